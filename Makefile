@@ -1,0 +1,44 @@
+# greenseg: `make help` says what there is. Everything happens in .venv; nothing else of the machine is touched.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench docs clean
+
+help: ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+install: $(READY) ## Make .venv with greenseg and the tested versions of what it needs
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+demo: $(READY) ## Sweep 2 encoders × 2 precisions on a small phantom and print the Pareto table
+	@test -d data/phantom || $(BIN)/greenseg data phantom data/phantom --volumes 9
+	$(BIN)/greenseg sweep sweeps/demo.yaml
+
+test: $(READY) lint ## Lint, check types, run all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Measure overheads against bare loops and floors
+	$(BIN)/python -m benchmarks
+
+docs: $(READY) ## Write docs/settings.md from the declaration of the settings
+	$(BIN)/python -m greenseg.config > docs/settings.md
+
+clean: ## Remove .venv, runs and data/phantom
+	rm -rf $(VENV) runs data/phantom

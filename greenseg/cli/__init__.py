@@ -1,0 +1,56 @@
+"""The `greenseg` command. Importing it imports no torch: help, and mistakes, answer at once."""
+
+import sys
+
+import typer
+
+from greenseg import __version__
+from greenseg.cli import data, report, sweep, train
+from greenseg.errors import ExitCode, UserError
+
+app = typer.Typer(
+    name="greenseg",
+    help="How much accuracy does a joule buy? Train segmentation networks over grids of settings, and measure the "
+    "energy of every epoch.\n\nExit codes: 0 all done, 1 a run failed, 2 wrong input (nothing was started), 130 "
+    "interrupted (the same command goes on).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
+app.command("report")(report.report)
+app.add_typer(data.app, name="data")
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"greenseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with its message and exit code 2, without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(ExitCode.USAGE)
+    except OSError as error:
+        # No space, no permission: the machine's answer, not a defect of ours.
+        print(f"error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(ExitCode.FAILED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(ExitCode.INTERRUPTED)

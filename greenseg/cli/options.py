@@ -1,0 +1,47 @@
+"""Settings as command-line options, made from their declaration."""
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from greenseg.config import Settings, choices
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for every setting; it gets those that were given as `settings`, a mapping.
+
+    The options only know the type: what is valid is for `Settings` to say, in the same words as for a YAML file.
+    """
+
+    def wrapper(**arguments: Any) -> None:
+        given = {name: arguments.pop(name) for name in Settings.model_fields}
+        command(**arguments, settings={name: value for name, value in given.items() if value is not None})
+
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+    options = [_option(name) for name in Settings.model_fields]
+    wrapper.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in (*own, *options)}
+    wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+    return wrapper
+
+
+def _option(name: str) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    kind: Any = field.annotation if field.annotation in (bool, int, float) else str
+    valid = choices(name)
+    texts = [field.description or ""]
+    if valid:
+        texts.append(f"One of: {', '.join(valid)}.")
+    if field.default != "":
+        texts.append("Default: {}.".format(json.dumps(field.default).strip('"')))
+    option = typer.Option(
+        help=" ".join(texts),
+        show_default=False,
+        rich_help_panel=str(dict(field.json_schema_extra or {})["group"]),  # type: ignore[arg-type]
+        metavar={int: "N", float: "X", str: "NAME"}.get(kind),
+    )
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

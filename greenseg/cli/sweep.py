@@ -1,0 +1,67 @@
+"""`greenseg sweep`: many runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from greenseg.errors import ExitCode
+from greenseg.sweep.file import read_sweep
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file of the sweep.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of all runs; new ones go to DIR/<sweep>/.")] = Path(
+        "runs"
+    ),
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
+) -> None:
+    """Train every combination of a grid that is not trained yet, then print the Pareto table.
+
+    The same command resumes: finished runs are skipped, interrupted ones continued, failed ones left alone.
+    """
+    planned = read_sweep(file)
+
+    from greenseg.cli.report import print_report
+    from greenseg.cli.view import PreparationView, TrainingView, say, warn
+    from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
+    from greenseg.sweep.local import Stop, execute
+    from greenseg.sweep.prepare import prepare
+
+    known = runs_by_identity(out)
+    runs = [(s, known.get(s.identity) or RunDirectory(out / planned.name / s.slug)) for s in planned.runs]
+    todo, counts = [], dict.fromkeys(("finished", "failed", "interrupted", "running", "new"), 0)
+    for settings, run in runs:
+        try:
+            status = run.status()
+        except BadRecord as error:
+            warn(f"{error}; the run starts anew")
+            status = "new"
+        counts[status] += 1
+        if status in ("new", "interrupted") or (status == "failed" and retry_failed):
+            todo.append((settings, run, status))
+    shown = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+    say(f"Sweep {planned.name}: {len(runs)} runs ({shown}), {len(todo)} to do")
+
+    failed = counts["failed"] if not retry_failed else 0
+    stopped = False
+    if todo:
+        with PreparationView() as preparation:
+            prepare([settings for settings, _, _ in todo], say, preparation.update)
+        with Stop().installed() as stop, TrainingView(len(todo), echo=False) as view:
+            for settings, run, status in todo:
+                if status == "new":
+                    run.clear()
+                view.start(settings)
+                outcome = execute(run, settings, stop, view.event)
+                view.end(outcome)
+                failed += outcome.status == "failed"
+                if stop.requests:
+                    stopped = True
+                    break
+    printed = print_report([run for _, run in runs])
+    if stopped:
+        warn("Interrupted; the same command goes on where this one stopped")
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    if failed or not printed:
+        raise typer.Exit(ExitCode.FAILED)

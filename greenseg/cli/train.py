@@ -1,0 +1,72 @@
+"""`greenseg train`: one run."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from greenseg.cli.options import with_settings
+from greenseg.config import Settings, overlay, read_config
+from greenseg.errors import ExitCode
+
+
+@with_settings
+def train(
+    settings: dict[str, Any],
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML file of settings, such as a run's config.yaml; options go over it."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of all runs; this one goes to DIR/train/.")] = Path(
+        "runs"
+    ),
+    again: Annotated[bool, typer.Option("--again", help="Train anew what is finished already, replacing it.")] = False,
+) -> None:
+    """Train one network, with the energy of every epoch.
+
+    Without --data it trains on a built-in phantom. The same command continues an interrupted run, and shows a
+    finished one.
+    """
+    resolved = Settings.of(overlay(read_config(config) if config else {}, settings))
+
+    # Only now: rich, SimpleITK and the rest are not needed to say that an option is wrong.
+    from greenseg.cli.view import PreparationView, TrainingView, console, say, warn
+    from greenseg.report.panel import run_panel
+    from greenseg.report.results import read_runs
+    from greenseg.run_directory import RunDirectory, runs_by_identity
+    from greenseg.sweep.local import Stop, execute, last_lines
+    from greenseg.sweep.prepare import prepare
+
+    run = runs_by_identity(out).get(resolved.identity) or RunDirectory(out / "train" / resolved.slug)
+    status = run.status()
+    if status == "finished" and not again:
+        say(f"Already trained (train it anew with --again): {run.path}")
+    else:
+        with PreparationView() as preparation:
+            prepare([resolved], say, preparation.update)
+        if status == "interrupted" and not again:
+            say(f"Continuing {run.path}")
+        elif status != "running":
+            run.clear()
+        with Stop().installed() as stop, TrainingView(1, echo=True) as view:
+            view.start(resolved)
+            outcome = execute(run, resolved, stop, view.event)
+        if outcome.status == "interrupted":
+            warn(f"Interrupted; the same command goes on from the last checkpoint: {run.path}")
+            raise typer.Exit(ExitCode.INTERRUPTED)
+        if outcome.status != "finished":
+            warn(f"The run {'failed' if outcome.status == 'failed' else outcome.status}: {outcome.reason}")
+            warn(f"End of {run.log}:\n{last_lines(run)}")
+            raise typer.Exit(ExitCode.FAILED)
+    runs, damaged = read_runs([run])
+    for message in damaged:
+        warn(message)
+    for finished in runs:
+        ran = finished.ran.get("precision")
+        if ran and ran != resolved.precision:
+            asked, device = resolved.precision, finished.ran["accelerator"]
+            say(f"Asked for precision {asked}, ran {ran}: Lightning has no {asked} on this device ({device}).")
+        console.print(run_panel(finished))
+    if damaged:
+        raise typer.Exit(ExitCode.FAILED)

@@ -1,0 +1,1 @@
+"""From files on disk to batches of slices: layouts, volumes, the slice cache, the phantom, augmentation."""

@@ -1,0 +1,111 @@
+"""Batches of slices from the slice cache, the same whatever the number of workers, in any epoch, on any rank."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from greenseg.data.cache import Slices
+from greenseg.data.layout import Split
+
+Batch = dict[str, torch.Tensor]
+NOBODY = -1
+"""Subject of a slice that only fills up a batch and must not be counted."""
+
+
+class SliceDataset(Dataset[Batch]):
+    """The slices of one split; one item is a whole batch, gathered from the memory map in one step.
+
+    An item is asked for by a list of positions in the split; `NOBODY` asks for padding. It holds
+
+        image    float32 [batch, 1, size, size]
+        mask     float32 [batch, 1, size, size], 0 or 1
+        subject  int64 [batch], number of the subject in the split, or NOBODY
+    """
+
+    def __init__(self, slices: Slices, split: Split) -> None:
+        self._slices = slices
+        subjects = slices.subjects(split)
+        self.subjects = [str(subject["name"]) for subject in subjects]
+        ranges = [np.arange(s["first"], s["first"] + s["slices"]) for s in subjects]
+        self._row = np.concatenate(ranges)
+        self._subject = np.repeat(np.arange(len(subjects)), [len(r) for r in ranges])
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __getitem__(self, positions: list[int]) -> Batch:
+        wanted = np.asarray(positions)
+        rows = self._row[wanted]
+        subject = np.where(wanted == NOBODY, NOBODY, self._subject[wanted])
+        return {
+            "image": torch.from_numpy(self._slices.images[rows]).unsqueeze(1),
+            "mask": torch.from_numpy(self._slices.masks[rows]).unsqueeze(1).float(),
+            "subject": torch.from_numpy(subject),
+        }
+
+
+class TrainingBatches(Sampler[list[int]]):
+    """Every slice once an epoch, in an order that seed and epoch alone decide, dealt out to the ranks.
+
+    All ranks get equally many: a few slices are dealt twice where the number does not divide. A last batch of a single
+    slice is dropped: batch normalisation cannot learn from it.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self._length, self._batch_size, self._seed, self._rank, self._ranks = (
+            length,
+            batch_size,
+            seed,
+            rank,
+            ranks,
+        )
+        self._share = -(-length // ranks)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration takes; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        full, rest = divmod(self._share, self._batch_size)
+        return full + (rest > 1 or full == 0)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self._seed, self.epoch]).permutation(self._length)
+        mine = np.resize(order, self._share * self._ranks)[self._rank :: self._ranks]
+        for i in range(len(self)):
+            yield mine[i * self._batch_size : (i + 1) * self._batch_size].tolist()
+
+
+class ValidationBatches(Sampler[list[int]]):
+    """Every slice exactly once over all ranks, in order; ranks that have none left get `NOBODY`.
+
+    Equally many batches, of equal size, on every rank: else collectives of the strategy would wait for each other.
+    """
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        share = -(-length // ranks)
+        padded = np.full(share * ranks, NOBODY)
+        padded[:length] = np.arange(length)
+        self._mine, self._batch_size = padded[rank::ranks], batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._mine) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for i in range(len(self)):
+            yield self._mine[i * self._batch_size : (i + 1) * self._batch_size].tolist()
+
+
+def loader(dataset: SliceDataset, batches: Sampler[list[int]], workers: int, pin_memory: bool) -> DataLoader[Batch]:
+    """A DataLoader that hands over whole batches; workers live as long as it does."""
+    return DataLoader(
+        dataset,
+        sampler=batches,
+        batch_size=None,  # an item is a batch already
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+    )

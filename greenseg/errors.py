@@ -1,0 +1,32 @@
+"""What the user did wrong, said without a traceback; and the exit codes that scripts can rely on."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every greenseg command."""
+
+    OK = 0
+    FAILED = 1  # some run failed
+    USAGE = 2  # the input is wrong: settings, YAML, data; nothing was started or written
+    INTERRUPTED = 130  # Ctrl-C or SIGTERM; the same command goes on where this one stopped
+
+
+class UserError(Exception):
+    """One or more mistakes in the user's input, all found before anything is started.
+
+    Args:
+        problems: one message a mistake; each names the file and line or the path, what is wrong, and the remedy.
+    """
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def did_you_mean(name: str, valid: Sequence[str]) -> str:
+    """` (did you mean 'x'?)` for the nearest valid name, or an empty string where none is near."""
+    near = difflib.get_close_matches(name.lower(), valid, n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""

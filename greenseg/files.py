@@ -1,0 +1,36 @@
+"""Writing files that matter, and where greenseg keeps what it can make again."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a machine that dies now, sees the old content or the new, nothing else.
+
+    Raises:
+        OSError: the disk is full or the folder not writable; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomically` of a value as JSON; NaN is refused, since JSON has none."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def cache_folder() -> Path:
+    """The user's cache: `$GREENSEG_CACHE`, else the platform's (`~/.cache/greenseg` on Linux)."""
+    return Path(os.environ.get("GREENSEG_CACHE") or platformdirs.user_cache_dir("greenseg"))

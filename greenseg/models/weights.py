@@ -1,0 +1,79 @@
+"""Whether pretrained weights can be had, asked before anything starts. Imports no torch.
+
+smp and timm load weights through the Hugging Face hub, and without a network try for half a minute before they fail.
+"""
+
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+
+from greenseg.config import Settings
+from greenseg.errors import UserError
+
+_SECONDS = 3.0
+
+
+def check(runs: Iterable[Settings]) -> None:
+    """Make sure that every encoder's pretrained weights are in the hub's cache, or that the hub answers.
+
+    Raises:
+        UserError: within 5 seconds, if some weights are in no reach; names them and says what to do.
+    """
+    wanted = {(run.encoder, run.encoder_weights) for run in runs if run.encoder_weights != "none"}
+    missing = sorted(encoder for encoder, weights in wanted if not _cached(encoder, weights))
+    if not missing or _hub_answers():
+        return
+    offline = _offline()
+    why = "HF_HUB_OFFLINE is set" if offline else f"{_hub()} does not answer within {_SECONDS:.0f} s"
+    raise UserError(
+        f"encoder_weights: the pretrained weights of {', '.join(missing)} are not in {_cache()}, and {why}.\n"
+        f"  Either train from scratch (leave out --encoder-weights),\n"
+        f"  or run the same command once where the hub can be reached, and copy its cache folder here,\n"
+        f"  or point HF_HUB_CACHE at a folder that has them, or HF_ENDPOINT at a mirror."
+    )
+
+
+def _cached(encoder: str, weights: str) -> bool:
+    if encoder.startswith("tu-"):
+        name, _, tag = encoder[3:].partition(".")
+        pattern = f"models--timm--{name}.{tag or '*'}"
+    else:
+        pattern = f"models--smp-hub--{encoder}.{weights}"
+    return any(snapshot.is_dir() for folder in _cache().glob(pattern) for snapshot in folder.glob("snapshots/*"))
+
+
+def _cache() -> Path:
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+
+
+def _hub() -> str:
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _hub_answers() -> bool:
+    if _offline():
+        return False
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(_hub(), method="HEAD"), timeout=_SECONDS):
+                answered.set()
+        except urllib.error.HTTPError:
+            answered.set()  # an answer, if not a kind one
+        except OSError:
+            pass
+
+    # In a thread of its own: no timeout bounds the look-up of a name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_SECONDS + 0.5)
+    return answered.is_set()

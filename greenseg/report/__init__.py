@@ -1,0 +1,1 @@
+"""From run directories to a decision: reading runs, the front, the table."""

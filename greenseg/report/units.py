@@ -1,0 +1,40 @@
+"""Numbers as people read them."""
+
+from collections.abc import Iterable
+
+
+def joule_unit(values: Iterable[float | None]) -> tuple[str, float]:
+    """One unit for a whole column of joules, and what to divide by: that of its largest value, in at most 5 digits."""
+    largest = max((value for value in values if value is not None), default=0.0)
+    for unit, size in (("J", 1.0), ("kJ", 1e3), ("MJ", 1e6)):
+        if largest < 1e5 * size or unit == "MJ":
+            return unit, size
+    return "MJ", 1e6
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with `digits` significant digits and no exponent; – for None."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    magnitude = len(str(int(abs(value))))
+    return f"{value:,.{max(digits - magnitude, 0) if abs(value) >= 1 else digits}f}"
+
+
+def joules(value: float | None) -> str:
+    """Joules with their own unit, such as `12.3 kJ`."""
+    unit, size = joule_unit([value])
+    return "–" if value is None else f"{number(value / size)} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as `7.3 s`, `4:05 min` or `2:03:20 h`."""
+    if seconds is None:
+        return "–"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"

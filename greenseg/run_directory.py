@@ -1,0 +1,176 @@
+"""The directory of a run: the only state there is. What is done, failed or left to do, and every report, is read here.
+
+config.yaml      the resolved configuration: `greenseg train --config config.yaml` repeats it
+run.json         status, attempts, what ran, hardware, versions, energy, final metrics; written atomically
+epochs.jsonl     one line an epoch and attempt: losses, metrics, joules, seconds
+checkpoints/     best.ckpt, last.ckpt
+run.log          everything the run printed
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from greenseg.config import Settings
+from greenseg.files import write_atomically, write_json
+
+Status = Literal["new", "running", "finished", "failed", "interrupted"]
+SCHEMA = 1
+
+
+class BadRecord(Exception):
+    """A run's record is damaged; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Reads and writes the files of one run."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """From here an interrupted run goes on."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The network at its best validation Dice."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def log(self) -> Path:
+        """Everything the run printed."""
+        return self.path / "run.log"
+
+    def create(self, settings: Settings) -> None:
+        """Make the directory and write config.yaml; does nothing to a directory that has one."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        config = self.path / "config.yaml"
+        if not config.exists():
+            write_atomically(config, yaml.safe_dump(settings.resolved(), sort_keys=False, allow_unicode=True))
+
+    def clear(self) -> None:
+        """Forget what the run did, so that it starts anew; config.yaml stays."""
+        for file in ("run.json", "epochs.jsonl", "run.log"):
+            (self.path / file).unlink(missing_ok=True)
+        for checkpoint in self.checkpoints.glob("*"):
+            checkpoint.unlink()
+
+    # ── records
+
+    def record(self) -> dict[str, Any]:
+        """The content of run.json; empty where there is none yet.
+
+        Raises:
+            BadRecord: it is not what greenseg writes.
+        """
+        path = self.path / "run.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise BadRecord(f"{path}: {error}") from None
+        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict) or "status" not in record:
+            raise BadRecord(f"{path}: not a record of a run")
+        return record
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Replace run.json, atomically."""
+        write_json(self.path / "run.json", record)
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The lines of epochs.jsonl, in the order of writing; a last line that was cut short is left out.
+
+        Raises:
+            BadRecord: another line is damaged.
+        """
+        path = self.path / "epochs.jsonl"
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            return []
+        epochs = []
+        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline was never finished
+            try:
+                epochs.append(json.loads(line))
+            except ValueError as error:
+                raise BadRecord(f"{path}:{number}: {error}") from None
+        return epochs
+
+    def append_epoch(self, epoch: dict[str, Any]) -> None:
+        """Append a line to epochs.jsonl, after cutting off one that a killed process left unfinished."""
+        path = self.path / "epochs.jsonl"
+        with path.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < end:
+                file.truncate(whole)
+            file.write(json.dumps(epoch, allow_nan=False).encode() + b"\n")
+
+    # ── status
+
+    def status(self) -> Status:
+        """Where the run stands. A run whose process is gone without a word counts as interrupted.
+
+        Raises:
+            BadRecord: run.json is damaged.
+        """
+        status = self.record().get("status", "new")
+        if status == "running" and not self.in_use():
+            return "interrupted"
+        return status  # type: ignore[no-any-return]
+
+    def in_use(self) -> bool:
+        """Whether a living process trains this run; asked of the lock, which dies with its process."""
+        if not self.path.is_dir():
+            return False
+        with contextlib.ExitStack() as stack:
+            return not stack.enter_context(self.lock())
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Claim the run for this process while the context lasts; yields whether the claim succeeded."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:
+    """Every run directory at or below the paths, sorted, each once; a directory is one if it holds a config.yaml."""
+    found: set[Path] = set()
+    for path in paths:
+        found.update(config.parent for config in path.rglob("config.yaml"))
+    return [RunDirectory(path) for path in sorted(found)]
+
+
+def runs_by_identity(root: Path) -> dict[str, RunDirectory]:
+    """Identity → run directory, for every run in `root/<sweep>/`."""
+    if not root.is_dir():
+        return {}
+    return {
+        entry.name.rpartition("-")[2]: RunDirectory(Path(entry.path))
+        for sweep in os.scandir(root)
+        if sweep.is_dir()
+        for entry in os.scandir(sweep)
+        if entry.is_dir()
+    }

@@ -1,0 +1,45 @@
+"""What must be true, and ready, before the first run starts."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from greenseg.config import Settings
+from greenseg.energy import EnergyMeter
+from greenseg.errors import UserError
+from greenseg.models import weights
+
+Progress = Callable[[int, int], None]
+
+
+def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Progress) -> None:
+    """Check what the runs need, and make the slices that they train on, once for all of them.
+
+    What making them cost is measured, and kept with them: every run's record names it.
+
+    Args:
+        runs: settings of every run that will start.
+        say: told, once, what a user should know.
+        progress: called with the number of files read and their total, while slices are made.
+
+    Raises:
+        UserError: everything that is wrong with the data, or pretrained weights that cannot be had.
+    """
+    from greenseg.data import cache
+
+    runs = list(runs)
+    weights.check(runs)
+    distinct = {(run.data, run.image_size, run.spacing, run.validation_share): run for run in runs}
+    roots = {data: cache.data_root(run, say) for data, run in {run.data: run for run in runs}.items()}
+    problems: dict[str, None] = {}
+    for run in distinct.values():
+        meter = EnergyMeter()
+
+        def cost(meter: EnergyMeter = meter) -> dict[str, Any]:
+            return meter.lap().to_json()
+
+        try:
+            cache.prepare(run, root=roots[run.data], progress=progress, cost=cost)
+        except UserError as error:
+            problems.update(dict.fromkeys(error.problems))
+    if problems:
+        raise UserError(problems)

@@ -1,0 +1,25 @@
+"""What a running run tells whoever started it: one JSON object a line, over a pipe.
+
+The training never waits for its audience: what does not fit into the pipe is dropped, and a closed pipe is ignored.
+What matters is in the run directory.
+"""
+
+import contextlib
+import json
+import os
+from typing import Any
+
+VARIABLE = "GREENSEG_EVENTS_FD"
+"""Environment variable that holds the pipe's file descriptor."""
+
+BUSY = 3
+"""Exit code of a run's program where another process trains that run."""
+
+
+def emit(event: dict[str, Any]) -> None:
+    """Send an event, if anybody listens."""
+    descriptor = os.environ.get(VARIABLE)
+    if descriptor:
+        with contextlib.suppress(OSError):
+            # Lines shorter than PIPE_BUF (4096 bytes) are written whole or not at all.
+            os.write(int(descriptor), json.dumps(event).encode()[:4000] + b"\n")

@@ -1,0 +1,91 @@
+"""The LightningModule: network, loss, optimizer, schedule, validation per volume."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import segmentation_models_pytorch as smp
+import torch
+from timm.optim import create_optimizer_v2
+from torch.optim import lr_scheduler
+
+from greenseg.config import Settings
+from greenseg.data import augment
+from greenseg.data.loader import Batch
+from greenseg.models import network
+from greenseg.training.metrics import VolumeOverlap
+
+
+class Segmentation(pl.LightningModule):
+    """Binary segmentation of slices, trained with Dice + cross-entropy.
+
+    Args:
+        settings: of the run.
+        volumes: names of the validation subjects.
+    """
+
+    def __init__(self, settings: Settings, volumes: list[str]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.network = network.build(settings)
+        self.forward_network = torch.compile(self.network) if settings.compile else self.network
+        self.augmentation = augment.build(settings)
+        self.dice_loss = smp.losses.DiceLoss(mode="binary", from_logits=True)
+        self.overlap = VolumeOverlap(volumes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of images: float32 [batch, 1, height, width] → the same shape."""
+        if self.settings.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.forward_network(images)  # type: ignore[no-any-return]
+
+    def loss(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Soft Dice (Milletari et al. 2016, arXiv:1606.04797) + binary cross-entropy, equally weighted."""
+        logits = logits.float()
+        cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, masks)
+        return cross_entropy + self.dice_loss(logits, masks)  # type: ignore[no-any-return]
+
+    def on_train_epoch_start(self) -> None:
+        # Augmentation and dropout then depend on seed, epoch and rank alone: a resumed run draws what it
+        # would have drawn.
+        state = np.random.SeedSequence([self.settings.seed, self.current_epoch, self.global_rank])
+        torch.manual_seed(int(state.generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        images, masks = augment.apply(self.augmentation, batch["image"], batch["mask"])
+        loss = self.loss(self(images), masks)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        logits = self(batch["image"])
+        self.overlap.update(logits > 0, batch["mask"], batch["subject"])
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self.overlap.compute()
+        self.overlap.reset()
+        volume_dice = scores.pop("volume_dice").reshape(-1)  # torchmetrics makes a scalar of one volume
+        self.volume_dice = dict(zip(self.overlap.subjects, volume_dice.tolist(), strict=True))
+        self.log_dict({name: value.float() for name, value in scores.items()})  # already summed over ranks
+
+    def configure_optimizers(self) -> Any:
+        settings = self.settings
+        optimizer = create_optimizer_v2(
+            self.network, settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        if settings.schedule == "constant":
+            return optimizer
+        if settings.schedule == "cosine":
+            schedule: Any = lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        else:
+            # With fewer than 4 steps the rise and fall of one cycle have no room.
+            schedule = lr_scheduler.OneCycleLR(optimizer, max_lr=settings.lr, total_steps=max(steps, 4))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        with warnings.catch_warnings():
+            # The optimizer's step is skipped where a half-precision gradient overflows; torch then warns of the order.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            scheduler.step()

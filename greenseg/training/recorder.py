@@ -1,0 +1,115 @@
+"""Lightning callbacks that keep the run directory up to date."""
+
+import math
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+from greenseg.energy import EnergyMonitor
+from greenseg.run_directory import RunDirectory
+from greenseg.training import events
+from greenseg.training.module import Segmentation
+
+_EVENT_SECONDS = 0.25
+_CHECKPOINT_SHARE = 0.02
+
+
+class Recorder(pl.Callback):
+    """Writes a line to epochs.jsonl after every epoch and reports progress; only on the first rank.
+
+    Args:
+        run: where to.
+        attempt: number of this attempt at the run, from 0.
+        energy: the monitor that measures; must come before this callback.
+    """
+
+    def __init__(self, run: RunDirectory, attempt: int, energy: EnergyMonitor) -> None:
+        self._run, self._attempt, self._energy = run, attempt, energy
+        self._last_event = 0.0
+        self._epoch_start = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._epoch_start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero or time.monotonic() - self._last_event < _EVENT_SECONDS:
+            return
+        self._last_event = time.monotonic()
+        events.emit(
+            {
+                "event": "step",
+                "epoch": trainer.current_epoch,
+                "step": batch_idx + 1,
+                "steps": int(trainer.num_training_batches),
+                "loss": float(outputs["loss"]),
+                "joules": self._energy.total.joules,
+            }
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Segmentation)
+        energy = self._energy.epochs[-1]
+        metrics = {name: float(trainer.callback_metrics[name]) for name in ("train_loss", "dice", "iou")}
+        line = {
+            "epoch": energy.epoch,
+            "attempt": self._attempt,
+            **{name: value if math.isfinite(value) else None for name, value in metrics.items()},
+            "volume_dice": {k: v if math.isfinite(v) else None for k, v in pl_module.volume_dice.items()},
+            "seconds": time.monotonic() - self._epoch_start,
+            "train": energy.train.to_json(),
+            "validation": energy.validation.to_json(),
+            "attempt_so_far": {phase: e.to_json() for phase, e in self._energy.phases.items()},
+        }
+        self._run.append_epoch(line)
+        shown = {name: line[name] for name in ("epoch", "train_loss", "dice", "iou", "seconds")}
+        events.emit({"event": "epoch", "joules": self._energy.total.joules, **shown})
+        dice = "–" if line["dice"] is None else f"{line['dice']:.4f}"
+        print(
+            f"epoch {energy.epoch + 1}/{trainer.max_epochs}: loss {metrics['train_loss']:.4f}, Dice {dice}, "
+            f"{line['seconds']:.1f} s, {energy.total.joules:.1f} J in this epoch",
+            flush=True,
+        )
+
+
+class Checkpoints(pl.Callback):
+    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the network at its best Dice.
+
+    `last.ckpt` is written after an epoch unless writing would then have taken more than 2 % of the time: runs of short
+    epochs skip some. Both are replaced atomically.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._best = -math.inf
+        self._cost = 0.0
+        self._written = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best = state_dict["best"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        dice = float(trainer.callback_metrics["dice"])  # the same on all ranks
+        if dice > self._best:
+            self._best = dice
+            self._save(trainer, "best.ckpt", weights_only=True)
+        due = self._cost <= _CHECKPOINT_SHARE * (time.monotonic() - self._written)
+        if trainer.strategy.broadcast(due):
+            self._save(trainer, "last.ckpt", weights_only=False)
+
+    def _save(self, trainer: pl.Trainer, name: str, weights_only: bool) -> None:
+        start = time.monotonic()
+        unfinished = self._run.checkpoints / f".{name}"
+        trainer.save_checkpoint(unfinished, weights_only=weights_only)
+        if trainer.is_global_zero:
+            unfinished.replace(self._run.checkpoints / name)
+        self._written = time.monotonic()
+        if not weights_only:
+            self._cost = self._written - start

@@ -1,0 +1,179 @@
+"""One run from start to end: data, network, Trainer, energy, record."""
+
+import os
+import platform
+import socket
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import psutil
+import pytorch_lightning as pl
+import torch
+
+from greenseg import __version__
+from greenseg.config import Settings
+from greenseg.data import cache
+from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatches, loader
+from greenseg.energy import EnergyMeter, EnergyMonitor
+from greenseg.models import network
+from greenseg.run_directory import SCHEMA, RunDirectory
+from greenseg.run_summary import account_for_attempts, summary
+from greenseg.training import events
+from greenseg.training.machine import cpu_name, usable_cores
+from greenseg.training.module import Segmentation
+from greenseg.training.recorder import Checkpoints, Recorder
+
+_PACKAGES = (
+    "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "kornia", "simpleitk", "zeus",
+)  # fmt: skip
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop (Ctrl-C, SIGTERM); it can be continued."""
+
+
+def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) -> None:
+    """Train one run, or continue it from its last checkpoint, and keep its directory up to date.
+
+    Args:
+        run: a directory that has been created, and is locked by the caller.
+        settings: of the run.
+        meter: counts since this process started.
+        rank: of this process among the processes of this run; only rank 0 writes.
+
+    Raises:
+        Exception: whatever ended the run; it stands in the record by then.
+        Interrupted: likewise.
+    """
+    record = run.record()
+    earlier = account_for_attempts(record.get("attempts", []), run.epochs())
+    monitor = EnergyMonitor(meter)
+    started = now()
+    attempt: dict[str, Any] = {
+        "status": "running",
+        "started": started,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    record = {
+        "schema": SCHEMA,
+        "status": "running",
+        "identity": settings.identity,
+        "configuration": settings.configuration,
+        "settings": settings.resolved(),
+        "started": record.get("started", started),
+        "attempts": [*earlier, attempt],
+        "hardware": _hardware(),
+        "versions": {"greenseg": __version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+    def save(**changes: Any) -> None:
+        record.update(changes)
+        if rank == 0:
+            run.write_record(record)
+
+    def end(status: str, **changes: Any) -> None:
+        attempt.update(status=status, ended=now(), energy={p: e.to_json() for p, e in monitor.phases.items()})
+        save(status=status, ended=now(), **summary(record, run.epochs()), **changes)
+
+    save()
+    try:
+        _fit(run, settings, monitor, rank, len(earlier), save)
+    except Interrupted:
+        end("interrupted")
+        raise
+    except BaseException as error:
+        end("failed", error={"type": type(error).__name__, "message": str(error)})
+        raise
+    end("finished")
+
+
+def _fit(run: RunDirectory, settings: Settings, monitor: EnergyMonitor, rank: int, attempt: int, save: Any) -> None:
+    events.emit({"event": "start"})
+    slices = cache.prepare(settings)
+    training, validation = SliceDataset(slices, "train"), SliceDataset(slices, "validation")
+    pl.seed_everything(settings.seed, verbose=False)
+    module = Segmentation(settings, validation.subjects)
+    trainer = pl.Trainer(
+        max_epochs=settings.epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        callbacks=[monitor, Recorder(run, attempt, monitor), Checkpoints(run)],
+        use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
+        deterministic="warn",  # same configuration, same seed, same machine: same metrics
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,  # Checkpoints does
+        enable_progress_bar=False,  # whoever started the run shows progress
+        enable_model_summary=False,
+    )
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if on_cpu:
+        torch.set_num_threads(max(1, usable_cores() // settings.devices))
+    save(
+        network={"parameters": network.parameters(module.network)},
+        ran={
+            "precision": str(trainer.precision),
+            "accelerator": "cpu" if on_cpu else trainer.strategy.root_device.type,
+            "strategy": type(trainer.strategy).__name__,
+            "devices": trainer.num_devices,
+            "threads": torch.get_num_threads(),
+        },
+        data={
+            "cache": slices.folder.name,
+            "slices": {"train": len(training), "validation": len(validation)},
+            "subjects": {"train": training.subjects, "validation": validation.subjects},
+            "preparation": slices.index["preparation"],
+        },
+    )
+    resume = str(run.last_checkpoint) if run.last_checkpoint.exists() else None
+    ranks = trainer.world_size
+    trainer.fit(
+        module,
+        loader(
+            training,
+            TrainingBatches(len(training), settings.batch_size, settings.seed, rank, ranks),
+            settings.workers,
+            pin_memory=not on_cpu,
+        ),
+        loader(
+            validation,
+            ValidationBatches(len(validation), settings.batch_size, rank, ranks),
+            settings.workers,
+            pin_memory=not on_cpu,
+        ),
+        ckpt_path=resume,
+        weights_only=False,  # our own checkpoint
+    )
+    meter = monitor.meter
+    save(
+        energy_method={
+            "sensors_missing": meter.missing,
+            "unmeasured": meter.unmeasured,
+            "watts_per_core": meter.watts_per_core,
+            "watts_per_gb": meter.watts_per_gb,
+        }
+    )
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _hardware() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "host": socket.gethostname(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpus": gpus,
+        "python": sys.executable,
+    }
