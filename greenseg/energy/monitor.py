@@ -92,12 +92,13 @@ class EnergyMonitor(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._enter(TRAIN)
-        self._epoch = {}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._phase != TRAIN:  # training goes on after a validation in mid-epoch
+        # Training goes on after a validation in mid-epoch, or after a checkpoint was loaded: then Lightning does not
+        # call on_train_epoch_start.
+        if self._phase != TRAIN:
             self._enter(TRAIN)
 
     def on_train_batch_end(
@@ -120,6 +121,7 @@ class EnergyMonitor(pl.Callback):
         ranks = self._gather()
         epoch = EpochEnergy(trainer.current_epoch, *(_sum_phase([e for _, e in ranks], p) for p in (TRAIN, VALIDATION)))
         self.epochs.append(epoch)
+        self._epoch = {}
         joules = {"train_joules": epoch.train.joules, "validation_joules": epoch.validation.joules}
         pl_module.log_dict(joules, rank_zero_only=True)
 

@@ -41,9 +41,12 @@ class ZeusSensors:
                 self.missing["gpu"] = _reason(error)
         if self.cpu:
             try:
-                get_cpus()
+                packages = len(get_cpus())
             except Exception as error:  # no RAPL, or no permission to read it
                 self.missing["cpu"] = self.missing["dram"] = _reason(error)
+            else:
+                if not packages:  # as in some containers: the folder is there, and empty
+                    self.missing["cpu"] = self.missing["dram"] = "RAPL lists no CPU package"
         gpus = [] if "gpu" in self.missing else list(self.gpus)
         cpus: list[int] | None = [] if not self.cpu or "cpu" in self.missing else None
         # A window shorter than the counter's period would read 0: then power × time (Zeus' approx_instant_energy).

@@ -13,6 +13,7 @@ from greenseg.report.results import Result
 from greenseg.report.units import joule_unit, number
 
 FRONT = "●"
+_SHORT = 24  # longer names may be folded, so that the table fits a terminal
 
 
 def axes(results: Sequence[Result]) -> list[str]:
@@ -65,7 +66,8 @@ def pareto_table(results: Sequence[Result]) -> RenderableType:
     )
     table.add_column("", no_wrap=True)
     for name in names:
-        table.add_column(name, min_width=len(name), overflow="fold")
+        short = max(len(_setting(result, name)) for result in results) <= _SHORT
+        table.add_column(name, min_width=len(name), no_wrap=short, overflow="fold")
     if repeats:
         table.add_column("runs", justify="right")
     for heading in ("Dice", f"{epoch_unit}/epoch", f"total {total_unit}", "seconds"):

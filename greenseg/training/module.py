@@ -46,17 +46,25 @@ class Segmentation(pl.LightningModule):
         cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, masks)
         return cross_entropy + self.dice_loss(logits, masks)  # type: ignore[no-any-return]
 
-    def on_train_epoch_start(self) -> None:
-        # Augmentation and dropout then depend on seed, epoch and rank alone: a resumed run draws what it
-        # would have drawn.
-        state = np.random.SeedSequence([self.settings.seed, self.current_epoch, self.global_rank])
-        torch.manual_seed(int(state.generate_state(1)[0]))
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Augmentation and dropout then depend on seed, epoch and rank alone, and a resumed run draws what it would have
+        # drawn. (Lightning does not call on_train_epoch_start for the first epoch after a checkpoint.)
+        if batch_idx == 0:
+            state = np.random.SeedSequence([self.settings.seed, self.current_epoch, self.global_rank])
+            torch.manual_seed(int(state.generate_state(1)[0]))
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         images, masks = augment.apply(self.augmentation, batch["image"], batch["mask"])
         loss = self.loss(self(images), masks)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return loss
+
+    def on_validation_start(self) -> None:
+        # Between steps every rank has its own running statistics of batch normalisation: validate one network, that of
+        # rank 0, which is also the one that is saved.
+        if self.trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         logits = self(batch["image"])

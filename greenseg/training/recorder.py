@@ -22,15 +22,19 @@ class Recorder(pl.Callback):
         run: where to.
         attempt: number of this attempt at the run, from 0.
         energy: the monitor that measures; must come before this callback.
+        spent: joules of earlier attempts.
     """
 
-    def __init__(self, run: RunDirectory, attempt: int, energy: EnergyMonitor) -> None:
-        self._run, self._attempt, self._energy = run, attempt, energy
+    def __init__(self, run: RunDirectory, attempt: int, energy: EnergyMonitor, spent: float) -> None:
+        self._run, self._attempt, self._energy, self._spent = run, attempt, energy, spent
         self._last_event = 0.0
         self._epoch_start = time.monotonic()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._epoch_start = time.monotonic()
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:  # on_train_epoch_start is not called for the first epoch after a checkpoint
+            self._epoch_start = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,7 +49,7 @@ class Recorder(pl.Callback):
                 "step": batch_idx + 1,
                 "steps": int(trainer.num_training_batches),
                 "loss": float(outputs["loss"]),
-                "joules": self._energy.total.joules,
+                "joules": self._spent + self._energy.total.joules,
             }
         )
 
@@ -67,7 +71,7 @@ class Recorder(pl.Callback):
         }
         self._run.append_epoch(line)
         shown = {name: line[name] for name in ("epoch", "train_loss", "dice", "iou", "seconds")}
-        events.emit({"event": "epoch", "joules": self._energy.total.joules, **shown})
+        events.emit({"event": "epoch", "joules": self._spent + self._energy.total.joules, **shown})
         dice = "–" if line["dice"] is None else f"{line['dice']:.4f}"
         print(
             f"epoch {energy.epoch + 1}/{trainer.max_epochs}: loss {metrics['train_loss']:.4f}, Dice {dice}, "
@@ -77,10 +81,10 @@ class Recorder(pl.Callback):
 
 
 class Checkpoints(pl.Callback):
-    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the network at its best Dice.
+    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the network at its best Dice; both are replaced atomically.
 
-    `last.ckpt` is written after an epoch unless writing would then have taken more than 2 % of the time: runs of short
-    epochs skip some. Both are replaced atomically.
+    `last.ckpt` is written after an epoch, unless writing would then have taken more than 2 % of the time: runs of
+    short epochs skip some.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -102,14 +106,13 @@ class Checkpoints(pl.Callback):
             self._save(trainer, "best.ckpt", weights_only=True)
         due = self._cost <= _CHECKPOINT_SHARE * (time.monotonic() - self._written)
         if trainer.strategy.broadcast(due):
+            start = time.monotonic()
             self._save(trainer, "last.ckpt", weights_only=False)
+            self._written = time.monotonic()
+            self._cost = self._written - start
 
     def _save(self, trainer: pl.Trainer, name: str, weights_only: bool) -> None:
-        start = time.monotonic()
         unfinished = self._run.checkpoints / f".{name}"
         trainer.save_checkpoint(unfinished, weights_only=weights_only)
         if trainer.is_global_zero:
             unfinished.replace(self._run.checkpoints / name)
-        self._written = time.monotonic()
-        if not weights_only:
-            self._cost = self._written - start

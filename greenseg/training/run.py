@@ -16,7 +16,7 @@ from greenseg import __version__
 from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatches, loader
-from greenseg.energy import EnergyMeter, EnergyMonitor
+from greenseg.energy import Energy, EnergyMeter, EnergyMonitor
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
 from greenseg.run_summary import account_for_attempts, summary
@@ -81,7 +81,7 @@ def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) 
 
     save()
     try:
-        _fit(run, settings, monitor, rank, len(earlier), save)
+        _fit(run, settings, monitor, rank, earlier, save)
     except Interrupted:
         end("interrupted")
         raise
@@ -91,19 +91,26 @@ def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) 
     end("finished")
 
 
-def _fit(run: RunDirectory, settings: Settings, monitor: EnergyMonitor, rank: int, attempt: int, save: Any) -> None:
+def _fit(
+    run: RunDirectory, settings: Settings, monitor: EnergyMonitor, rank: int, earlier: list[dict[str, Any]], save: Any
+) -> None:
     events.emit({"event": "start"})
     slices = cache.prepare(settings)
     training, validation = SliceDataset(slices, "train"), SliceDataset(slices, "validation")
     pl.seed_everything(settings.seed, verbose=False)
     module = Segmentation(settings, validation.subjects)
+    spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=settings.strategy,
         precision=settings.precision,
-        callbacks=[monitor, Recorder(run, attempt, monitor), Checkpoints(run)],
+        callbacks=[
+            Checkpoints(run),
+            monitor,
+            Recorder(run, len(earlier), monitor, spent),
+        ],  # checkpoints are not training
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
         deterministic="warn",  # same configuration, same seed, same machine: same metrics
         num_sanity_val_steps=0,

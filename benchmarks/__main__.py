@@ -1,0 +1,15 @@
+"""Run the benchmarks named, or all of them."""
+
+import sys
+
+from benchmarks import cli, energy, loop
+
+BENCHMARKS = {"cli": cli.main, "loop": loop.main, "energy": energy.main}
+
+if __name__ == "__main__":
+    unknown = set(sys.argv[1:]) - set(BENCHMARKS)
+    if unknown:
+        sys.exit(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    for name in sys.argv[1:] or BENCHMARKS:
+        print(f"── {name}: {BENCHMARKS[name].__module__}", flush=True)
+        BENCHMARKS[name]()

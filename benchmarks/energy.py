@@ -1,0 +1,76 @@
+"""What measuring costs: an epoch's readings, and a training with the callback against one without."""
+
+import logging
+import time
+import warnings
+from statistics import median
+
+import pytorch_lightning as pl
+import torch
+
+from greenseg.energy import EnergyMeter, EnergyMonitor
+
+EPOCHS, STEPS = 4, 40
+
+
+class Busy(pl.LightningModule):
+    """An epoch of about a second of matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(768, 768)
+        self.seconds: list[float] = []
+
+    def train_dataloader(self) -> torch.utils.data.DataLoader[torch.Tensor]:
+        return torch.utils.data.DataLoader(torch.zeros(STEPS, 768, 768), batch_size=None)  # type: ignore[arg-type]
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        for _ in range(6):
+            batch = self.layer(batch)
+        return batch.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 1e-9)
+
+    def on_train_epoch_start(self) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        self.seconds.append(time.perf_counter() - self._start)
+
+
+def epochs(callbacks: list[pl.Callback]) -> list[float]:
+    """Seconds of every epoch but the first."""
+    module = Busy()
+    pl.Trainer(
+        accelerator="cpu",
+        max_epochs=EPOCHS,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module)
+    return module.seconds[1:]
+
+
+def main() -> None:
+    """Print the cost of one reading, of an epoch's readings, and A/B."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    meter = EnergyMeter()
+    laps = []
+    for _ in range(200):
+        start = time.perf_counter()
+        meter.lap()
+        laps.append(time.perf_counter() - start)
+    reading = median(laps)
+    print(
+        f"one reading {reading * 1e3:.3f} ms; the four of an epoch {4 * reading * 1e3:.2f} ms, of 1 s {4 * reading:.2%}"
+    )
+    without, with_monitor = [], []
+    for _ in range(4):
+        without += epochs([])
+        with_monitor += epochs([EnergyMonitor()])
+    a, b = median(without), median(with_monitor)
+    print(f"epoch without callback {a:.3f} s, with {b:.3f} s, ratio {b / a:.4f}")

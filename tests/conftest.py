@@ -1,0 +1,62 @@
+"""What the tests share: an isolated cache, a small phantom, the command as a user runs it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from greenseg.data.phantom import write_phantom
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+SMALL = [
+    "--model", "mobilenetv3-tiny-unet", "--image-size", "32", "--spacing", "8", "--epochs", "2", "--accelerator", "cpu",
+]  # fmt: skip
+"""Options of a run of about a second."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The tests neither read nor write the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["GREENSEG_CACHE"] = str(folder)
+    yield folder
+    del os.environ["GREENSEG_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A phantom of five volumes, one of them for validation."""
+    out = tmp_path_factory.mktemp("data") / "phantom"
+    write_phantom(out, 5, seed=1)
+    return out
+
+
+@pytest.fixture
+def greenseg(tmp_path: Path) -> Command:
+    """Runs the command in an empty folder, without a terminal."""
+
+    def run(*arguments: str | Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "greenseg", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | variables,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def e2mip() -> Path:
+    """Real fetal MRI, where it is at hand; it is nobody's to distribute."""
+    default = Path(__file__).parents[2] / "shared" / "data" / "e2mip"
+    folder = Path(os.environ.get("GREENSEG_E2MIP") or default)
+    if not folder.is_dir():
+        pytest.skip("real fetal MRI (E2MIP) is not here; set GREENSEG_E2MIP to its folder")
+    return folder

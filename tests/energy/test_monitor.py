@@ -1,0 +1,90 @@
+"""EnergyMonitor in a Lightning project that is not ours."""
+
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
+from pytorch_lightning.loggers import CSVLogger
+
+from greenseg.energy import EnergyMonitor
+
+
+def trainer(**options: Any) -> pl.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(**({"accelerator": "cpu", "max_epochs": 3} | quiet | options))
+
+
+def test_every_epoch_is_measured_training_and_validation_apart() -> None:
+    monitor = EnergyMonitor()
+    trainer(callbacks=[monitor]).fit(BoringModel())
+    assert [epoch.epoch for epoch in monitor.epochs] == [0, 1, 2]
+    for epoch in monitor.epochs:
+        for window in (epoch.train, epoch.validation):
+            assert window.sources == {"cpu": "estimate", "dram": "estimate"}
+            assert window.seconds > 0
+            assert window.joules > 0, "0 J is never what a training cost"
+    for name, phase in (("train", monitor.phases["train"]), ("validation", monitor.phases["validation"])):
+        assert sum(getattr(epoch, name).joules for epoch in monitor.epochs) == pytest.approx(phase.joules)
+    assert monitor.total.joules == pytest.approx(sum(phase.joules for phase in monitor.phases.values()))
+
+
+def test_validation_in_mid_epoch_is_not_training() -> None:
+    monitor = EnergyMonitor()
+    trainer(callbacks=[monitor], max_epochs=1, val_check_interval=0.25).fit(BoringModel())
+    (epoch,) = monitor.epochs
+    assert epoch.train.joules > 0
+    assert epoch.validation.joules > 0
+    assert epoch.total.seconds <= monitor.total.seconds
+
+
+def test_a_training_without_validation_and_a_test_afterwards() -> None:
+    class NoValidation(BoringModel):
+        validation_step = None  # type: ignore[assignment]
+        val_dataloader = None  # type: ignore[assignment]
+
+    monitor = EnergyMonitor()
+    fit = trainer(callbacks=[monitor])
+    fit.fit(NoValidation())
+    assert len(monitor.epochs) == 3
+    assert monitor.epochs[0].validation.joules == 0
+    fit.test(BoringModel(), verbose=False)
+    assert monitor.phases["test"].joules > 0
+
+
+def test_what_an_epoch_cost_before_a_crash_is_kept() -> None:
+    class Crash(BoringModel):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if self.current_epoch == 1:
+                raise RuntimeError("out of something")
+            return super().training_step(batch, batch_idx)
+
+    monitor = EnergyMonitor()
+    with pytest.raises(RuntimeError, match="out of something"):
+        trainer(callbacks=[monitor]).fit(Crash())
+    assert len(monitor.epochs) == 1
+    assert monitor.total.joules > monitor.epochs[0].total.joules
+
+
+def test_joules_reach_the_loggers(tmp_path: Any) -> None:
+    logger = CSVLogger(tmp_path)
+    trainer(callbacks=[EnergyMonitor()], logger=logger).fit(BoringModel())
+    (metrics,) = tmp_path.rglob("metrics.csv")
+    assert "train_joules" in metrics.read_text()
+    assert "validation_joules" in metrics.read_text()
+
+
+def test_the_training_itself_is_unchanged() -> None:
+    def weights(callbacks: list[pl.Callback]) -> torch.Tensor:
+        pl.seed_everything(0, verbose=False)
+        model = BoringModel()
+        trainer(callbacks=callbacks).fit(model)
+        return torch.nn.utils.parameters_to_vector(model.parameters())
+
+    assert torch.equal(weights([]), weights([EnergyMonitor()]))
