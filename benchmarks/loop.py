@@ -72,7 +72,7 @@ def bare(settings: Settings, slices: cache.Slices) -> list[float]:
                 logits = network(images)
             loss = module.loss(logits, masks)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
         seconds.append(time.perf_counter() - start)

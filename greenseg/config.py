@@ -41,7 +41,8 @@ def _setting(default: Any, help: str, *, group: str, **limits: Any) -> Any:
 def _path_or_word(value: str) -> str:
     if not value:
         raise ValueError("is empty")
-    return os.path.normpath(value)
+    path = os.path.normpath(value)
+    return f"./{path}" if path == PHANTOM != value else path  # a folder of that name is not the built-in phantom
 
 
 class Settings(BaseModel):
@@ -63,8 +64,9 @@ class Settings(BaseModel):
         128, "Height and width of a slice, in pixels.", group="Data", ge=32, le=2048, multiple_of=32
     )
     spacing: float = _setting(
-        2.0,
-        "Size of a pixel, in mm: slices are resampled to it and cut or padded to image_size.",
+        1.5,
+        "Size of a pixel, in mm: slices are resampled to it and cut or padded to image_size; brain that is cut off is "
+        "reported.",
         group="Data",
         gt=0,
         le=100,
@@ -281,6 +283,7 @@ def settings_page() -> str:
         default = "" if field.default == "" else f"`{json.dumps(field.default).strip(chr(34))}`"
         valid = ", ".join(f"`{value}`" for value in choices(name))
         text = f"{field.description}{f' One of {valid}.' if valid else ''}"
+        text = text.replace("<", "&lt;")  # Markdown takes <name> for a tag
         groups.setdefault(group, []).append(f"| `{name}` | `--{name.replace('_', '-')}` | {default} | {text} |")
     lines = [
         "# Settings",
@@ -311,10 +314,12 @@ def read_config(path: Path) -> dict[str, Any]:
     document = yamlfile.load(path)
     if not isinstance(document.value, dict):
         raise UserError(f"{document.where()}: a configuration is a mapping of settings to values")
-    problems = problems_of({str(key): value for key, value in document.value.items()})
+    settings = {str(key): value for key, value in document.value.items()}
+    problems = problems_of(settings)
     if problems:
-        raise UserError([f"{document.where(problem.key)}: {problem}" for problem in problems])
-    return document.value
+        key_of: dict[str | None, Any] = {str(key): key for key in document.value}
+        raise UserError([f"{document.where(key_of.get(problem.key))}: {problem}" for problem in problems])
+    return settings
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from greenseg import yamlfile
 from greenseg.config import Settings
 from greenseg.files import write_atomically, write_json
 
@@ -60,7 +59,7 @@ class RunDirectory:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         config = self.path / "config.yaml"
         if not config.exists():
-            write_atomically(config, yaml.safe_dump(settings.resolved(), sort_keys=False, allow_unicode=True))
+            write_atomically(config, yamlfile.dump(settings.resolved()))
 
     def clear(self) -> None:
         """Forget what the run did, so that it starts anew; config.yaml stays."""
@@ -100,7 +99,7 @@ class RunDirectory:
         """
         path = self.path / "epochs.jsonl"
         try:
-            lines = path.read_text(encoding="utf-8").split("\n")
+            lines = path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
         epochs = []
@@ -138,10 +137,14 @@ class RunDirectory:
 
     def in_use(self) -> bool:
         """Whether a living process trains this run; asked of the lock, which dies with its process."""
-        if not self.path.is_dir():
+        try:
+            with (self.path / ".lock").open("rb") as file:  # readable is enough: the run may be somebody else's
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
             return False
-        with contextlib.ExitStack() as stack:
-            return not stack.enter_context(self.lock())
+        except BlockingIOError:
+            return True
+        return False
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:

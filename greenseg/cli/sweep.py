@@ -24,6 +24,7 @@ def sweep(
 
     from greenseg.cli.report import print_report
     from greenseg.cli.view import PreparationView, TrainingView, say, warn
+    from greenseg.report.units import count
     from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
     from greenseg.sweep.local import Stop, execute
     from greenseg.sweep.prepare import prepare
@@ -41,7 +42,7 @@ def sweep(
         if status in ("new", "interrupted") or (status == "failed" and retry_failed):
             todo.append((settings, run, status))
     shown = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    say(f"Sweep {planned.name}: {len(runs)} runs ({shown}), {len(todo)} to do")
+    say(f"Sweep {planned.name}: {count(len(runs), 'run')} ({shown}), {len(todo)} to do")
 
     failed = counts["failed"] if not retry_failed else 0
     stopped = False

@@ -4,7 +4,7 @@ One folder per data set and preprocessing, named by a hash of both:
 
     images.npy    float32 [slices, size, size]
     masks.npy     uint8   [slices, size, size], 0 or 1
-    index.json    subjects, their split and slices, and what the preparation cost
+    index.json    subjects, their slices, and what the preparation cost
 """
 
 import hashlib
@@ -22,11 +22,11 @@ import numpy as np
 from greenseg.config import PHANTOM, Settings
 from greenseg.data import phantom
 from greenseg.data.layout import Case, Split, scan
-from greenseg.data.volume import ByteArray, FloatArray, normalise, read_pair, to_grid
+from greenseg.data.volume import ByteArray, FloatArray, brain_outside, normalise, read_pair, to_grid
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, write_json
 
-_VERSION = 1  # of the preprocessing; a change of what it computes raises it
+_VERSION = 2  # of the preprocessing; a change of what it computes raises it
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Slices:
         return np.load(self.folder / "masks.npy", mmap_mode="r")  # type: ignore[no-any-return]
 
     def subjects(self, split: Split) -> list[dict[str, Any]]:
-        """The subjects of a split: `name`, `split`, `first` slice and number of `slices`."""
+        """The subjects of a split: `name`, `split`, `first` slice, number of `slices`, share of brain `cut_off`."""
         return [subject for subject in self.index["subjects"] if subject["split"] == split]
 
 
@@ -124,6 +124,7 @@ def _build(
     first, done, total = 0, 0, sum(len(case.files) for case in cases)
     for case in sorted(cases, key=lambda case: case.subject):
         stack: list[FloatArray] = []
+        brain, outside = 0.0, 0.0
         for image_path, mask_path in case.files:
             try:
                 image, mask = read_pair(image_path, mask_path)
@@ -131,12 +132,15 @@ def _build(
                 problems += error.problems
             else:
                 stack.append(to_grid(image, settings.image_size, settings.spacing))
+                here, cut = brain_outside(mask, settings.image_size * settings.spacing)
+                brain, outside = brain + here, outside + cut
                 masks.append((to_grid(mask, settings.image_size, settings.spacing) >= 0.5).astype(np.uint8))
             done += 1
             progress(done, total)
         if stack:
             images.append(normalise(np.concatenate(stack)))
-            subjects.append({"name": case.subject, "first": first, "slices": len(images[-1])})
+            cut_off = outside / brain if brain else 0.0
+            subjects.append({"name": case.subject, "first": first, "slices": len(images[-1]), "cut_off": cut_off})
             first += len(images[-1])
     if problems:
         raise UserError(problems)

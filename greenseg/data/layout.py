@@ -16,7 +16,7 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 EXPECTED = """\
     training_data/images/img_0000.nii.gz       slices or volumes
-    training_data/masks/mask_0000.nii.gz       or <image>_mask.nii.gz
+    training_data/masks/mask_0000.nii.gz       or <image>_mask.nii.gz, or the image's own name
     validation_data/{images,masks}/            optional
   or images/ and masks/ directly in the folder"""
 
@@ -82,6 +82,8 @@ def scan(root: Path, validation_share: float = 0.2) -> list[Case]:
 
 
 def _stem(path: Path) -> str | None:
+    if path.name.startswith("."):  # macOS leaves ._files beside the real ones
+        return None
     suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
     return path.name[: -len(suffix)] if suffix else None
 
@@ -92,7 +94,13 @@ def _pairs(folder: Path, problems: list[str]) -> dict[str, list[tuple[Path, Path
     if missing:
         problems.extend(missing)
         return {}
-    mask_of = {stem: path for path in sorted(masks.iterdir()) if (stem := _stem(path))}
+    mask_of: dict[str, Path] = {}
+    for path in sorted(masks.iterdir()):
+        stem = _stem(path)
+        if stem in mask_of:
+            problems.append(f"{path}: a second mask of the same name ({mask_of[stem].name}); keep one")
+        elif stem is not None:
+            mask_of[stem] = path
     pairs: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
     for path in sorted(images.iterdir()):
         stem = _stem(path)

@@ -96,6 +96,21 @@ def to_grid(volume: sitk.Image, size: int, spacing: float) -> FloatArray:
     return sitk.GetArrayFromImage(grid)  # type: ignore[no-any-return]
 
 
+def brain_outside(mask: sitk.Image, extent: float) -> tuple[float, float]:
+    """Brain of a mask, and how much of it lies outside the square that `to_grid` keeps, in mm³.
+
+    Args:
+        mask: [x, y, slice], 0 or 1.
+        extent: side of the square, in mm.
+    """
+    inside = sitk.GetArrayViewFromImage(mask) > 0.5
+    _, height, width = inside.shape
+    dx, dy, dz = mask.GetSpacing()
+    x, y = (np.abs(np.arange(n) - (n - 1) / 2) * d <= extent / 2 for n, d in ((width, dx), (height, dy)))
+    volume = dx * dy * dz
+    return float(inside.sum()) * volume, float(inside[:, ~(y[:, None] & x[None, :])].sum()) * volume
+
+
 def normalise(slices: FloatArray) -> FloatArray:
     """Intensities of one subject, all its slices together, from 0 (background) to 1 (its brightest tissue).
 

@@ -26,6 +26,19 @@ class Run:
     status: str
     record: dict[str, Any] = field(repr=False)
 
+    def check(self) -> None:
+        """Look at everything that a report will look at.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: a part of the record is missing or of another type.
+        """
+        str.strip(self.record["configuration"])
+        for value in self.metrics.values():
+            if not isinstance(value, int | float | dict | None):
+                raise TypeError(f"metrics: {value!r}")
+        sum(reading.joules for reading in self.energy.readings)
+        self.settings, self.ran, self.unmeasured, dict(self.record.get("error", {}))  # each may raise
+
     @property
     def settings(self) -> dict[str, Any]:
         """What was asked for; settings that its greenseg did not know yet have today's defaults."""
@@ -64,7 +77,9 @@ def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]
             status = directory.status()
             if "energy" not in record:
                 record = record | summary(record, directory.epochs())
-            runs.append(Run(directory, status, record))
+            run = Run(directory, status, record)
+            run.check()
+            runs.append(run)
         except (BadRecord, KeyError, TypeError, ValueError, AttributeError) as error:
             damaged.append(
                 str(error) if isinstance(error, BadRecord) else f"{directory.path}: damaged record: {error!r}"

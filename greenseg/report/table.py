@@ -10,10 +10,11 @@ from rich.text import Text
 
 from greenseg.report.front import on_front
 from greenseg.report.results import Result
-from greenseg.report.units import joule_unit, number
+from greenseg.report.units import count, joule_unit, number
 
 FRONT = "●"
 _SHORT = 24  # longer names may be folded, so that the table fits a terminal
+_MOST_COLUMNS = 3  # more settings share one column, so that the figures keep theirs
 
 
 def axes(results: Sequence[Result]) -> list[str]:
@@ -63,20 +64,27 @@ def pareto_table(results: Sequence[Result]) -> RenderableType:
         header_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
     )
     table.add_column("", no_wrap=True)
-    for name in names:
+    together = len(names) > _MOST_COLUMNS
+    if together:
+        table.add_column("configuration", overflow="fold")
+    for name in [] if together else names:
         short = max(len(_setting(result, name)) for result in results) <= _SHORT
         table.add_column(name, min_width=len(name), no_wrap=short, overflow="fold")
     if repeats:
-        table.add_column("runs", justify="right")
+        table.add_column("runs", justify="right", no_wrap=True)
     for heading in ("Dice", f"{epoch_unit}/epoch", f"total {total_unit}", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("source", overflow="fold")
+    table.add_column("source", min_width=len("estimate,"), overflow="fold")
 
     for i, result in enumerate(results):
         best = i in chosen
-        cells: list[str | Text] = [FRONT if best else "", *(_setting(result, name) for name in names)]
+        values = [_setting(result, name) for name in names]
+        if together:
+            values = [" ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))]
+        cells: list[str | Text] = [FRONT if best else "", *values]
         if repeats:
             done, total = len(result.finished), len(result.runs)
             cells.append(str(total) if done == total else f"{done} of {total}")
@@ -96,11 +104,7 @@ def pareto_table(results: Sequence[Result]) -> RenderableType:
 
 def _title(results: Sequence[Result]) -> str:
     runs = sum(len(result.runs) for result in results)
-    return f"Dice against energy: {_count(len(results), 'configuration')}, {_count(runs, 'run')}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"Dice against energy: {count(len(results), 'configuration')}, {count(runs, 'run')}"
 
 
 def _scaled(value: float | None, size: float) -> str:

@@ -7,19 +7,19 @@ def joule_unit(values: Iterable[float | None]) -> tuple[str, float]:
     """One unit for a whole column of joules, and what to divide by: that of its largest value, in at most 5 digits."""
     largest = max((value for value in values if value is not None), default=0.0)
     for unit, size in (("J", 1.0), ("kJ", 1e3), ("MJ", 1e6)):
-        if largest < 1e5 * size or unit == "MJ":
+        if round(largest / size) < 1e5 or unit == "MJ":
             return unit, size
     return "MJ", 1e6
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with `digits` significant digits and no exponent; – for None."""
+    """A number with at least `digits` significant digits, separated thousands and no exponent; – for None."""
     if value is None:
         return "–"
     if value == 0:
         return "0"
-    magnitude = len(str(int(abs(value))))
-    return f"{value:,.{max(digits - magnitude, 0) if abs(value) >= 1 else digits}f}"
+    exponent = int(f"{abs(value):.{digits - 1}e}".partition("e")[2])  # after rounding: 9.999 is 10.0
+    return f"{value:,.{max(digits - 1 - exponent, 0)}f}"
 
 
 def joules(value: float | None) -> str:
@@ -38,3 +38,8 @@ def duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes}:{rest:02d} min"
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -25,6 +25,7 @@ from typing import Any
 
 from greenseg.config import Settings, overlay, problems_of
 from greenseg.errors import UserError, did_you_mean
+from greenseg.models import names
 from greenseg.yamlfile import Document, load
 
 _KEYS = ("name", "base", "grid", "exclude", "include", "seeds")
@@ -68,7 +69,9 @@ class _Reader:
             self._report(("name",), f"name: {name!r} is not a name of letters, digits, '_', '.' and '-'")
         base = self._settings(("base",), content["base"]) if "base" in content else {}
         axes = self._grid(content["grid"]) if "grid" in content else {}
-        exclude = [self._rule(("exclude", i), e, axes) for i, e in enumerate(self._list(content, "exclude"))]
+        exclude = [
+            self._rule(("exclude", i), e, content.get("grid")) for i, e in enumerate(self._list(content, "exclude"))
+        ]
         include = [self._settings(("include", i), e) for i, e in enumerate(self._list(content, "include"))]
         seeds = self._seeds(content, base, axes, include)
         if self._problems:
@@ -111,10 +114,10 @@ class _Reader:
             own = [problem for problem in problems if problem.key is not None]
             if own:
                 self._known[token] = (None, own[0].message)
-            elif problems:
-                self._known[token] = (value, None)
             else:
-                self._known[token] = (getattr(Settings.model_validate({name: value}), name), None)
+                # Empty means the half of another layer's `model`, which is not known here.
+                canonical = getattr(Settings.model_validate({name: value}), name) if value != "" else ""
+                self._known[token] = (canonical, None)
         canonical, message = self._known[token]
         if message:
             self._report(key, message)
@@ -147,15 +150,14 @@ class _Reader:
                 )
         return axes
 
-    def _rule(self, key: tuple[Hashable, ...], value: Any, axes: Mapping[str, list[Any]]) -> dict[str, Any]:
+    def _rule(self, key: tuple[Hashable, ...], value: Any, grid: Any) -> dict[str, Any]:
         rule = self._settings(key, value)
+        axes = [str(name) for name in grid] if isinstance(grid, dict) else []
         for name in rule:
             if name in Settings.model_fields and name not in axes:
-                hint = did_you_mean(name, list(axes))
-                self._report(
-                    (*key, name),
-                    f"exclude: '{name}' is not an axis of the grid{hint}; axes: {', '.join(axes)}",
-                )
+                hint = did_you_mean(name, axes)
+                valid = f"axes: {', '.join(axes)}" if axes else "there is no grid"
+                self._report((*key, name), f"exclude: '{name}' is not an axis of the grid{hint}; {valid}")
         return rule
 
     def _seeds(
@@ -168,12 +170,12 @@ class _Reader:
         if "seeds" not in content:
             return []
         seeds = content["seeds"]
-        for where, names in (
+        for where, given in (
             ("base", base),
             ("grid", axes),
             *((f"include {i + 1}", e) for i, e in enumerate(include)),
         ):
-            if "seed" in names:
+            if "seed" in given:
                 self._report(("seeds",), f"seeds: 'seed' stands under {where} as well; drop one of them")
         if not isinstance(seeds, list) or not seeds:
             self._report(("seeds",), "seeds: must be a list of whole numbers that is not empty, such as [0, 1, 2]")
@@ -190,34 +192,34 @@ class _Reader:
         include: list[dict[str, Any]],
         seeds: list[int],
     ) -> tuple[Settings, ...]:
-        combinations = (
-            [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())] if axes else []
-        )
-        combinations = [c for c in combinations if not any(rule.items() <= c.items() for rule in exclude)]
-        originals = [dict(combination) for combination in combinations]
-        for extra in include:
-            matching = [
-                c
-                for c, o in zip(combinations, originals, strict=False)
-                if all(o.get(k, v) == v for k, v in extra.items())
-            ]
-            for combination in matching:
-                combination.update(extra)
-            if not matching:
-                combinations.append(dict(extra))
+        grid = itertools.product(*axes.values()) if axes else []
+        originals = [dict(zip(axes, values, strict=True)) for values in grid]
+        originals = [
+            original for original in originals if not any(rule.items() <= original.items() for rule in exclude)
+        ]
+        combinations = [(dict(original), self._place("grid", "base")) for original in originals]
+        halves = [_with_halves(original) for original in originals]
+        for number, extra in enumerate(include):
+            wanted = _with_halves(extra)
+            fits = [all(half.get(key, value) == value for key, value in wanted.items()) for half in halves]
+            for (combination, _), fit in zip(combinations, fits, strict=False):
+                if fit:
+                    combination.update(extra)
+            if not any(fits):
+                combinations.append((dict(extra), self._document.where("include", number)))
         if not combinations and not axes:
-            combinations = [{}]  # the base alone, once for each seed
+            combinations = [({}, self._place("base"))]  # the base alone, once for each seed
         if not combinations:
             raise UserError(
                 f"{self._document.where('exclude')}: exclude drops every combination; nothing is left to run"
             )
         runs: dict[str, Settings] = {}
         problems: dict[str, None] = {}
-        for combination in combinations:
+        for combination, place in combinations:
             values = overlay(base, combination)
             wrong = problems_of(values)
             if wrong:
-                problems.update(dict.fromkeys(f"{self._place()}: {problem}" for problem in wrong))
+                problems.update(dict.fromkeys(f"{place}: {problem}" for problem in wrong))
                 continue
             for settings in [values | {"seed": seed} for seed in seeds] or [values]:
                 resolved = Settings.model_validate(settings)
@@ -226,7 +228,16 @@ class _Reader:
             raise UserError(list(problems))
         return tuple(runs.values())
 
-    def _place(self) -> str:
-        """Where the file says what makes this combination impossible: the decoder, as a rule."""
-        places = [(section, name) for section in ("grid", "base") for name in ("decoder", "encoder", "model")]
-        return self._document.where(*next((place for place in places if place in self._document.marks), ("grid",)))
+    def _place(self, *sections: str) -> str:
+        """Where the file names the network, or else the first section: there a combination is impossible."""
+        places = [(section, name) for section in sections for name in ("decoder", "encoder", "model")]
+        return self._document.where(*next((place for place in places if place in self._document.marks), sections[:1]))
+
+
+def _with_halves(combination: Mapping[str, Any]) -> dict[str, Any]:
+    """A combination in which `model` stands as the encoder and decoder that it names."""
+    if "model" not in combination:
+        return dict(combination)
+    encoder, decoder = names.split_model(combination["model"])
+    rest = {key: value for key, value in combination.items() if key != "model"}
+    return {"encoder": encoder, "decoder": decoder} | rest

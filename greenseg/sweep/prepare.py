@@ -9,6 +9,7 @@ from greenseg.errors import UserError
 from greenseg.models import weights
 
 Progress = Callable[[int, int], None]
+_NEGLIGIBLE = 0.005  # share of a subject's brain
 
 
 def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Progress) -> None:
@@ -38,8 +39,15 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
             return meter.lap().to_json()
 
         try:
-            cache.prepare(run, root=roots[run.data], progress=progress, cost=cost)
+            slices = cache.prepare(run, root=roots[run.data], progress=progress, cost=cost)
         except UserError as error:
             problems.update(dict.fromkeys(error.problems))
+            continue
+        cut = [f"{s['name']} ({s['cut_off']:.0%})" for s in slices.index["subjects"] if s["cut_off"] > _NEGLIGIBLE]
+        if cut:
+            say(
+                f"image_size {run.image_size} × spacing {run.spacing:g} mm cuts brain off: {', '.join(cut)}; "
+                f"Dice will not count it. Raise either to keep it."
+            )
     if problems:
         raise UserError(problems)

@@ -104,7 +104,7 @@ def wait_for_epochs(folder: Path, number: int) -> Path:
 def test_a_stopped_run_goes_on_and_ends_as_if_undisturbed(
     how: str, greenseg: Command, phantom: Path, tmp_path: Path
 ) -> None:
-    arguments = ["train", "--data", phantom, *SMALL, "--epochs", "12"]
+    arguments = ["train", "--data", str(phantom), *SMALL, "--epochs", "12"]
     running = start(tmp_path, *arguments)
     run = wait_for_epochs(tmp_path / "runs", 3)
     if how == "interrupt":

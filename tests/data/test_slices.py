@@ -36,7 +36,7 @@ def image(array: np.ndarray, spacing: tuple[float, ...]) -> sitk.Image:
 def test_the_same_seed_draws_the_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         write_phantom(tmp_path / name, 3, seed=seed)
-    files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.nii.gz")]
+    files = [str(path.relative_to(tmp_path / "a")) for path in (tmp_path / "a").rglob("*.nii.gz")]
     assert len(files) == 6
     assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", files, shallow=False)[0] == files
     assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "c", files, shallow=False)[0] == []
@@ -216,8 +216,15 @@ def test_a_batch_is_the_same_whatever_the_number_of_workers(workers: int, phanto
 
 def test_real_slices_of_a_subject_stay_together(e2mip: Path) -> None:
     slices = slice_cache.prepare(Settings.of({"data": str(e2mip)}))
-    train, validation = (SliceDataset(slices, split) for split in ("train", "validation"))  # type: ignore[arg-type]
+    train, validation = (SliceDataset(slices, split) for split in ("train", "validation"))
     assert (len(train), len(train.subjects)) == (221, 7)
     assert (len(validation), len(validation.subjects)) == (66, 2)
     assert slices.images.shape == (287, 128, 128)
     assert slices.masks.mean() > 0.01
+
+
+def test_brain_that_the_grid_cuts_off_is_known(phantom: Path) -> None:
+    tight = slice_cache.prepare(small(phantom, spacing=1.0))
+    wide = slice_cache.prepare(small(phantom, spacing=8.0))
+    assert any(subject["cut_off"] > 0.2 for subject in tight.index["subjects"])
+    assert all(subject["cut_off"] == 0 for subject in wide.index["subjects"])

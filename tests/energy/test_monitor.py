@@ -12,13 +12,15 @@ from greenseg.energy import EnergyMonitor
 
 
 def trainer(**options: Any) -> pl.Trainer:
-    quiet = {
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_epochs": 3,
         "logger": False,
         "enable_progress_bar": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
     }
-    return pl.Trainer(**({"accelerator": "cpu", "max_epochs": 3} | quiet | options))
+    return pl.Trainer(**(defaults | options))
 
 
 def test_every_epoch_is_measured_training_and_validation_apart() -> None:

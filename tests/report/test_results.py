@@ -1,0 +1,170 @@
+"""Runs read back from their directories, and repeats joined."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from greenseg.report.results import Result, Run, by_configuration, read_runs
+from greenseg.report.table import pareto_table
+from greenseg.run_directory import RunDirectory, find_runs
+from tests.runs import Json, energy, epoch, record, write
+
+
+def results(folder: Path) -> list[Result]:
+    runs, damaged = read_runs(find_runs([folder]))
+    assert damaged == []
+    return by_configuration(runs)
+
+
+def test_repeats_are_averaged(tmp_path: Path) -> None:
+    for seed, (dice, joules) in enumerate([(0.6, 100), (0.7, 200), (0.8, 600)]):
+        total = energy(10 * seed, cpu_rapl=joules)
+        write(tmp_path, record({"seed": seed}, dice=dice, total=total, joules_per_epoch=joules / 10))
+    (result,) = results(tmp_path)
+    assert len(result.runs) == len(result.finished) == 3
+    assert result.dice == pytest.approx(0.7)
+    assert result.iou == pytest.approx(sum(d / (2 - d) for d in (0.6, 0.7, 0.8)) / 3)
+    assert result.joules == pytest.approx(300)
+    assert result.joules_per_epoch == pytest.approx(30)
+    assert result.seconds == pytest.approx(10)
+    assert result.sources == {"cpu": "rapl"}
+    assert "seed" not in result.settings
+
+
+def test_means_are_over_the_repeats_that_finished(tmp_path: Path) -> None:
+    write(tmp_path, record({"seed": 0}, dice=0.8))
+    write(tmp_path, record({"seed": 1}, "failed", dice=0.1, error="OutOfMemoryError"))
+    write(tmp_path, record({"seed": 2}, "interrupted", dice=0.1))
+    (result,) = results(tmp_path)
+    assert len(result.runs) == 3
+    assert len(result.finished) == 1
+    assert result.dice == pytest.approx(0.8)
+
+
+def test_a_configuration_without_a_finished_run_is_a_result_without_figures(tmp_path: Path) -> None:
+    write(tmp_path, record({}, "failed", error="OutOfMemoryError"))
+    (result,) = results(tmp_path)
+    assert (result.dice, result.iou, result.joules, result.joules_per_epoch, result.seconds) == (None,) * 5
+    assert result.sources == {}
+    assert result.unmeasured == []
+
+
+def test_the_best_dice_comes_first_and_what_has_none_last(tmp_path: Path) -> None:
+    write(tmp_path, record({"epochs": 1}, "failed"))
+    write(tmp_path, record({"epochs": 2}, dice=0.7))
+    write(tmp_path, record({"epochs": 3}, dice=0.8, total=energy(1, cpu_rapl=9)))
+    write(tmp_path, record({"epochs": 4}, dice=0.8, total=energy(1, cpu_rapl=8)))
+    write(tmp_path, record({"epochs": 5}, dice=0.0))
+    assert [result.settings["epochs"] for result in results(tmp_path)] == [4, 3, 2, 5, 1]
+
+
+def test_components_and_sources_of_repeats_are_joined(tmp_path: Path) -> None:
+    write(tmp_path, record({"seed": 0}, total=energy(1, cpu_rapl=1, gpu_nvml=5)))
+    write(tmp_path, record({"seed": 1}, total=energy(1, cpu_estimate=1, gpu_nvml=5), unmeasured=["dram"]))
+    (result,) = results(tmp_path)
+    assert result.sources == {"cpu": "estimate+rapl", "gpu": "nvml"}
+    assert result.estimated == {"cpu"}
+    assert result.unmeasured == ["dram"]
+
+
+def test_an_unfinished_run_is_summed_up_from_its_epochs(tmp_path: Path) -> None:
+    so_far = {"train": energy(6, cpu_estimate=60), "validation": energy(2, cpu_estimate=20)}
+    write(tmp_path, record({}, "running"), [epoch(0, dice=0.4), epoch(1, dice=0.6, so_far=so_far)])
+    ((run,), _) = read_runs(find_runs([tmp_path]))
+    assert run.status == "interrupted"
+    assert run.metrics["dice"] == pytest.approx(0.6)
+    assert run.metrics["joules"] == pytest.approx(80)
+    assert run.energy.seconds == pytest.approx(8)
+
+
+def test_a_run_that_died_before_its_first_epoch_is_a_row_as_well(tmp_path: Path) -> None:
+    write(tmp_path, record({}, "running"))
+    (result,) = results(tmp_path)
+    assert result.dice is None
+    assert [run.status for run in result.runs] == ["interrupted"]
+
+
+def test_a_running_run_is_running(tmp_path: Path) -> None:
+    with write(tmp_path, record({}, "running"), [epoch(0)]).lock():
+        ((run,), _) = read_runs(find_runs([tmp_path]))
+    assert run.status == "running"
+
+
+def test_a_run_that_has_not_begun_is_left_out(tmp_path: Path) -> None:
+    run = write(tmp_path, record())
+    (run.path / "run.json").unlink()
+    assert read_runs([run]) == ([], [])
+
+
+def test_settings_that_an_older_greenseg_did_not_know_have_the_defaults(tmp_path: Path) -> None:
+    old, new = record({"epochs": 2}), record({"epochs": 3})
+    run = write(tmp_path, old)
+    del old["settings"]["compile"]
+    run.write_record(old)
+    write(tmp_path, new)
+    assert [result.settings["compile"] for result in results(tmp_path)] == [False, False]
+
+
+def cut(text: str) -> str:
+    return text[: len(text) // 2]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut, lambda _: "", lambda _: "null", lambda _: "[]", lambda _: "{}", lambda _: "\0" * 99, lambda t: t + t],
+)
+def test_a_damaged_record_is_named_and_left_out(damage: Callable[[str], str], tmp_path: Path) -> None:
+    write(tmp_path, record({"seed": 1}))
+    file = write(tmp_path, record({"seed": 2})).path / "run.json"
+    file.write_text(damage(file.read_text()))
+    runs, (message,) = read_runs(find_runs([tmp_path]))
+    assert [run.settings["seed"] for run in runs] == [1]
+    assert message.startswith(f"{file}: ")
+
+
+def test_binary_junk_is_a_damaged_record(tmp_path: Path) -> None:
+    file = write(tmp_path, record()).path / "run.json"
+    file.write_bytes(b"\xff\xfe{}")
+    assert str(file) in read_runs(find_runs([tmp_path]))[1][0]
+
+
+@pytest.mark.parametrize("key", [*record(), "energy total"])
+def test_a_record_that_is_not_what_greenseg_writes_never_breaks_a_report(key: str, tmp_path: Path) -> None:
+    """Whatever one run.json holds, the other runs are reported: it is named, or shown for what it is."""
+    write(tmp_path, record({"seed": 1}))
+    wrong: Json = record({"seed": 2})
+    run = write(tmp_path, wrong)
+    *outer, last = key.split()
+    inner = wrong[outer[0]] if outer else wrong
+    without = {name: value for name, value in inner.items() if name != last}
+    for changed in (without, *(without | {last: value} for value in (None, 3, "x", [], [1], {}, {"x": 1}))):
+        run.write_record({**wrong, outer[0]: changed} if outer else changed)
+        runs, damaged = read_runs(find_runs([tmp_path]))
+        assert len(runs) + len(damaged) == 2
+        Console(quiet=True).print(pareto_table(by_configuration(runs)))
+
+
+def test_damaged_epochs_of_a_dead_run_are_named(tmp_path: Path) -> None:
+    run = write(tmp_path, record({}, "running"), [epoch(0), epoch(1)])
+    file = run.path / "epochs.jsonl"
+    file.write_text("{\n" + file.read_text())
+    runs, (message,) = read_runs([run])
+    assert runs == []
+    assert message.startswith(f"{file}:1: ")
+
+
+def test_a_line_of_another_kind_is_a_damaged_record(tmp_path: Path) -> None:
+    run = write(tmp_path, record({}, "running"))
+    (run.path / "epochs.jsonl").write_text(json.dumps({"epoch": 0}) + "\n")
+    runs, (message,) = read_runs([run])
+    assert runs == []
+    assert str(run.path) in message
+
+
+def test_a_run_keeps_its_record_to_itself() -> None:
+    run = Run(RunDirectory(Path("nowhere")), "finished", record())
+    run.metrics["dice"] = 0
+    assert run.metrics["dice"] == pytest.approx(0.8)

@@ -1,0 +1,333 @@
+"""What the table, the panel and their numbers look like."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from greenseg.config import Settings, choices
+from greenseg.report.panel import run_panel
+from greenseg.report.results import Result, Run, by_configuration, read_runs
+from greenseg.report.table import FRONT, axes, pareto_table, source
+from greenseg.report.units import duration, joule_unit, joules, number
+from greenseg.run_directory import RunDirectory
+from tests.runs import Json, energy, record, write
+
+
+def runs(*records: Json) -> list[Run]:
+    return [Run(RunDirectory(Path("runs/x")), written["status"], written) for written in records]
+
+
+def results(*records: Json) -> list[Result]:
+    return by_configuration(runs(*records))
+
+
+def shown(what: RenderableType, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(what)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    return text
+
+
+def table(*records: Json) -> str:
+    return shown(pareto_table(results(*records)))
+
+
+def row(text: str, *words: str) -> str:
+    """The one line that has all these words."""
+    (line,) = [line for line in text.splitlines() if all(word in line for word in words)]
+    return line
+
+
+# ── columns
+
+
+def test_only_settings_that_differ_are_columns() -> None:
+    found = results(record({"epochs": 1, "lr": 0.1}), record({"epochs": 2, "lr": 0.1}))
+    assert axes(found) == ["epochs"]
+    text = shown(pareto_table(found))
+    assert "epochs" in text
+    assert "lr" not in text
+    assert "precision" not in text
+
+
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [
+        (["resnet18-unet", "resnet34-unet"], ["encoder"]),
+        (["resnet18-unet", "resnet18-fpn"], ["decoder"]),
+        (["resnet18-unet", "resnet34-fpn"], ["model"]),
+        (["resnet18-unet"], ["model", "precision"]),
+    ],
+)
+def test_how_the_network_is_shown(models: list[str], expected: list[str]) -> None:
+    found = results(*(record({"model": model}) for model in models))
+    assert axes(found) == expected
+    text = shown(pareto_table(found))
+    for model in models:
+        encoder, decoder = model.split("-")
+        assert {"encoder": encoder, "decoder": decoder, "model": model}[expected[0]] in text
+
+
+def test_seeds_are_repeats_not_an_axis() -> None:
+    text = table(record({"seed": 0}), record({"seed": 1}))
+    assert "seed" not in text
+    assert "Dice against energy: 1 configuration, 2 runs" in text
+    assert re.search(r"\bruns\b", text.splitlines()[2])
+
+
+def test_a_table_without_repeats_has_no_column_for_them() -> None:
+    text = table(record({"epochs": 1}), record({"epochs": 2}))
+    assert "2 configurations, 2 runs" in text
+    assert "runs" not in text.splitlines()[2]
+
+
+def test_what_an_axis_holds_is_shown_for_what_it_is() -> None:
+    text = table(record({"compile": True, "lr": 0.001}), record({"compile": False, "lr": 1e-5}))
+    assert row(text, "yes", "0.001")
+    assert row(text, "no", "1e-05")
+
+
+# ── rows
+
+
+def test_figures_of_a_row() -> None:
+    total = energy(123.4, gpu_nvml=9000, cpu_rapl=876)
+    line = row(table(record(dice=0.81234, total=total, joules_per_epoch=98.7)), "0.8123")
+    assert line.split() == [
+        FRONT,
+        "mobilenet_v2-unet",
+        "32-true",
+        "0.8123",
+        "98.7",
+        "9,876",
+        "123",
+        "rapl",
+        "+",
+        "nvml",
+    ]
+
+
+def test_repeats_are_one_row_of_means() -> None:
+    text = table(record({"seed": 0}, dice=0.6), record({"seed": 1}, dice=0.8))
+    assert row(text, "0.7000").split()[3] == "2"
+
+
+def test_a_failed_run_is_a_row_with_its_reason() -> None:
+    text = table(record({"epochs": 1}), record({"epochs": 2}, "failed", error="OutOfMemoryError"))
+    assert row(text, "failed: OutOfMemoryError").split()[:6] == ["2", "–", "–", "–", "–", "failed:"]
+    assert FRONT in row(text, "0.8000")
+
+
+def test_an_interrupted_run_is_a_row() -> None:
+    assert row(table(record({"epochs": 1}, "interrupted")), "interrupted", "–")
+
+
+def test_means_over_some_repeats_say_so() -> None:
+    text = table(record({"seed": 0}), record({"seed": 1}, "failed"), record({"seed": 2}, "interrupted"))
+    assert "1 of 3" in row(text, "0.8000")
+    assert "Figures are means over the repeats that finished." in text
+    assert "means over" not in table(record({"seed": 0}), record({"seed": 1}))
+
+
+def test_what_ran_instead_is_shown_with_what_was_asked_for() -> None:
+    text = table(record({"precision": "16-mixed"}, ran="bf16-mixed"), record({"precision": "bf16-mixed"}))
+    assert row(text, "16-mixed → bf16-mixed", "0.8000")
+    assert "Asked for precision 16-mixed, ran bf16-mixed" in text
+    assert "→" not in table(record({"precision": "16-mixed"}), record({"precision": "bf16-mixed"}))
+
+
+def test_what_ran_instead_is_shown_where_the_network_differs() -> None:
+    """Where precision is no axis, what ran must still not be hidden."""
+    asked = {"precision": "16-mixed"}
+    text = table(record(asked | {"epochs": 1}, ran="bf16-mixed"), record(asked | {"epochs": 2}, ran="bf16-mixed"))
+    assert "Asked for precision 16-mixed, ran bf16-mixed" in text
+
+
+def test_the_front_is_marked() -> None:
+    text = table(
+        record({"epochs": 1}, dice=0.7, total=energy(1, cpu_rapl=10)),
+        record({"epochs": 2}, dice=0.6, total=energy(1, cpu_rapl=20)),
+        record({"epochs": 3}, dice=0.8, total=energy(1, cpu_rapl=30)),
+    )
+    marked = {dice: FRONT in row(text, dice) for dice in ("0.7000", "0.6000", "0.8000")}
+    assert marked == {"0.7000": True, "0.6000": False, "0.8000": True}
+
+
+# ── joules and where they come from
+
+
+@pytest.mark.parametrize(
+    ("total", "unmeasured", "expected"),
+    [
+        (energy(1, gpu_nvml=1, cpu_rapl=1, dram_rapl=1), [], "rapl + nvml"),
+        (energy(1, cpu_estimate=1, dram_estimate=1), [], "estimate"),
+        (energy(1, gpu_nvml=1, cpu_estimate=1, dram_estimate=1), [], "estimate (cpu dram), nvml (gpu)"),
+        (energy(1, cpu_rapl=1), ["gpu"], "rapl, gpu unknown"),
+        (energy(1), ["gpu"], "none, gpu unknown"),
+    ],
+)
+def test_source(total: Json, unmeasured: list[str], expected: str) -> None:
+    (found,) = results(record(total=total, unmeasured=unmeasured))
+    assert source(found) == expected
+    assert ("unknown: this component has no sensor" in shown(pareto_table([found]))) == bool(unmeasured)
+
+
+def test_estimates_are_explained_and_measurements_are_not() -> None:
+    measured, estimated = energy(1, cpu_rapl=1), energy(1, cpu_estimate=1)
+    assert "estimate" not in table(record(total=measured))
+    both = table(record({"epochs": 1}, total=measured), record({"epochs": 2}, total=estimated))
+    assert "estimate: joules modelled" in both
+    assert "Sources differ between rows" in both
+    assert "Sources differ" not in table(record({"epochs": 1}, total=estimated), record({"epochs": 2}, total=estimated))
+
+
+def test_a_column_has_one_unit() -> None:
+    text = table(
+        record({"epochs": 1}, total=energy(1, cpu_rapl=2_500_000), joules_per_epoch=99_000),
+        record({"epochs": 2}, total=energy(1, cpu_rapl=7_500), joules_per_epoch=900),
+    )
+    assert "J/epoch" in text
+    assert "total kJ" in text
+    assert row(text, "2,500", "99,000")
+    assert row(text, "7.50", "900")
+
+
+# ── width
+
+_LONG = "tu-mobilenetv3_small_050-deeplabv3plus"
+
+
+def test_words_stay_whole_in_a_table_of_networks_and_precisions() -> None:
+    records = [
+        record(
+            {"model": model, "precision": precision, "seed": seed},
+            dice=0.7 + seed / 10,
+            ran="bf16-mixed" if precision == "16-mixed" else None,
+            unmeasured=["gpu"],
+        )
+        for model in ("mobilenet-unet", _LONG)
+        for precision in ("32-true", "16-mixed")
+        for seed in (0, 1)
+    ]
+    rows = table(*records, record({"epochs": 3}, "failed", error="OutOfMemoryError")).partition(f"\n{FRONT} on")[0]
+    assert rows.count("estimate") == 4
+    assert rows.count("unknown") == 4
+    assert rows.count("16-mixed → bf16-mixed") == 2
+    assert "failed" in rows
+    assert "0 of 1" in rows
+
+
+def other(name: str) -> Any:
+    """A value of a setting that is not its default."""
+    default = Settings.model_fields[name].default
+    if choices(name):
+        return next(value for value in choices(name) if value != default)
+    words = {"data": "/a/long/path/to/images", "encoder": "tu-mobilenetv3_small_050", "decoder": "fpn"}
+    return words.get(name, not default if isinstance(default, bool) else 0.5 if isinstance(default, float) else 64)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, len(Settings.model_fields) - 2])
+def test_dice_and_joules_are_shown_however_many_settings_differ(count: int) -> None:
+    names = [name for name in Settings.model_fields if name not in ("model", "seed")][:count]
+    text = table(record({name: other(name) for name in names}, dice=0.8), record(dice=0.7))
+    for figure in ("0.8000", "0.7000", "1,050", "J/epoch", "total J", "estimate"):
+        assert figure in text
+
+
+# ── the panel
+
+
+def panel(written: Json, folder: Path) -> str:
+    ((run,), _) = read_runs([write(folder, written)])
+    text = shown(run_panel(run))
+    assert str(run.directory.path) in re.sub(r"[\s│]+", "", text)
+    return text
+
+
+def test_the_panel_of_a_run(tmp_path: Path) -> None:
+    total = energy(245, gpu_nvml=123_456, cpu_estimate=9000)
+    text = panel(
+        record({"precision": "16-mixed", "seed": 3}, ran="bf16-mixed", total=total, unmeasured=["dram"]), tmp_path
+    )
+    lines = {re.sub(r"\s+", " ", line).strip("│ ") for line in text.splitlines()}
+    assert "mobilenet_v2-unet, seed 3" in text
+    assert lines >= {
+        "Dice 0.8000 mean over 2 volumes, at epoch 1 of 30, the best",
+        "IoU 0.6667",
+        "gpu energy 123 kJ source: nvml",
+        "cpu energy 9,000 J source: estimate",
+        "dram energy unknown: no sensor (see sensors_missing in run.json)",
+        "total energy 132 kJ (train 132 kJ)",
+        "per epoch 40.0 J",
+        "time 4:05 min",
+        "parameters 1,234,567",
+        "precision asked for 16-mixed, ran bf16-mixed",
+    }
+
+
+def test_the_panel_of_a_run_without_dice(tmp_path: Path) -> None:
+    written = record()
+    for name in ("dice", "iou", "volume_dice", "best_epoch", "last_dice"):
+        del written["metrics"][name]
+    text = panel(written, tmp_path)
+    assert re.search(r"Dice +–", text)
+    assert re.search(r"IoU +–", text)
+
+
+# ── numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), (0, "0"), (1, "1.00"), (9.876, "9.88"), (12.34, "12.3"), (123.4, "123"), (1234.5, "1,234"),
+        (1234567.8, "1,234,568"), (0.5, "0.500"), (-12.34, "-12.3"), (0.01234, "0.0123"), (0.0001234, "0.000123"),
+    ],
+)  # fmt: skip
+def test_number(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@given(st.floats(1e-9, 1e12))
+def test_a_number_keeps_three_significant_digits(value: float) -> None:
+    text = number(value)
+    assert "e" not in text
+    assert float(text.replace(",", "")) == pytest.approx(value, rel=0.0051)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), (0, "0 J"), (12.34, "12.3 J"), (99_000, "99,000 J"), (123_456, "123 kJ"), (99e6, "99,000 kJ"),
+        (123.456e6, "123 MJ"), (1e12, "1,000,000 MJ"),
+    ],
+)  # fmt: skip
+def test_joules(value: float | None, text: str) -> None:
+    assert joules(value) == text
+
+
+def test_a_unit_is_that_of_the_largest_value() -> None:
+    assert joule_unit([]) == ("J", 1)
+    assert joule_unit([None, 5]) == ("J", 1)
+    assert joule_unit([1, None, 200_000]) == ("kJ", 1e3)
+    assert joule_unit([1, 200_000, 3e8]) == ("MJ", 1e6)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"), (0, "0.0 s"), (7.25, "7.2 s"), (99.9, "99.9 s"), (100, "1:40 min"), (245, "4:05 min"),
+        (3599.4, "59:59 min"), (3599.6, "1:00:00 h"), (7400, "2:03:20 h"), (360_000, "100:00:00 h"),
+    ],
+)  # fmt: skip
+def test_duration(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,283 @@
+"""Settings: what they accept, what names them, and that everything made from their declaration agrees with it."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from greenseg.config import Settings, choices, overlay, problems_of, read_config, settings_page
+from greenseg.errors import UserError
+from greenseg.run_directory import RunDirectory
+from greenseg.sweep.file import read_sweep
+from tests.conftest import Command
+
+FIELDS = list(Settings.model_fields)
+
+# Any of these encoders goes with any of these decoders.
+_ENCODERS = st.sampled_from(["mobilenet", "ResNet", "efficientnet-b0", "mobilenetv3-tiny", "tu-resnet18.a1_in1k"])
+_DECODERS = st.sampled_from(["unet", "FPN", "deeplabv3plus"])
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "data": st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1),
+    "image_size": st.integers(1, 64).map(lambda n: 32 * n),
+    "spacing": st.floats(0, 100, exclude_min=True),
+    "validation_share": st.floats(0, 1, exclude_min=True, exclude_max=True),
+    "workers": st.integers(0, 256),
+    "batch_size": st.integers(1, 65536),
+    "model": st.builds("{}-{}".format, _ENCODERS, _DECODERS),
+    "encoder": st.just("") | _ENCODERS,
+    "decoder": st.just("") | _DECODERS,
+    "epochs": st.integers(1, 100_000),
+    "lr": st.floats(0, 100, exclude_min=True),
+    "weight_decay": st.floats(0, 10),
+    "devices": st.integers(1, 64),
+    "channels_last": st.booleans(),
+    "compile": st.booleans(),
+    "seed": st.integers(0, 2**32 - 1),
+    **{name: st.sampled_from(choices(name)) for name in FIELDS if choices(name)},
+}
+MAPPINGS = st.fixed_dictionaries({}, optional=VALUES)
+
+
+def mistakes(values: dict[str, Any]) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        Settings.of(values)
+    return caught.value.problems
+
+
+# ── identity
+
+
+@given(MAPPINGS)
+@settings(deadline=None)
+def test_resolved_settings_are_the_same_settings(values: dict[str, Any]) -> None:
+    resolved = Settings.of(values)
+    assert Settings.of(resolved.resolved()) == resolved
+    assert Settings.of(resolved.resolved()).identity == resolved.identity
+    assert "model" not in resolved.resolved()
+
+
+@given(MAPPINGS, st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_identity_ignores_how_the_settings_are_written(values: dict[str, Any], random: Any) -> None:
+    identity = Settings.of(values).identity
+    written_out = {name: field.default for name, field in Settings.model_fields.items()} | values
+    assert Settings.of(written_out).identity == identity
+    shuffled = list(values.items())
+    random.shuffle(shuffled)
+    assert Settings.of(dict(shuffled)).identity == identity
+
+
+@given(_ENCODERS, _DECODERS)
+@settings(deadline=None)
+def test_a_model_and_its_halves_are_the_same_settings(encoder: str, decoder: str) -> None:
+    model = Settings.of({"model": f"{encoder}-{decoder}"})
+    assert Settings.of({"encoder": encoder, "decoder": decoder}) == model
+    assert Settings.of({"model": f"resnet34-{decoder}", "encoder": encoder}) == model
+    assert Settings.of({"model": f"{encoder}-linknet", "decoder": decoder}) == model
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@given(data=st.data(), values=MAPPINGS)
+@settings(deadline=None, max_examples=20)
+def test_identity_changes_with_every_setting_and_configuration_with_all_but_the_seed(
+    name: str, data: st.DataObject, values: dict[str, Any]
+) -> None:
+    one, other = (Settings.of(values | {name: data.draw(VALUES[name])}) for _ in range(2))
+    assert (one.identity == other.identity) == (one.resolved() == other.resolved())
+    if name == "seed":
+        assert one.configuration == other.configuration
+    else:
+        assert (one.configuration == other.configuration) == (one.identity == other.identity)
+
+
+def test_identities_stay_what_they_were() -> None:
+    """Where one of these changes, nobody's runs are found again: a sweep would train everything anew."""
+    assert Settings().identity == "eab3990b"
+    assert Settings.of({"model": "resnet-fpn", "precision": "bf16-mixed", "lr": 1, "seed": 3}).identity == "711e96bd"
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert Settings.of({"spacing": 2, "lr": 1}).identity == Settings.of({"spacing": 2.0, "lr": 1.0}).identity
+
+
+@given(MAPPINGS)
+@settings(deadline=None)
+def test_a_slug_is_a_safe_name_that_ends_with_the_identity(values: dict[str, Any]) -> None:
+    resolved = Settings.of(values)
+    assert resolved.slug.rpartition("-")[2] == resolved.identity
+    assert resolved.slug.isascii()
+    assert not set(resolved.slug) & set("/\\ :*?\"'<>|$")
+    assert len(resolved.slug) < 200
+
+
+def test_a_slug_names_what_one_looks_for() -> None:
+    resolved = Settings.of({"model": "resnet18-fpn", "precision": "bf16-mixed", "batch_size": 4, "seed": 7})
+    assert resolved.slug == f"resnet18-fpn-bf16-mixed-b4-e30-s7-{resolved.identity}"
+
+
+# ── mistakes
+
+
+def test_every_mistake_is_named_at_once_with_the_nearest_valid_name() -> None:
+    wrong: dict[str, tuple[Any, str]] = {
+        "batchsize": (8, "unknown setting 'batchsize' (did you mean 'batch_size'?)"),
+        "precision": ("bf16-mixd", "precision: 'bf16-mixd' is not valid (did you mean 'bf16-mixed'?)"),
+        "epochs": (0, "epochs: 0: must be greater than or equal to 1"),
+        "lr": ("fast", "lr: 'fast' is not a number"),
+        "encoder": ("resnet17", "encoder: no encoder 'resnet17' (did you mean 'resnet18'?)"),
+        "decoder": ("unett", "decoder: no decoder 'unett' (did you mean 'unet'?)"),
+        "image_size": (100, "image_size: 100: must be a multiple of 32"),
+        "compile": (1, "compile: 1 is not true or false"),
+        "workers": (1.5, "workers: 1.5 is not a whole number"),
+        "augment": (3, "augment: 3 is not valid; valid: none, flips, strong"),
+        "data": ("", "data: is empty"),
+        "model": ("resnet18", "model: 'resnet18' is not <encoder>-<decoder>"),
+    }
+    problems = mistakes({name: value for name, (value, _) in wrong.items()})
+    assert len(problems) == len(wrong)
+    for _, message in wrong.values():
+        assert any(problem.startswith(message) for problem in problems), message
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("value", [None, [], {}, b"x", object(), math.nan, math.inf, -1, 2**70])
+def test_a_wrong_value_is_a_problem_of_its_setting(name: str, value: Any) -> None:
+    (problem,) = problems_of({name: value})
+    assert problem.key == name
+    assert str(problem).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_types_are_not_guessed(name: str) -> None:
+    guesses: dict[type, list[Any]] = {
+        str: [1, True],
+        bool: [0, 1, "true"],
+        int: [True, "1", 1.0],
+        float: [True, "1.0"],
+    }
+    for value in guesses[type(Settings.model_fields[name].default)]:
+        assert [problem.key for problem in problems_of({name: value})] == [name], value
+
+
+@pytest.mark.parametrize(
+    ("name", "valid", "invalid"),
+    [
+        ("image_size", [32, 2048], [0, 33, 2080]),
+        ("spacing", [1e-9, 100], [0, 100.1]),
+        ("validation_share", [0.01, 0.99], [0, 1]),
+        ("workers", [0, 256], [257]),
+        ("batch_size", [1, 65536], [0, 65537]),
+        ("epochs", [1, 100_000], [0, 100_001]),
+        ("lr", [1e-9, 100], [0, 101]),
+        ("weight_decay", [0, 10], [-0.1, 11]),
+        ("devices", [1, 64], [0, 65]),
+        ("seed", [0, 2**32 - 1], [-1, 2**32]),
+    ],
+)
+def test_limits(name: str, valid: list[float], invalid: list[float]) -> None:
+    assert [value for value in valid if problems_of({name: value})] == []
+    assert [value for value in invalid if not problems_of({name: value})] == []
+
+
+def test_halves_that_do_not_go_together_are_a_problem_of_no_single_key() -> None:
+    (problem,) = problems_of({"encoder": "vgg11", "decoder": "deeplabv3"})
+    assert problem.key is None
+    assert "vgg11-deeplabv3: deeplabv3 needs a dilated encoder" in str(problem)
+
+
+@given(st.dictionaries(st.text(max_size=3) | st.sampled_from(FIELDS), st.from_type(object), max_size=5))
+@settings(deadline=None, max_examples=50)
+def test_whatever_is_given_the_answer_is_settings_or_problems(values: dict[str, Any]) -> None:
+    problems = problems_of(values)
+    assert all(problem.message for problem in problems)
+    assert all(problem.key is None or problem.key in values for problem in problems)
+    assert problems or Settings.of(values)
+
+
+# ── overlay
+
+
+def test_an_overlay_wins_key_by_key() -> None:
+    assert overlay({"epochs": 1, "lr": 0.1}, {"epochs": 2}) == {"epochs": 2, "lr": 0.1}
+
+
+def test_a_model_replaces_the_halves_under_it() -> None:
+    below = {"encoder": "resnet18", "decoder": "fpn", "epochs": 1}
+    assert Settings.of(overlay(below, {"model": "resnet34-unet"})).model == "resnet34-unet"
+    assert Settings.of(overlay(below, {"model": "resnet34-unet", "decoder": "pan"})).model == "resnet34-pan"
+    assert Settings.of(overlay({"model": "resnet34-unet"}, {"decoder": "fpn"})).model == "resnet34-fpn"
+
+
+# ── configuration files
+
+
+@given(values=MAPPINGS)
+@example(values={"data": "1e3"})
+@example(values={"data": "~"})
+@example(values={"data": "on"})
+@settings(deadline=None)
+def test_the_config_of_a_run_repeats_it(values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+    resolved = Settings.of(values)
+    run = RunDirectory(tmp_path_factory.mktemp("run"))
+    run.create(resolved)
+    assert Settings.of(read_config(run.path / "config.yaml")) == resolved
+
+
+def test_mistakes_in_a_config_are_shown_where_they_are(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("epochs: 3\nprecison: 32-true\n  \nlr: fast  # very\n7: 8\n")
+    with pytest.raises(UserError) as caught:
+        read_config(config)
+    assert sorted(caught.value.problems) == [
+        f"{config}:2:1: unknown setting 'precison' (did you mean 'precision'?)",
+        f"{config}:4:1: lr: 'fast' is not a number",
+        f"{config}:5:1: unknown setting '7'",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "- epochs\n", "epochs\n", "# nothing\n"])
+def test_a_config_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml:1:1: a configuration is a mapping"):
+        read_config(config)
+
+
+# ── what follows from the declaration
+
+
+def test_the_docs_are_up_to_date() -> None:
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    assert page.read_text(encoding="utf-8") == settings_page(), "run `make docs`"
+
+
+def test_the_docs_show_names_in_angle_brackets() -> None:
+    """Outside of code, Markdown takes them for tags and drops them."""
+    assert "<" not in re.sub(r"`[^`]*`", "", settings_page())
+
+
+def test_every_setting_is_documented_and_an_option_of_train(greenseg: Command) -> None:
+    shown = greenseg("train", "--help", COLUMNS="200", TERM="dumb")
+    assert shown.returncode == 0
+    words = shown.stdout.replace("│", " ").split()
+    for name in FIELDS:
+        assert f"--{name.replace('_', '-')}" in words
+        assert f"| `{name}` | `--{name.replace('_', '-')}` |" in settings_page()
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_is_a_key_of_a_sweep(name: str, tmp_path: Path) -> None:
+    default = Settings.model_fields[name].default
+    file = tmp_path / "sweep.yaml"
+    for content in ({"base": {name: default}}, {"grid": {name: [default]}}, {"include": [{name: default}]}):
+        file.write_text(yaml.safe_dump(content))
+        assert read_sweep(file).runs == (Settings(),)
+
+
+def test_every_setting_has_a_strategy_here() -> None:
+    assert set(VALUES) == set(FIELDS)

@@ -1,0 +1,93 @@
+"""Help and mistakes answer at once: nothing heavy is imported for them, and nothing is written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "pytorch_lightning", "SimpleITK", "numpy", "timm", "segmentation_models_pytorch", "kornia", "zeus"}
+
+SWEEP = "grid:\n  precison: [32-true]\n  batch_size: 8\nbase:\n  model: resnet17-unet\n"
+
+
+def run(*arguments: str, cwd: Path) -> tuple[int, str, set[str]]:
+    """Exit code, stdout and stderr, and the packages that were imported."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = result.stderr.splitlines()
+    imports = [line for line in lines if line.startswith("import time:")]
+    said = "\n".join(line for line in lines if not line.startswith("import time:"))
+    return result.returncode, result.stdout + said, {re.split(r"[|.]", line.replace(" ", ""))[2] for line in imports}
+
+
+def test_importing_the_command_imports_nothing_heavy(tmp_path: Path) -> None:
+    code, said, imported = run("-c", "import greenseg.cli, greenseg.energy, greenseg.sweep.file", cwd=tmp_path)
+    assert (code, said) == (0, "")
+    assert {"greenseg", "pydantic", "typer"} <= imported
+    assert not imported & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--help", "How much accuracy does a joule buy?"),
+        ("--version", "greenseg 0."),
+        ("train --help", "--precision"),
+        ("sweep --help", "--retry-failed"),
+        ("report --help", "Pareto"),
+        ("data --help", "phantom"),
+    ],
+)
+def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Path) -> None:
+    code, said, imported = run("-m", "greenseg", *arguments.split(), cwd=tmp_path)
+    assert code == 0
+    assert expected in said
+    assert not imported & HEAVY
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("train --precision bf16-mixd", ["did you mean 'bf16-mixed'?"]),
+        ("train --epochs 0 --encoder resnet17", ["epochs: 0", "did you mean 'resnet18'?"]),
+        ("train --encoder tu-resnet1", ["timm has no model 'resnet1'"]),
+        ("train --encoder vgg11 --decoder pan", ["vgg11-pan"]),
+        ("train --epochs many", ["--epochs", "integer"]),
+        ("train --epoch 3", ["--epoch"]),
+        ("train --config nowhere.yaml", ["nowhere.yaml: no such file"]),
+        ("train --config sweep.yaml", ["sweep.yaml:1:1: unknown setting 'grid'"]),
+        ("sweep nowhere.yaml", ["nowhere.yaml: no such file"]),
+        (
+            "sweep sweep.yaml",
+            [
+                "sweep.yaml:2:3: unknown setting 'precison' (did you mean 'precision'?)",
+                "sweep.yaml:3:3: batch_size: an axis is a list of values",
+                "sweep.yaml:5:3: model: no encoder 'resnet17' (did you mean 'resnet18'?)",
+            ],
+        ),
+        ("sweep .", ["cannot be read"]),
+        ("sweep sweep.yaml --retry", ["--retry"]),
+        ("report nowhere", ["nowhere: no such folder"]),
+        ("report .", ["no runs here"]),
+        ("reprot", ["reprot"]),
+    ],
+)
+def test_a_mistake_costs_nothing(arguments: str, expected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    code, said, imported = run("-m", "greenseg", *arguments.split(), cwd=tmp_path)
+    assert code == 2
+    for text in expected:
+        assert text in said
+    assert "Traceback" not in said
+    assert not imported & HEAVY
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
