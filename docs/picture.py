@@ -1,6 +1,6 @@
 """Draws docs/table.svg, the README's picture: the Pareto table of the runs in a folder, as `greenseg report` prints it.
 
-    make demo && .venv/bin/python docs/picture.py runs/demo
+make demo && .venv/bin/python docs/picture.py runs/demo
 """
 
 import sys

@@ -34,8 +34,27 @@ Precision = Literal[
 ]  # fmt: skip
 
 
+ACCOUNTING = "Energy"
+"""Group of the settings that change what is accounted for, not what is trained: they are not part of the identity."""
+
+
 def _setting(default: Any, help: str, *, group: str, **limits: Any) -> Any:
     return Field(default, description=help, json_schema_extra={"group": group}, **limits)
+
+
+def _country(value: str) -> str:
+    from greenseg.energy.derived import carbon_intensities  # not on the way to --help
+
+    intensities = carbon_intensities()
+    if not value or value.upper() in intensities:
+        return value.upper()
+    if not intensities:
+        raise ValueError(
+            "the table of countries needs the extra: pip install 'greenseg[carbon]'; or give carbon_intensity"
+        )
+    raise ValueError(
+        f"no country '{value}'{did_you_mean(value, list(intensities))}; valid: ISO codes such as FRA or DEU"
+    )
 
 
 def _path_or_word(value: str) -> str:
@@ -139,6 +158,50 @@ class Settings(BaseModel):
         lt=2**32,
     )
 
+    # ── energy: what is accounted for, not what is trained
+    cpu_watts: float = _setting(
+        0.0,
+        "Watts of a busy CPU core, for the estimate where there is no sensor; 0 = this CPU's rated power, or 12.",
+        group=ACCOUNTING,
+        ge=0,
+        le=1000,
+    )
+    dram_watts: float = _setting(
+        0.0, "Watts of a GB of DRAM, for the estimate; 0 = 0.3725.", group=ACCOUNTING, ge=0, le=100
+    )
+    measure_after: int = _setting(
+        0,
+        "Epochs to leave out of joules per epoch, as warm-up; they count in the total.",
+        group=ACCOUNTING,
+        ge=0,
+        le=100_000,
+    )
+    energy_to_dice: float = _setting(
+        0.85, "Dice for which to tell the joules that it took to reach it.", group=ACCOUNTING, gt=0, le=1
+    )
+    carbon_intensity: float = _setting(
+        0.0,
+        "Carbon intensity of your electricity, in g CO2e/kWh; 0 = that of country.",
+        group=ACCOUNTING,
+        ge=0,
+        le=5000,
+    )
+    country: Annotated[str, AfterValidator(_country)] = _setting(
+        "",
+        "Country whose carbon intensity counts, as ISO code such as FRA; needs the extra 'carbon'.",
+        group=ACCOUNTING,
+    )
+    pue: float = _setting(
+        1.0,
+        "Power usage effectiveness of the building: factor on carbon and cost, not on joules.",
+        group=ACCOUNTING,
+        ge=1,
+        le=10,
+    )
+    price_per_kwh: float = _setting(
+        0.0, "Price of a kWh, in your currency; 0 = no cost.", group=ACCOUNTING, ge=0, le=1e6
+    )
+
     @field_validator("encoder")
     @classmethod
     def _known_encoder(cls, value: str) -> str:
@@ -185,7 +248,8 @@ class Settings(BaseModel):
         return _digest({key: value for key, value in self._spoken().items() if key != "seed"})
 
     def _spoken(self) -> dict[str, Any]:
-        return self.model_dump(exclude_defaults=True) | {"encoder": self.encoder, "decoder": self.decoder}
+        spoken = self.model_dump(exclude_defaults=True) | {"encoder": self.encoder, "decoder": self.decoder}
+        return {name: value for name, value in spoken.items() if group_of(name) != ACCOUNTING}
 
     @cached_property
     def slug(self) -> str:
@@ -229,6 +293,11 @@ class Problem:
 
     def __str__(self) -> str:
         return self.message
+
+
+def group_of(name: str) -> str:
+    """The group that a setting belongs to."""
+    return str(dict(Settings.model_fields[name].json_schema_extra or {})["group"])  # type: ignore[arg-type]
 
 
 def choices(name: str) -> tuple[str, ...]:
@@ -279,7 +348,7 @@ def settings_page() -> str:
     """The settings page of the docs, in Markdown."""
     groups: dict[str, list[str]] = {}
     for name, field in Settings.model_fields.items():
-        group = str(dict(field.json_schema_extra or {})["group"])  # type: ignore[arg-type]
+        group = group_of(name)
         default = "" if field.default == "" else f"`{json.dumps(field.default).strip(chr(34))}`"
         valid = ", ".join(f"`{value}`" for value in choices(name))
         text = f"{field.description}{f' One of {valid}.' if valid else ''}"

@@ -1,9 +1,10 @@
 """What a run achieved and cost, from its attempts and its epochs."""
 
-import math
+from statistics import fmean
 from typing import Any
 
 from greenseg.energy import Energy
+from greenseg.energy.derived import JOULES_PER_KWH, carbon_intensities, joules_to_reach
 
 
 def account_for_attempts(attempts: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -28,22 +29,62 @@ def summary(record: dict[str, Any], epochs: list[dict[str, Any]]) -> dict[str, A
         for phase, energy in attempt["energy"].items():
             phases[phase] = phases.get(phase, Energy()) + Energy.from_json(energy)
     total = sum(phases.values(), Energy())
-    final = list({line["epoch"]: line for line in epochs}.values())
+    settings = record.get("settings", {})
+    final = list({line["epoch"]: line for line in sorted(epochs, key=lambda line: line["epoch"])}.values())
     per_epoch = [Energy.from_json(line["train"]) + Energy.from_json(line["validation"]) for line in final]
-    result: dict[str, Any] = {
-        "energy": {"total": total.to_json(), "phases": {phase: e.to_json() for phase, e in phases.items()}},
-        "metrics": {"seconds": total.seconds, "joules": total.joules, "epochs": len(final)},
+    metrics: dict[str, Any] = {
+        "seconds": total.seconds,
+        "joules": total.joules,
+        "joules_low": total.low,
+        "joules_high": total.high,
+        "epochs": len(final),
     }
     scored = [line for line in final if line["dice"] is not None]
     if scored:
         best = max(scored, key=lambda line: float(line["dice"]))
-        result["metrics"] |= {
+        metrics |= {
             "dice": best["dice"],
             "iou": best["iou"],
             "volume_dice": best["volume_dice"],
             "best_epoch": best["epoch"],
             "last_dice": scored[-1]["dice"],
         }
+    # After the warm-up; where a run is shorter than that, of all it has.
+    warm_up = settings.get("measure_after", 0) if len(final) > settings.get("measure_after", 0) else 0
     if per_epoch:
-        result["metrics"]["joules_per_epoch"] = math.fsum(e.joules for e in per_epoch) / len(per_epoch)
-    return result
+        metrics["measured_epochs"] = len(final) - warm_up
+        metrics["joules_per_epoch"] = fmean(epoch.joules for epoch in per_epoch[warm_up:])
+        slices = record.get("data", {}).get("slices", {}).get("train")
+        if slices:
+            training = fmean(Energy.from_json(line["train"]).joules for line in final[warm_up:])
+            metrics["joules_per_slice"] = training / slices
+    return {
+        "energy": {"total": total.to_json(), "phases": {phase: e.to_json() for phase, e in phases.items()}},
+        "metrics": metrics | _derived(record, total, phases, final, [epoch.joules for epoch in per_epoch]),
+    }
+
+
+def _derived(
+    record: dict[str, Any], total: Energy, phases: dict[str, Energy], final: list[dict[str, Any]], joules: list[float]
+) -> dict[str, Any]:
+    """Average watts, energy-delay product, joules to the target Dice; carbon and cost where they were asked for."""
+    settings = record.get("settings", {})
+    derived: dict[str, Any] = {"energy_delay_product": total.joules * total.seconds}
+    if total.seconds:
+        derived["watts"] = total.joules / total.seconds
+    before = sum(phases[phase].joules for phase in ("startup", "preparation") if phase in phases)
+    idle = record.get("context", {}).get("idle_watts")
+    if idle:
+        above = {name: total.component(name) - watts * total.seconds for name, watts in idle.items()}
+        derived["joules_above_idle"] = {name: joules for name, joules in above.items() if name in total.sources}
+    target = settings.get("energy_to_dice", 0.85)
+    reached = joules_to_reach(target, [line["dice"] for line in final], joules, before)
+    derived["energy_to_dice"] = {"dice": target, "joules": reached}
+    kwh = total.joules / JOULES_PER_KWH
+    pue = settings.get("pue", 1.0)
+    intensity = settings.get("carbon_intensity") or carbon_intensities().get(settings.get("country", ""))
+    if intensity:
+        derived["co2e"] = {"grams": kwh * pue * intensity, "grams_per_kwh": intensity, "pue": pue}
+    if price := settings.get("price_per_kwh"):
+        derived["cost"] = {"price": kwh * pue * price, "price_per_kwh": price, "pue": pue}
+    return derived

@@ -2,12 +2,44 @@
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from greenseg.config import Settings, choices
+from greenseg.config import Settings, choices, group_of
+from greenseg.errors import UserError
+
+IDLE_HELP = "First measure for so long, such as 30s, what the idle machine draws, to tell joules above idle."
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of a time such as `30`, `30s` or `2m`; 0 for an empty one.
+
+    Raises:
+        UserError: it is not a time.
+    """
+    if not text:
+        return 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min)?", text)
+    if not match:
+        raise UserError(f"--idle-baseline: '{text}' is not a time such as 30s or 2m")
+    return float(match[1]) * (1 if match[2] in (None, "s") else 60)
+
+
+def measure_idle(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """`{"idle_watts": {component: watts}}`, measured for so many seconds; empty for 0 seconds or without sensors."""
+    if not seconds:
+        return {}
+    from greenseg.energy.idle import idle_watts
+    from greenseg.energy.sensors import visible_gpus
+
+    say(f"Measuring the idle machine for {seconds:g} s")
+    watts = idle_watts(seconds, tuple(range(visible_gpus())))
+    if not watts:
+        say("No sensor here: an idle machine cannot be measured, and estimates count only what a run itself does.")
+    return {"idle_watts": watts} if watts else {}
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,7 +72,7 @@ def _option(name: str) -> inspect.Parameter:
     option = typer.Option(
         help=" ".join(texts),
         show_default=False,
-        rich_help_panel=str(dict(field.json_schema_extra or {})["group"]),  # type: ignore[arg-type]
+        rich_help_panel=group_of(name),
         metavar={int: "N", float: "X", str: "NAME"}.get(kind),
     )
     annotation = Annotated[kind | None, option]

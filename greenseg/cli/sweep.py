@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from greenseg.cli.options import IDLE_HELP, measure_idle, parse_seconds
 from greenseg.errors import ExitCode
 from greenseg.sweep.file import read_sweep
 
@@ -15,11 +16,16 @@ def sweep(
         "runs"
     ),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
+    idle_baseline: Annotated[str, typer.Option(metavar="TIME", help=IDLE_HELP)] = "",
+    allow_mixed_sources: Annotated[
+        bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules against each other.")
+    ] = False,
 ) -> None:
     """Train every combination of a grid that is not trained yet, then print the Pareto table.
 
     The same command resumes: finished runs are skipped, interrupted ones continued, failed ones left alone.
     """
+    idle_seconds = parse_seconds(idle_baseline)
     planned = read_sweep(file)
 
     from greenseg.cli.report import print_report
@@ -49,18 +55,24 @@ def sweep(
     if todo:
         with PreparationView() as preparation:
             prepare([settings for settings, _, _ in todo], say, preparation.update)
+        context = measure_idle(idle_seconds, say)
         with Stop().installed() as stop, TrainingView(len(todo), echo=False) as view:
-            for settings, run, status in todo:
+            for position, (settings, run, status) in enumerate(todo):
+                surroundings = context | {"order": planned.order, "position": position}
+                if planned.cool_down and position:
+                    surroundings["cool_down"] = planned.cool_down.wait(lambda: not stop.requests)
+                    if stop.requests:
+                        break
                 if status == "new":
                     run.clear()
                 view.start(settings)
-                outcome = execute(run, settings, stop, view.event)
+                outcome = execute(run, settings, stop, view.event, surroundings)
                 view.end(outcome)
                 failed += outcome.status == "failed"
                 if stop.requests:
-                    stopped = True
                     break
-    printed = print_report([run for _, run in runs])
+            stopped = stop.requests > 0
+    printed = print_report([run for _, run in runs], allow_mixed_sources)
     if stopped:
         warn("Interrupted; the same command goes on where this one stopped")
         raise typer.Exit(ExitCode.INTERRUPTED)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from greenseg.cli.options import with_settings
+from greenseg.cli.options import IDLE_HELP, measure_idle, parse_seconds, with_settings
 from greenseg.config import Settings, overlay, read_config
 from greenseg.errors import ExitCode
 
@@ -21,6 +21,7 @@ def train(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of all runs; this one goes to DIR/train/.")] = Path(
         "runs"
     ),
+    idle_baseline: Annotated[str, typer.Option(metavar="TIME", help=IDLE_HELP)] = "",
     again: Annotated[bool, typer.Option("--again", help="Train anew what is finished already, replacing it.")] = False,
 ) -> None:
     """Train one network, with the energy of every epoch.
@@ -29,6 +30,8 @@ def train(
     finished one.
     """
     resolved = Settings.of(overlay(read_config(config) if config else {}, settings))
+
+    idle_seconds = parse_seconds(idle_baseline)
 
     # Only now: rich, SimpleITK and the rest are not needed to say that an option is wrong.
     from greenseg.cli.view import PreparationView, TrainingView, console, say, warn
@@ -45,13 +48,14 @@ def train(
     else:
         with PreparationView() as preparation:
             prepare([resolved], say, preparation.update)
+        context = measure_idle(idle_seconds, say)
         if status == "interrupted" and not again:
             say(f"Continuing {run.path}")
         elif status != "running":
             run.clear()
         with Stop().installed() as stop, TrainingView(1, echo=True) as view:
             view.start(resolved)
-            outcome = execute(run, resolved, stop, view.event)
+            outcome = execute(run, resolved, stop, view.event, context)
         if outcome.status == "interrupted":
             warn(f"Interrupted; the same command goes on from the last checkpoint: {run.path}")
             raise typer.Exit(ExitCode.INTERRUPTED)

@@ -12,7 +12,8 @@ import torch
 from greenseg.energy.meter import EnergyMeter
 from greenseg.energy.reading import Energy, side_by_side
 
-STARTUP, TRAIN, VALIDATION, TEST, OTHER = "startup", "train", "validation", "test", "other"
+STARTUP, PREPARATION, OTHER = "startup", "preparation", "other"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 _REFRESH_SECONDS = 2.0
 
@@ -35,8 +36,9 @@ class EnergyMonitor(pl.Callback):
     """Measures the joules of every epoch, by component and with their source, in any Lightning project.
 
     Phases follow each other without gaps: `startup`, `train`, `validation`, `test`, and `other` for what is between
-    them (checkpoints, other callbacks). With several ranks, each counts the GPU that it drives, and one process of a
-    node counts CPU and DRAM; epochs, phases and total are sums over all ranks, and the same on each.
+    them (checkpoints, other callbacks); `preparation`, of data, begins where the caller says so. With several ranks,
+    each counts the GPU that it drives, and one process of a node counts CPU and DRAM; epochs, phases and total are sums
+    over all ranks, and the same on each.
 
     Logs `train_joules` and `validation_joules` of every epoch to the trainer's loggers.
 
@@ -76,6 +78,20 @@ class EnergyMonitor(pl.Callback):
     def total(self) -> Energy:
         """Energy of all phases so far."""
         return sum(self.phases.values(), Energy())
+
+    # ── phases by hand
+
+    def preparation(self) -> None:
+        """From here to the start of training, data are prepared. Needs a meter that was made before."""
+        self._enter(PREPARATION)
+
+    def close(self) -> dict[str, float]:
+        """End measuring; returns by how much the phases of this rank differ from one window over all of them.
+
+        Shares of the window, by component, and of its seconds; see `EnergyMeter.close`.
+        """
+        self._enter(OTHER, sync=False)
+        return self.meter.close()
 
     # ── hooks
 
@@ -158,6 +174,7 @@ class EnergyMonitor(pl.Callback):
         measured_by_package = "cpu" not in self.meter.missing  # RAPL counts the node, whoever asks
         if descends or (measured_by_package and trainer.local_rank > 0):
             self.meter.leave_cpu_to_another()
+        _all_gather(None)  # all have left before anybody counts on
 
     def _gather(self) -> list[tuple[dict[str, Energy], dict[str, Energy]]]:
         """Phases of every rank, of the run and of the current epoch; updates the sums over ranks."""

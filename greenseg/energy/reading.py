@@ -1,4 +1,4 @@
-"""Joules that carry where they come from."""
+"""Joules that carry where they come from, and how sure they are."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,15 @@ from typing import Any, Self
 
 ESTIMATE = "estimate"
 """Source of joules that were modelled; every other source measured them."""
+
+APPROXIMATE = "approximate"
+"""Mark: the window was shorter than the counter's period; power at its end × its length."""
+
+SHARED = "shared"
+"""Mark: other processes used the same GPU; its counter cannot tell whose joules they are."""
+
+APPORTIONED = "apportioned"
+"""Mark: other runs used the same CPU; this is this run's share of the counter, by CPU time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +25,22 @@ class Reading:
         component: `gpu`, `cpu` or `dram`.
         joules: energy, 0 or more.
         source: `nvml`, `amdsmi`, `rapl`, `soc` (measured) or `estimate` (modelled).
+        low, high: what the joules may as well have been; those of a measurement are itself, unless marked.
+        marks: what must be known: `approximate`, `shared`, `apportioned`.
     """
 
     component: str
     joules: float
     source: str
+    low: float = -1.0
+    high: float = -1.0
+    marks: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.low < 0:
+            object.__setattr__(self, "low", self.joules)
+        if self.high < 0:
+            object.__setattr__(self, "high", self.joules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +61,16 @@ class Energy:
         return sum(reading.joules for reading in self.readings)
 
     @property
+    def low(self) -> float:
+        """The least that it may have been."""
+        return sum(reading.low for reading in self.readings)
+
+    @property
+    def high(self) -> float:
+        """The most that it may have been."""
+        return sum(reading.high for reading in self.readings)
+
+    @property
     def sources(self) -> dict[str, str]:
         """Component → source; sources of one component are joined with `+`."""
         found: dict[str, str] = {}
@@ -48,22 +78,44 @@ class Energy:
             found[r.component] = f"{found[r.component]}+{r.source}" if r.component in found else r.source
         return found
 
+    @property
+    def marks(self) -> frozenset[str]:
+        """The marks of all readings."""
+        return frozenset(mark for reading in self.readings for mark in reading.marks)
+
+    def component(self, name: str) -> float:
+        """Joules of one component, whatever their source."""
+        return sum(reading.joules for reading in self.readings if reading.component == name)
+
     def __add__(self, other: "Energy") -> "Energy":
         """One window after another: seconds and joules add up, component by component and source by source."""
         return Energy(self.seconds + other.seconds, _merge([*self.readings, *other.readings]))
 
     def to_json(self) -> dict[str, Any]:
-        """`{"seconds": s, "joules": {component: {source: joules}}}`; `Energy.from_json` reads it."""
-        joules: dict[str, dict[str, float]] = {}
+        """`{"seconds": s, "joules": {component: {source: joules}}}`; `Energy.from_json` reads it.
+
+        Where they say something, `range` has [low, high] and `marks` the marks, in the same way.
+        """
+        value: dict[str, Any] = {"seconds": round(self.seconds, 6), "joules": {}}
         for r in self.readings:
-            joules.setdefault(r.component, {})[r.source] = round(r.joules, 6)
-        return {"seconds": round(self.seconds, 6), "joules": joules}
+            value["joules"].setdefault(r.component, {})[r.source] = round(r.joules, 6)
+            if (r.low, r.high) != (r.joules, r.joules):
+                bounds = [round(r.low, 6), round(r.high, 6)]
+                value.setdefault("range", {}).setdefault(r.component, {})[r.source] = bounds
+            if r.marks:
+                value.setdefault("marks", {}).setdefault(r.component, {})[r.source] = sorted(r.marks)
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The energy that `to_json` wrote."""
-        parts = value["joules"].items()
-        readings = (Reading(component, joules, source) for component, by in parts for source, joules in by.items())
+        ranges, marks = value.get("range", {}), value.get("marks", {})
+        readings = []
+        for component, by_source in value["joules"].items():
+            for source, joules in by_source.items():
+                low, high = ranges.get(component, {}).get(source, (joules, joules))
+                marked = frozenset(marks.get(component, {}).get(source, ()))
+                readings.append(Reading(component, joules, source, low, high, marked))
         return cls(value["seconds"], tuple(readings))
 
 
@@ -75,7 +127,10 @@ def side_by_side(parts: Iterable[Energy]) -> Energy:
 
 
 def _merge(readings: list[Reading]) -> tuple[Reading, ...]:
-    joules: dict[tuple[str, str], float] = {}
+    merged: dict[tuple[str, str], Reading] = {}
     for r in readings:
-        joules[r.component, r.source] = joules.get((r.component, r.source), 0.0) + r.joules
-    return tuple(Reading(component, j, source) for (component, source), j in sorted(joules.items()))
+        m = merged.get((r.component, r.source))
+        if m is not None:
+            r = Reading(r.component, m.joules + r.joules, r.source, m.low + r.low, m.high + r.high, m.marks | r.marks)
+        merged[r.component, r.source] = r
+    return tuple(reading for _, reading in sorted(merged.items()))

@@ -25,16 +25,22 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return sorted(chosen)
 
 
-def on_front(results: Sequence[Result]) -> set[int]:
+def on_front(results: Sequence[Result], allow_mixed_sources: bool = False) -> set[int]:
     """Indices of the results on the front of Dice against joules.
 
     Results compete only where the same components were measured and the same were estimated: an estimate neither beats
     a measurement nor is beaten by one.
+
+    Args:
+        results: to choose from.
+        allow_mixed_sources: let all compete with all.
     """
     classes: dict[tuple[frozenset[str], ...], list[int]] = {}
     for i, result in enumerate(results):
         if result.dice is not None and result.joules is not None:
-            kind = (frozenset(result.sources), result.estimated, frozenset(result.unmeasured))
+            kind: tuple[frozenset[str], ...] = ()
+            if not allow_mixed_sources:
+                kind = (frozenset(result.sources), result.estimated, frozenset(result.unmeasured))
             classes.setdefault(kind, []).append(i)
     chosen = set()
     for members in classes.values():

@@ -4,7 +4,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from greenseg.report.results import Run
-from greenseg.report.units import duration, joules
+from greenseg.report.units import duration, joules, number
 
 
 def run_panel(run: Run) -> Panel:
@@ -23,7 +23,10 @@ def run_panel(run: Run) -> Panel:
     grid.add_row("IoU", "–" if iou is None else f"{iou:.4f}")
     phases = run.record["energy"]["phases"]
     for reading in energy.readings:
-        grid.add_row(f"{reading.component} energy", f"{joules(reading.joules)}  source: {reading.source}")
+        text = f"{joules(reading.joules)}  source: {', '.join([reading.source, *sorted(reading.marks)])}"
+        if reading.low < reading.high:
+            text += f", between {joules(reading.low)} and {joules(reading.high)}"
+        grid.add_row(f"{reading.component} energy", text)
     for component in run.unmeasured:
         grid.add_row(f"{component} energy", "unknown: no sensor (see sensors_missing in run.json)")
     shares = ", ".join(
@@ -31,7 +34,19 @@ def run_panel(run: Run) -> Panel:
     )
     grid.add_row("total energy", f"{joules(energy.joules)}  ({shares})")
     grid.add_row("per epoch", joules(metrics.get("joules_per_epoch")))
-    grid.add_row("time", duration(energy.seconds))
+    grid.add_row("per slice", joules(metrics.get("joules_per_slice")))
+    target = metrics.get("energy_to_dice", {})
+    if target:
+        reached = joules(target["joules"]) if target["joules"] is not None else "not reached"
+        grid.add_row(f"to Dice {target['dice']:g}", reached)
+    if carbon := metrics.get("co2e"):
+        grams, intensity = number(carbon["grams"]), carbon["grams_per_kwh"]
+        grid.add_row("carbon", f"{grams} g CO2e  ({intensity:g} g/kWh, PUE {carbon['pue']:g})")
+    if cost := metrics.get("cost"):
+        grid.add_row("cost", f"{number(cost['price'])}  ({cost['price_per_kwh']:g} a kWh, PUE {cost['pue']:g})")
+    if above := metrics.get("joules_above_idle"):
+        grid.add_row("above idle", ", ".join(f"{component} {joules(value)}" for component, value in above.items()))
+    grid.add_row("time", f"{duration(energy.seconds)}, {number(metrics.get('watts'))} W on average")
     grid.add_row("parameters", f"{run.record['network']['parameters']:,}")
     grid.add_row("precision", f"asked for {precision}, ran {ran}" if ran and ran != precision else str(precision))
     grid.add_row("run", str(run.directory.path))

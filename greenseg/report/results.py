@@ -127,6 +127,11 @@ class Result:
         return sorted({component for run in self.finished for component in run.unmeasured})
 
     @property
+    def marks(self) -> frozenset[str]:
+        """What must be known of its readings: approximate, shared, apportioned."""
+        return frozenset(mark for run in self.finished for mark in run.energy.marks)
+
+    @property
     def estimated(self) -> frozenset[str]:
         """Components whose joules were estimated, at least in part."""
         return frozenset(component for component, source in self.sources.items() if ESTIMATE in source)

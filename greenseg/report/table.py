@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
 from greenseg.report.front import on_front
 from greenseg.report.results import Result
 from greenseg.report.units import count, joule_unit, number
@@ -15,6 +16,12 @@ from greenseg.report.units import count, joule_unit, number
 FRONT = "●"
 _SHORT = 24  # longer names may be folded, so that the table fits a terminal
 _MOST_COLUMNS = 3  # more settings share one column, so that the figures keep theirs
+
+_MARKS = {
+    APPROXIMATE: "some windows were shorter than the counter's period; power at their end × their length.",
+    SHARED: "other processes used the same GPU; the joules may be theirs.",
+    APPORTIONED: "other runs used the same CPU; a share of its counter, by CPU time.",
+}
 
 
 def axes(results: Sequence[Result]) -> list[str]:
@@ -42,16 +49,18 @@ def source(result: Result) -> str:
         text = ", ".join(f"{name} ({' '.join(parts)})" for name, parts in components.items())
     else:
         text = " + ".join(components)
-    return ", ".join([text or "none", *(f"{component} unknown" for component in result.unmeasured)])
+    unknown = [f"{component} unknown" for component in result.unmeasured]
+    return ", ".join([text or "none", *sorted(result.marks), *unknown])
 
 
-def pareto_table(results: Sequence[Result]) -> RenderableType:
+def pareto_table(results: Sequence[Result], allow_mixed_sources: bool = False) -> RenderableType:
     """The table of results, in their order, with the front marked and what must be known under it.
 
     Args:
         results: at least one.
+        allow_mixed_sources: rank measured and estimated joules against each other.
     """
-    chosen = on_front(results)
+    chosen = on_front(results, allow_mixed_sources)
     names = axes(results)
     repeats = any(len(result.runs) > 1 for result in results)
     epoch_unit, epoch_size = joule_unit(result.joules_per_epoch for result in results)
@@ -99,7 +108,7 @@ def pareto_table(results: Sequence[Result]) -> RenderableType:
                 Text(source(result), style="italic" if result.estimated else ""),
             ]
         table.add_row(*cells, style="green" if best else "")
-    return Group(table, *_notes(results))
+    return Group(table, *_notes(results, allow_mixed_sources))
 
 
 def _title(results: Sequence[Result]) -> str:
@@ -133,7 +142,7 @@ def _unfinished(result: Result) -> str:
     return ", ".join(statuses) + (f": {reason['type']}" if reason else "")
 
 
-def _notes(results: Sequence[Result]) -> list[Text]:
+def _notes(results: Sequence[Result], allow_mixed_sources: bool) -> list[Text]:
     notes = [f"{FRONT} on the front: no other configuration here has at least its Dice for fewer joules."]
     finished = [result for result in results if result.dice is not None]
     if any(result.estimated for result in finished):
@@ -142,7 +151,17 @@ def _notes(results: Sequence[Result]) -> list[Text]:
             "one machine; in absolute terms they may be several times off."
         )
     if len({(result.estimated, tuple(result.sources)) for result in finished}) > 1:
-        notes.append("Sources differ between rows: measured and estimated joules are not ranked against each other.")
+        notes.append(
+            "Sources differ between rows: measured and estimated joules "
+            + (
+                "are ranked against each other, as asked."
+                if allow_mixed_sources
+                else "are not ranked against each other."
+            )
+        )
+    for mark, meaning in _MARKS.items():
+        if any(mark in result.marks for result in finished):
+            notes.append(f"{mark}: {meaning}")
     changed = {_setting(result, "precision") for result in results if "→" in _setting(result, "precision")}
     for change in sorted(changed):
         asked, _, ran = change.partition(" → ")

@@ -10,6 +10,8 @@
     include:                        # extra keys for combinations that match, else an extra combination
       - {precision: bf16-mixed, batch_size: 32, compile: true}
     seeds: [0, 1, 2]                # each combination once for each
+    order: shuffled                 # default: listed; a fixed shuffle over configurations and seeds
+    cool_down: {temperature: 50, seconds: 300}   # before every run: until all GPUs are as cool, at most so long
 
 `include` and `exclude` mean what they mean in a matrix of GitHub Actions: first `exclude` drops, then each entry of
 `include` is added to every combination whose axes it does not contradict, and becomes a combination of its own where it
@@ -17,6 +19,7 @@ contradicts all.
 """
 
 import itertools
+import random
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -26,17 +29,21 @@ from typing import Any
 from greenseg.config import Settings, overlay, problems_of
 from greenseg.errors import UserError, did_you_mean
 from greenseg.models import names
+from greenseg.sweep.cool_down import CoolDown
 from greenseg.yamlfile import Document, load
 
-_KEYS = ("name", "base", "grid", "exclude", "include", "seeds")
+_KEYS = ("name", "base", "grid", "exclude", "include", "seeds", "order", "cool_down")
+_ORDERS = ("listed", "shuffled")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: its name, and the settings of every run, in order, without duplicates."""
+    """A sweep: its name, the settings of every run in the order to run them, without duplicates, and pauses."""
 
     name: str
     runs: tuple[Settings, ...]
+    order: str = "listed"
+    cool_down: CoolDown | None = None
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -74,9 +81,18 @@ class _Reader:
         ]
         include = [self._settings(("include", i), e) for i, e in enumerate(self._list(content, "include"))]
         seeds = self._seeds(content, base, axes, include)
+        order = content.get("order", "listed")
+        if order not in _ORDERS:
+            hint = did_you_mean(str(order), _ORDERS)
+            self._report(("order",), f"order: {order!r} is not valid{hint}; valid: {', '.join(_ORDERS)}")
+        cool_down = self._cool_down(content["cool_down"]) if "cool_down" in content else None
         if self._problems:
             raise UserError(self._problems)
-        return Sweep(str(name), self._expand(base, axes, exclude, include, seeds))
+        runs = list(self._expand(base, axes, exclude, include, seeds))
+        if order == "shuffled":
+            # Drift of the machine then spreads over all configurations; the same shuffle whenever the sweep is resumed.
+            random.Random(str(name)).shuffle(runs)
+        return Sweep(str(name), tuple(runs), str(order), cool_down)
 
     # ── parts of the file
 
@@ -181,6 +197,20 @@ class _Reader:
             self._report(("seeds",), "seeds: must be a list of whole numbers that is not empty, such as [0, 1, 2]")
             return []
         return [self._value(("seeds", i), "seed", seed) for i, seed in enumerate(seeds)]
+
+    def _cool_down(self, value: Any) -> CoolDown | None:
+        numbers = value if isinstance(value, dict) else {"seconds": value}
+        for key, number in numbers.items():
+            place = ("cool_down", key) if isinstance(value, dict) else ("cool_down",)
+            if key not in ("seconds", "temperature"):
+                self._report(place, f"cool_down: unknown key '{key}'; valid: seconds, temperature")
+            elif isinstance(number, bool) or not isinstance(number, int | float) or number <= 0:
+                self._report(place, f"cool_down: {key}: {number!r} is not a number above 0")
+        if "seconds" not in numbers:
+            self._report(("cool_down",), "cool_down: needs 'seconds', the longest pause")
+        if self._problems:
+            return None
+        return CoolDown(float(numbers["seconds"]), numbers.get("temperature"))
 
     # ── expansion
 

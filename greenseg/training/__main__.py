@@ -18,6 +18,7 @@ def main(directory: Path) -> int:
     """Train the run in a directory that has a config.yaml; returns the exit code."""
     from greenseg.config import Settings, read_config
     from greenseg.energy import EnergyMeter
+    from greenseg.energy.estimate import Model
     from greenseg.energy.sensors import visible_gpus
     from greenseg.errors import ExitCode, UserError
     from greenseg.run_directory import RunDirectory
@@ -27,7 +28,8 @@ def main(directory: Path) -> int:
     settings = Settings.of(read_config(directory / "config.yaml"))
     run = RunDirectory(directory)
     gpus = visible_gpus() if settings.accelerator in ("auto", "gpu") else 0
-    meter = EnergyMeter((rank,) if rank < gpus else ())
+    model = Model.of_this_machine(settings.cpu_watts, settings.dram_watts)
+    meter = EnergyMeter((rank,) if rank < gpus else (), model=model)
 
     from greenseg.training.run import Interrupted, train
 

@@ -12,6 +12,9 @@ from typing import Any
 VARIABLE = "GREENSEG_EVENTS_FD"
 """Environment variable that holds the pipe's file descriptor."""
 
+CONTEXT = "GREENSEG_CONTEXT"
+"""Environment variable that holds, as JSON, what surrounds the run and belongs into its record."""
+
 BUSY = 3
 """Exit code of a run's program where another process trains that run."""
 

@@ -1,5 +1,6 @@
 """One run from start to end: data, network, Trainer, energy, record."""
 
+import json
 import os
 import platform
 import socket
@@ -17,17 +18,20 @@ from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatches, loader
 from greenseg.energy import Energy, EnergyMeter, EnergyMonitor
+from greenseg.energy.estimate import cpu_name
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
 from greenseg.run_summary import account_for_attempts, summary
 from greenseg.training import events
-from greenseg.training.machine import cpu_name, usable_cores
+from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
 from greenseg.training.recorder import Checkpoints, Recorder
 
 _PACKAGES = (
     "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "kornia", "simpleitk", "zeus",
 )  # fmt: skip
+
+_TOLERANCE = 0.01  # by how much the phases may differ from one window over all of them
 
 
 class Interrupted(BaseException):
@@ -65,6 +69,7 @@ def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) 
         "settings": settings.resolved(),
         "started": record.get("started", started),
         "attempts": [*earlier, attempt],
+        "context": json.loads(os.environ.get(events.CONTEXT, "{}")),
         "hardware": _hardware(),
         "versions": {"greenseg": __version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in _PACKAGES},
@@ -76,7 +81,13 @@ def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) 
             run.write_record(record)
 
     def end(status: str, **changes: Any) -> None:
-        attempt.update(status=status, ended=now(), energy={p: e.to_json() for p, e in monitor.phases.items()})
+        difference = monitor.close()
+        attempt.update(
+            status=status,
+            ended=now(),
+            energy={phase: energy.to_json() for phase, energy in monitor.phases.items()},
+            check={"difference": difference, "ok": all(abs(share) <= _TOLERANCE for share in difference.values())},
+        )
         save(status=status, ended=now(), **summary(record, run.epochs()), **changes)
 
     save()
@@ -95,6 +106,7 @@ def _fit(
     run: RunDirectory, settings: Settings, monitor: EnergyMonitor, rank: int, earlier: list[dict[str, Any]], save: Any
 ) -> None:
     events.emit({"event": "start"})
+    monitor.preparation()
     slices = cache.prepare(settings)
     training, validation = SliceDataset(slices, "train"), SliceDataset(slices, "validation")
     pl.seed_everything(settings.seed, verbose=False)
@@ -162,8 +174,9 @@ def _fit(
         energy_method={
             "sensors_missing": meter.missing,
             "unmeasured": meter.unmeasured,
-            "watts_per_core": meter.watts_per_core,
-            "watts_per_gb": meter.watts_per_gb,
+            "core_watts": meter.model.core_watts,
+            "gb_watts": meter.model.gb_watts,
+            "basis": meter.model.basis,
         }
     )
 
@@ -178,7 +191,7 @@ def _hardware() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name(),
+        "cpu": cpu_name() or platform.processor(),
         "cores": usable_cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "gpus": gpus,

@@ -57,7 +57,10 @@ def test_train_records_what_was_asked_what_ran_and_what_it_cost(
 
     # Phases follow each other without gaps: they add up to the time from start to end.
     phases = written["energy"]["phases"]
-    assert set(phases) >= {"startup", "train", "validation", "other"}
+    assert set(phases) >= {"startup", "preparation", "train", "validation", "other"}
+    (attempt,) = written["attempts"]
+    assert attempt["check"]["ok"], "the phases add up to one window over all of them, within 1 %"
+    assert set(attempt["check"]["difference"]) == {"seconds", "cpu"}
     assert sum(phase["seconds"] for phase in phases.values()) == pytest.approx(written["metrics"]["seconds"])
 
     again = greenseg(*arguments)
@@ -179,7 +182,7 @@ def test_two_processes_train_as_one_run_and_are_counted_once(greenseg: Command, 
     assert two["ran"]["devices"] == 2
     assert two["ran"]["strategy"] == "DDPStrategy"
     assert len(epochs(folder)) == 2
-    cpu_seconds = two["energy"]["total"]["joules"]["cpu"]["estimate"] / two["energy_method"]["watts_per_core"]
+    cpu_seconds = two["energy"]["total"]["joules"]["cpu"]["estimate"] / two["energy_method"]["core_watts"][0]
     assert 0.5 * two["metrics"]["seconds"] < cpu_seconds < 1.05 * two["metrics"]["seconds"]
 
     # One process, given the network that two have trained, measures the same Dice.

@@ -1,5 +1,11 @@
 """EnergyMonitor in a Lightning project that is not ours."""
 
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +15,8 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import CSVLogger
 
 from greenseg.energy import EnergyMonitor
+from greenseg.energy.estimate import Model
+from tests.energy.fakes import FakeRapl
 
 
 def trainer(**options: Any) -> pl.Trainer:
@@ -90,3 +98,32 @@ def test_the_training_itself_is_unchanged() -> None:
         return torch.nn.utils.parameters_to_vector(model.parameters())
 
     assert torch.equal(weights([]), weights([EnergyMonitor()]))
+
+
+@pytest.mark.parametrize("rapl", [False, True])
+def test_with_two_ranks_every_device_is_counted_once(rapl: bool, tmp_path: Path) -> None:
+    root = tmp_path / "powercap"
+    root.mkdir()
+    arguments = [sys.executable, "-m", "tests.energy.two_ranks", str(root), *(["rapl"] if rapl else [])]
+    counter = FakeRapl(root)
+    began = time.monotonic()
+    running = subprocess.Popen(arguments, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    used, watts = 0.0, 50.0
+    while running.poll() is None:
+        joules = watts * (time.monotonic() - began) - used
+        counter.use(joules)
+        used += joules
+        time.sleep(0.005)
+    output, _ = running.communicate()
+    assert running.returncode == 0
+    found = json.loads(output.splitlines()[-1])
+    windows = [epoch["train"] for epoch in found["epochs"]] + [found["phases"]["train"]]
+    assert len(found["epochs"]) == 2
+    for window in windows:
+        # Both GPUs, each for as long as its rank trained: 100 W + 250 W.
+        assert window["joules"]["gpu"]["nvml"] == pytest.approx(350 * window["seconds"], rel=0.02)
+        if rapl:  # one package, read by two ranks, is one package
+            assert window["joules"]["cpu"]["rapl"] == pytest.approx(watts * window["seconds"], rel=0.05)
+        else:
+            most = len(os.sched_getaffinity(0)) * window["seconds"]
+            assert window["joules"]["cpu"]["estimate"] < 1.1 * most * Model.of_this_machine().core_watts[0]

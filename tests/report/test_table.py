@@ -231,7 +231,14 @@ def other(name: str) -> Any:
     default = Settings.model_fields[name].default
     if choices(name):
         return next(value for value in choices(name) if value != default)
-    words = {"data": "/a/long/path/to/images", "encoder": "tu-mobilenetv3_small_050", "decoder": "fpn"}
+    words = {
+        "data": "/a/long/path/to/images",
+        "encoder": "tu-mobilenetv3_small_050",
+        "decoder": "fpn",
+        "country": "FRA",
+    }
+    if name == "pue":
+        return 1.5
     return words.get(name, not default if isinstance(default, bool) else 0.5 if isinstance(default, float) else 64)
 
 
@@ -268,7 +275,7 @@ def test_the_panel_of_a_run(tmp_path: Path) -> None:
         "dram energy unknown: no sensor (see sensors_missing in run.json)",
         "total energy 132 kJ (train 132 kJ)",
         "per epoch 40.0 J",
-        "time 4:05 min",
+        "time 4:05 min, – W on average",
         "parameters 1,234,567",
         "precision asked for 16-mixed, ran bf16-mixed",
     }

@@ -1,0 +1,86 @@
+"""`greenseg doctor`: what this machine can measure and run."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    idle: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to measure the idle machine.")] = 10.0,
+) -> None:
+    """Show what this machine can measure, why not what it cannot, and what it can run."""
+    from greenseg.energy.doctor import examine
+
+    found = examine(idle) | {"run": _what_runs()}
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    from greenseg.cli.view import console
+
+    console.print(_sheet(found))
+
+
+def _what_runs() -> dict[str, Any]:
+    import logging
+    import os
+    import shutil
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    import torch
+    from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
+
+    from greenseg.config import choices
+    from greenseg.training.machine import usable_cores
+
+    kinds = {"cpu": CPUAccelerator, "gpu": CUDAAccelerator, "mps": MPSAccelerator}
+    names = [name for name, kind in kinds.items() if kind.is_available()]
+    return {
+        "torch": torch.__version__,
+        "accelerators": names,
+        "cores": usable_cores(),
+        "strategies": list(choices("strategy")),
+        "slurm": {"sbatch": shutil.which("sbatch"), "job": os.environ.get("SLURM_JOB_ID")},
+    }
+
+
+def _sheet(found: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    sheet = Table.grid(padding=(0, 2))
+    sheet.add_column(style="bold", no_wrap=True)
+    sheet.add_column(overflow="fold")
+    kinds = [
+        name for name, there in (("virtual machine", "virtual_machine"), ("container", "container")) if found[there]
+    ]
+    sheet.add_row("cpu", ", ".join([found["cpu"] or "unknown", *kinds]))
+    for component, how in found["components"].items():
+        sheet.add_row(f"{component} energy", how["source"])
+        if "why" in how:
+            sheet.add_row("", f"why: {how['why']}")
+            sheet.add_row("", f"remedy: {how['remedy']}")
+    for gpu in found["gpus"]:
+        mig = " MIG on," if gpu.get("mig") else ""
+        text = f"{gpu['name']}, {gpu.get('uuid', 'no UUID')},{mig} {gpu['reads']}"
+        if gpu["counter_period_ms"]:
+            text += f", changes every {gpu['counter_period_ms']:g} ms"
+        sheet.add_row(f"gpu {gpu['index']}", f"{text}, {gpu['processes']} processes on it")
+    if found["rapl_counter_period_ms"]:
+        sheet.add_row("rapl", f"changes every {found['rapl_counter_period_ms']:g} ms")
+    if found["idle_watts"] is not None:
+        watts = ", ".join(f"{name} {value:.1f} W" for name, value in found["idle_watts"].items())
+        sheet.add_row("idle", watts or "not measurable without a sensor")
+    (_, low, high), basis = found["estimate"]["core_watts"], found["estimate"]["basis"]
+    sheet.add_row("estimate", f"{basis}; a busy core may draw {low:.3g} to {high:.3g} W")
+    run = found["run"]
+    sheet.add_row("accelerators", f"{', '.join(run['accelerators'])}; {run['cores']} cores; torch {run['torch']}")
+    sheet.add_row("strategies", ", ".join(run["strategies"]))
+    slurm = run["slurm"]
+    sheet.add_row(
+        "slurm", f"job {slurm['job']}" if slurm["job"] else slurm["sbatch"] or "not here (no sbatch on the path)"
+    )
+    return sheet

@@ -1,0 +1,119 @@
+"""What this machine can measure, and why not what it cannot; with the remedy."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from greenseg.energy.estimate import Model, cpu_name, is_virtual_machine
+from greenseg.energy.idle import idle_watts
+from greenseg.energy.sensors import ZeusSensors, processes_on, rapl_files, visible_gpus
+
+_OBSERVE_SECONDS = 1.0
+
+
+def examine(idle_seconds: float) -> dict[str, Any]:
+    """Everything that `greenseg doctor` shows about energy, as plain values.
+
+    Args:
+        idle_seconds: how long to measure the idle machine; 0 to skip that.
+    """
+    gpus = tuple(range(visible_gpus()))
+    sensors = ZeusSensors(gpus)
+    components: dict[str, dict[str, str]] = {}
+    for component in ("gpu", "cpu", "dram"):
+        if component in sensors.missing:
+            why = sensors.missing[component]
+            fallback = "none" if component == "gpu" else "estimate"
+            components[component] = {"source": fallback, "why": why, "remedy": _remedy(component, why)}
+        elif component == "gpu" and not gpus:
+            why = _no_gpu()
+            components[component] = {"source": "none", "why": why, "remedy": _remedy(component, why)}
+        else:
+            components[component] = {"source": "nvml" if component == "gpu" else "rapl"}
+    model = Model.of_this_machine()
+    return {
+        "cpu": cpu_name(),
+        "virtual_machine": is_virtual_machine(),
+        "container": _container(),
+        "components": components,
+        "gpus": [_gpu(index) for index in gpus] if "gpu" not in sensors.missing else [],
+        "rapl_counter_period_ms": _period(_rapl_reader()) if "cpu" not in sensors.missing else None,
+        "idle_watts": idle_watts(idle_seconds, gpus) if idle_seconds else None,
+        "estimate": {"core_watts": model.core_watts, "gb_watts": model.gb_watts, "basis": model.basis},
+    }
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    from zeus.device import get_gpus
+
+    gpus = get_gpus()
+    counter = gpus.supports_get_total_energy_consumption(index)
+    found: dict[str, Any] = {
+        "index": index,
+        "name": gpus.get_name(index),
+        "reads": "energy counter" if counter else "polled power",
+        "counter_period_ms": _period(lambda: gpus.get_total_energy_consumption(index)) if counter else None,
+        "processes": processes_on(gpus, index),
+    }
+    import pynvml
+
+    handle = getattr(gpus.gpus[index], "handle", None)
+    for name, ask in (("uuid", pynvml.nvmlDeviceGetUUID), ("mig", pynvml.nvmlDeviceGetMigMode)):
+        try:
+            value = ask(handle)
+        except pynvml.NVMLError:
+            continue  # this GPU does not know MIG, or is no NVIDIA GPU
+        found[name] = bool(value[0]) if name == "mig" else value
+    return found
+
+
+def _period(read: Callable[[], float]) -> float | None:
+    """Median time between two changes of a counter, in ms; None if it did not change twice within a second."""
+    end = time.monotonic() + _OBSERVE_SECONDS
+    changes, last = [], read()
+    while (now := time.monotonic()) < end:
+        value = read()
+        if value != last:
+            changes.append(now)
+            last = value
+    gaps = sorted(b - a for a, b in itertools.pairwise(changes))
+    return round(gaps[len(gaps) // 2] * 1e3, 2) if gaps else None
+
+
+def _rapl_reader() -> Callable[[], float]:
+    files = rapl_files()
+    return lambda: float(sum(int(file.read_text()) for file in files))
+
+
+def _no_gpu() -> str:
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if devices == "":
+        return "CUDA_VISIBLE_DEVICES is empty"
+    if devices and "MIG" in devices:
+        return "CUDA_VISIBLE_DEVICES names a MIG slice"
+    return "no GPU driver (NVML, AMD SMI) answers"
+
+
+def _remedy(component: str, why: str) -> str:
+    if component == "gpu":
+        if "MIG" in why:
+            return "the counter is the whole GPU's: measure with the GPU to yourself, MIG off"
+        if "CUDA_VISIBLE_DEVICES" in why:
+            return "unset CUDA_VISIBLE_DEVICES, or name the GPU"
+        return "install the GPU's driver; nothing to do where there is no GPU"
+    if "ermission" in why or any(not os.access(file, os.R_OK) for file in rapl_files()):
+        return "run zeusd as root and set ZEUSD_SOCK_PATH, or let root do: chmod -R a+r /sys/class/powercap/intel-rapl"
+    if "DRAM" in why:
+        return "none: this CPU has no DRAM counter; the estimate stands in"
+    if is_virtual_machine():
+        return "a virtual machine has no RAPL; measure on the host, or compare estimates (set cpu_watts if you know it)"
+    if _container():
+        return "mount the host's /sys/class/powercap read-only to /zeus_sys/class/powercap"
+    return "load the kernel's driver (modprobe intel_rapl_msr); else the estimate stands in"
+
+
+def _container() -> bool:
+    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists() or "container" in os.environ

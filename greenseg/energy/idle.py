@@ -1,0 +1,20 @@
+"""What the machine draws when nobody trains."""
+
+import time
+
+from greenseg.energy.meter import EnergyMeter
+from greenseg.energy.reading import ESTIMATE
+
+
+def idle_watts(seconds: float, gpus: tuple[int, ...] = ()) -> dict[str, float]:
+    """Average watts of each measured component over a time in which this process sleeps.
+
+    An estimate is no measurement, and counts only what this process does: it has no idle part. So the result is empty
+    where there is no sensor.
+    """
+    meter = EnergyMeter(gpus)
+    meter.lap(sync=False)
+    time.sleep(seconds)
+    energy = meter.lap(sync=False)
+    meter.close()
+    return {r.component: r.joules / energy.seconds for r in energy.readings if r.source != ESTIMATE}
