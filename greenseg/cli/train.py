@@ -37,22 +37,29 @@ def train(
     from greenseg.cli.view import PreparationView, TrainingView, console, say, warn
     from greenseg.report.panel import run_panel
     from greenseg.report.results import read_runs
-    from greenseg.run_directory import RunDirectory, runs_by_identity
+    from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
     from greenseg.sweep.local import Stop, execute, last_lines
     from greenseg.sweep.prepare import prepare
 
     run = runs_by_identity(out).get(resolved.identity) or RunDirectory(out / "train" / resolved.slug)
-    status = run.status()
+    try:
+        status = run.status()
+    except BadRecord as error:
+        warn(f"{error}; the run starts anew")
+        status = "new"
     if status == "finished" and not again:
         say(f"Already trained (train it anew with --again): {run.path}")
+    elif status == "running":
+        warn(f"Another process is training this run: {run.path}")
+        raise typer.Exit(ExitCode.FAILED)
     else:
         with PreparationView() as preparation:
             prepare([resolved], say, preparation.update)
         context = measure_idle(idle_seconds, say)
-        if status == "interrupted" and not again:
-            say(f"Continuing {run.path}")
-        elif status != "running":
+        if status == "new" or again:
             run.clear()
+        else:
+            say(f"{'Continuing' if status == 'interrupted' else 'Trying again'}: {run.path}")
         with Stop().installed() as stop, TrainingView(1, echo=True) as view:
             view.start(resolved)
             outcome = execute(run, resolved, stop, view.event, context)

@@ -101,7 +101,9 @@ class EnergyMonitor(pl.Callback):
         if self._meter is None:
             self._meter = EnergyMeter(gpus)
         elif self._meter.gpus != gpus:
-            self._enter(STARTUP)
+            self._enter(self._phase)
+            # The GPU that was guessed is not the one of this rank: what it drew is not this run's.
+            self._mine = {phase: energy.without("gpu") for phase, energy in self._mine.items()}
             self._meter = self._meter.on(gpus)
         self._share_out(trainer)
         self._enter(self._phase)
@@ -174,6 +176,8 @@ class EnergyMonitor(pl.Callback):
         measured_by_package = "cpu" not in self.meter.missing  # RAPL counts the node, whoever asks
         if descends or (measured_by_package and trainer.local_rank > 0):
             self.meter.leave_cpu_to_another()
+            # What this rank has booked so far, another has as well.
+            self._mine = {phase: energy.without("cpu").without("dram") for phase, energy in self._mine.items()}
         _all_gather(None)  # all have left before anybody counts on
 
     def _gather(self) -> list[tuple[dict[str, Energy], dict[str, Energy]]]:

@@ -87,6 +87,10 @@ class Energy:
         """Joules of one component, whatever their source."""
         return sum(reading.joules for reading in self.readings if reading.component == name)
 
+    def without(self, name: str) -> "Energy":
+        """The same window without the readings of one component."""
+        return Energy(self.seconds, tuple(reading for reading in self.readings if reading.component != name))
+
     def __add__(self, other: "Energy") -> "Energy":
         """One window after another: seconds and joules add up, component by component and source by source."""
         return Energy(self.seconds + other.seconds, _merge([*self.readings, *other.readings]))

@@ -11,7 +11,7 @@ from rich.text import Text
 from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
 from greenseg.report.front import on_front
 from greenseg.report.results import Result
-from greenseg.report.units import count, joule_unit, number
+from greenseg.report.units import count, joule_unit, joules, number
 
 FRONT = "●"
 _SHORT = 24  # longer names may be folded, so that the table fits a terminal
@@ -144,6 +144,10 @@ def _unfinished(result: Result) -> str:
 
 def _notes(results: Sequence[Result], allow_mixed_sources: bool) -> list[Text]:
     notes = [f"{FRONT} on the front: no other configuration here has at least its Dice for fewer joules."]
+    runs = [run for result in results for run in result.runs]
+    wasted = sum(run.energy.joules for run in runs if run.status != "finished")
+    spent = f"All runs together: {joules(sum(run.energy.joules for run in runs))}"
+    notes.append(f"{spent}, {joules(wasted)} of it on runs that did not finish." if wasted else f"{spent}.")
     finished = [result for result in results if result.dice is not None]
     if any(result.estimated for result in finished):
         notes.append(

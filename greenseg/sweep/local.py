@@ -13,7 +13,7 @@ from typing import Any
 
 from greenseg.config import Settings
 from greenseg.run_directory import SCHEMA, BadRecord, RunDirectory, Status
-from greenseg.run_summary import summary
+from greenseg.run_summary import account_for_attempts, summary
 from greenseg.training import events
 
 Listener = Callable[[dict[str, Any]], None]
@@ -153,7 +153,9 @@ def _outcome(run: RunDirectory, settings: Settings, code: int, stop: Stop) -> Ou
     if not record:
         names = {"identity": settings.identity, "configuration": settings.configuration}
         record = {"schema": SCHEMA, **names, "settings": settings.resolved(), "attempts": []}
-    run.write_record(record | {"status": "failed", "error": why} | summary(record, run.epochs()))
+    epochs = run.epochs()
+    record |= {"status": "failed", "error": why, "attempts": account_for_attempts(record["attempts"], epochs)}
+    run.write_record(record | summary(record, epochs))
     return Outcome("failed", reason if code < 0 else f"{reason}: {tail.splitlines()[-1] if tail else 'no output'}")
 
 

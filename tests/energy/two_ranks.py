@@ -56,4 +56,6 @@ if __name__ == "__main__":
         epochs = [
             {"train": epoch.train.to_json(), "validation": epoch.validation.to_json()} for epoch in monitor.epochs
         ]
-        print(json.dumps({"epochs": epochs, "phases": {k: e.to_json() for k, e in monitor.phases.items()}}))
+        phases = {name: energy.to_json() for name, energy in monitor.phases.items()}
+        print(json.dumps({"epochs": epochs, "phases": phases}), flush=True)
+    os._exit(0)  # gloo's threads may abort a process that winds down in the usual way
