@@ -9,7 +9,7 @@ class ExitCode(IntEnum):
     """Exit codes of every greenseg command."""
 
     OK = 0
-    FAILED = 1  # some run failed
+    FAILED = 1  # some run failed, or is not finished
     USAGE = 2  # the input is wrong: settings, YAML, data; nothing was started or written
     INTERRUPTED = 130  # Ctrl-C or SIGTERM; the same command goes on where this one stopped
 

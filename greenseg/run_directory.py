@@ -55,11 +55,11 @@ class RunDirectory:
         return self.path / "run.log"
 
     def create(self, settings: Settings) -> None:
-        """Make the directory and write config.yaml; does nothing to a directory that has one."""
+        """Make the directory and write config.yaml, unless it says the same already."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        config = self.path / "config.yaml"
-        if not config.exists():
-            write_atomically(config, yamlfile.dump(settings.resolved()))
+        config, text = self.path / "config.yaml", yamlfile.dump(settings.resolved())
+        if not config.exists() or config.read_text(encoding="utf-8") != text:
+            write_atomically(config, text)
 
     def clear(self) -> None:
         """Forget what the run did, so that it starts anew; config.yaml stays."""

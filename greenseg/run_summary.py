@@ -3,8 +3,11 @@
 from statistics import fmean
 from typing import Any
 
+from greenseg.config import ACCOUNTING, Settings, group_of
 from greenseg.energy import Energy
 from greenseg.energy.derived import JOULES_PER_KWH, carbon_intensities, joules_to_reach
+from greenseg.energy.reading import APPORTIONED, ESTIMATE
+from greenseg.run_directory import RunDirectory
 
 
 def account_for_attempts(attempts: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -16,6 +19,19 @@ def account_for_attempts(attempts: list[dict[str, Any]], epochs: list[dict[str, 
             attempt = attempt | {"status": "killed", "energy": lines[-1]["attempt_so_far"] if lines else {}}
         accounted.append(attempt)
     return accounted
+
+
+def account_anew(run: RunDirectory, settings: Settings) -> None:
+    """Apply the accounting settings of today to a run that has finished: target, carbon, cost, warm-up.
+
+    Joules stay what they were: an estimate's watts count when it is made.
+    """
+    record = run.record()
+    values = settings.resolved()
+    wanted = {name: values[name] for name in values if group_of(name) == ACCOUNTING and not name.endswith("_watts")}
+    if any(record["settings"].get(name, Settings.model_fields[name].default) != wanted[name] for name in wanted):
+        record["settings"] |= wanted
+        run.write_record(record | summary(record, run.epochs()))
 
 
 def summary(record: dict[str, Any], epochs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -75,8 +91,14 @@ def _derived(
     before = sum(phases[phase].joules for phase in ("startup", "preparation") if phase in phases)
     idle = record.get("context", {}).get("idle_watts")
     if idle:
-        above = {name: total.component(name) - watts * total.seconds for name, watts in idle.items()}
-        derived["joules_above_idle"] = {name: joules for name, joules in above.items() if name in total.sources}
+        devices = {"gpu": record.get("ran", {}).get("devices", 1)}
+        derived["joules_above_idle"] = {
+            r.component: r.joules - idle[r.component] * devices.get(r.component, 1) * total.seconds
+            for r in total.readings
+            if r.component in idle
+            and r.source != ESTIMATE
+            and APPORTIONED not in r.marks  # idle watts are the machine's
+        }
     target = settings.get("energy_to_dice", 0.85)
     reached = joules_to_reach(target, [line["dice"] for line in final], joules, before)
     derived["energy_to_dice"] = {"dice": target, "joules": reached}

@@ -26,13 +26,15 @@ def run(tmp_path: Path) -> RunDirectory:
 # ── making
 
 
-def test_create_writes_the_configuration_once(tmp_path: Path) -> None:
+def test_create_writes_the_configuration_where_it_is_not_there_already(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "a" / "b")
     run.create(Settings.of({"epochs": 3, "data": "/data/für alle"}))
     assert Settings.of(read_config(run.path / "config.yaml")) == Settings.of({"epochs": 3, "data": "/data/für alle"})
-    before = (run.path / "config.yaml").read_text()
-    run.create(Settings())
-    assert (run.path / "config.yaml").read_text() == before
+    before = (run.path / "config.yaml").stat().st_mtime_ns
+    run.create(Settings.of({"epochs": 3, "data": "/data/für alle"}))
+    assert (run.path / "config.yaml").stat().st_mtime_ns == before
+    run.create(Settings.of({"epochs": 3, "data": "/data/für alle", "cpu_watts": 20.0}))
+    assert read_config(run.path / "config.yaml")["cpu_watts"] == 20.0, "what is accounted for may change"
     assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.yaml"]
 
 

@@ -32,11 +32,13 @@ def sweep(
     from greenseg.cli.view import PreparationView, TrainingView, say, warn
     from greenseg.report.units import count
     from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
+    from greenseg.run_summary import account_anew
     from greenseg.sweep.local import Stop, execute
     from greenseg.sweep.prepare import prepare
 
     known = runs_by_identity(out)
     runs = [(s, known.get(s.identity) or RunDirectory(out / planned.name / s.slug)) for s in planned.runs]
+    damaged: set[str] = set()
     todo, counts = [], dict.fromkeys(("finished", "failed", "interrupted", "running", "new"), 0)
     for settings, run in runs:
         try:
@@ -44,31 +46,33 @@ def sweep(
         except BadRecord as error:
             warn(f"{error}; the run starts anew")
             status = "new"
+            damaged.add(settings.identity)
+        if status == "finished":
+            account_anew(run, settings)
         counts[status] += 1
         if status in ("new", "interrupted") or (status == "failed" and retry_failed):
-            todo.append((settings, run, status))
+            todo.append((settings, run))
     shown = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     say(f"Sweep {planned.name}: {count(len(runs), 'run')} ({shown}), {len(todo)} to do")
 
-    failed = counts["failed"] if not retry_failed else 0
+    unfinished = counts["running"] + (0 if retry_failed else counts["failed"])
     stopped = False
     if todo:
         with PreparationView() as preparation:
-            prepare([settings for settings, _, _ in todo], say, preparation.update)
+            prepare([settings for settings, _ in todo], say, preparation.update)
         context = measure_idle(idle_seconds, say)
         with Stop().installed() as stop, TrainingView(len(todo), echo=False) as view:
-            for position, (settings, run, status) in enumerate(todo):
+            for position, (settings, run) in enumerate(todo):
                 surroundings = context | {"order": planned.order, "position": position}
                 if planned.cool_down and position:
                     surroundings["cool_down"] = planned.cool_down.wait(lambda: not stop.requests)
                     if stop.requests:
                         break
-                if status == "new":
-                    run.clear()
                 view.start(settings)
-                outcome = execute(run, settings, stop, view.event, surroundings)
+                anew = settings.identity in damaged
+                outcome = execute(run, settings, stop, view.event, surroundings, anew)
                 view.end(outcome)
-                failed += outcome.status == "failed"
+                unfinished += outcome.status != "finished"
                 if stop.requests:
                     break
             stopped = stop.requests > 0
@@ -76,5 +80,5 @@ def sweep(
     if stopped:
         warn("Interrupted; the same command goes on where this one stopped")
         raise typer.Exit(ExitCode.INTERRUPTED)
-    if failed or not printed:
+    if unfinished or not printed:
         raise typer.Exit(ExitCode.FAILED)

@@ -38,6 +38,7 @@ def train(
     from greenseg.report.panel import run_panel
     from greenseg.report.results import read_runs
     from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
+    from greenseg.run_summary import account_anew
     from greenseg.sweep.local import Stop, execute, last_lines
     from greenseg.sweep.prepare import prepare
 
@@ -46,9 +47,10 @@ def train(
         status = run.status()
     except BadRecord as error:
         warn(f"{error}; the run starts anew")
-        status = "new"
+        status, again = "new", True
     if status == "finished" and not again:
         say(f"Already trained (train it anew with --again): {run.path}")
+        account_anew(run, resolved)
     elif status == "running":
         warn(f"Another process is training this run: {run.path}")
         raise typer.Exit(ExitCode.FAILED)
@@ -56,13 +58,11 @@ def train(
         with PreparationView() as preparation:
             prepare([resolved], say, preparation.update)
         context = measure_idle(idle_seconds, say)
-        if status == "new" or again:
-            run.clear()
-        else:
+        if status in ("interrupted", "failed") and not again:
             say(f"{'Continuing' if status == 'interrupted' else 'Trying again'}: {run.path}")
         with Stop().installed() as stop, TrainingView(1, echo=True) as view:
             view.start(resolved)
-            outcome = execute(run, resolved, stop, view.event, context)
+            outcome = execute(run, resolved, stop, view.event, context, anew=again)
         if outcome.status == "interrupted":
             warn(f"Interrupted; the same command goes on from the last checkpoint: {run.path}")
             raise typer.Exit(ExitCode.INTERRUPTED)

@@ -1,5 +1,6 @@
 """Batches of slices from the slice cache, the same whatever the number of workers, in any epoch, on any rank."""
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -101,11 +102,16 @@ class ValidationBatches(Sampler[list[int]]):
 
 def loader(dataset: SliceDataset, batches: Sampler[list[int]], workers: int, pin_memory: bool) -> DataLoader[Batch]:
     """A DataLoader that hands over whole batches; workers live as long as it does."""
+
+    def leave_interrupts_to_the_run(worker: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     return DataLoader(
         dataset,
         sampler=batches,
         batch_size=None,  # an item is a batch already
         num_workers=workers,
+        worker_init_fn=leave_interrupts_to_the_run,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
     )

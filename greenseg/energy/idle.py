@@ -7,7 +7,7 @@ from greenseg.energy.reading import ESTIMATE
 
 
 def idle_watts(seconds: float, gpus: tuple[int, ...] = ()) -> dict[str, float]:
-    """Average watts of each measured component over a time in which this process sleeps.
+    """Average watts of each measured component over a time in which this process sleeps; `gpu` is the mean of the GPUs.
 
     An estimate is no measurement, and counts only what this process does: it has no idle part. So the result is empty
     where there is no sensor.
@@ -17,4 +17,9 @@ def idle_watts(seconds: float, gpus: tuple[int, ...] = ()) -> dict[str, float]:
     time.sleep(seconds)
     energy = meter.lap(sync=False)
     meter.close()
-    return {r.component: r.joules / energy.seconds for r in energy.readings if r.source != ESTIMATE}
+    shares = {"gpu": len(gpus)}
+    return {
+        r.component: r.joules / energy.seconds / shares.get(r.component, 1)
+        for r in energy.readings
+        if r.source != ESTIMATE
+    }

@@ -37,8 +37,8 @@ class EnergyMeter:
         self._used = self._first_used = usage()
         self._neighbours.exchange(self._used)
         self._laps = Energy()
-        self._sensors.begin(_WHOLE, sync=False)
-        self._sensors.begin(_LAP, sync=False)
+        self._sensors.begin(_WHOLE)
+        self._sensors.begin(_LAP)
 
     @property
     def missing(self) -> dict[str, str]:
@@ -54,6 +54,11 @@ class EnergyMeter:
         """A meter like this one, for other GPUs, that starts now."""
         return EnergyMeter(gpus, model=self.model, neighbours=self._neighbours)
 
+    def has_unmeasured_gpu(self, why: str) -> None:
+        """Say that this process uses a GPU that is none of `gpus`; unknown, unless the machine measures it anyway."""
+        if not self._sensors.measures_gpu:
+            self._sensors.missing["gpu"] = why
+
     def leave_cpu_to_another(self) -> None:
         """Count GPUs only from the last reading on: another process of this node counts CPU and DRAM for both."""
         self._counts_cpu = False
@@ -67,7 +72,7 @@ class EnergyMeter:
         """
         measured = self._sensors.end(_LAP, sync)
         now, used = time.monotonic(), usage()
-        self._sensors.begin(_LAP, sync=False)  # just synchronised
+        self._sensors.begin(_LAP)
         seconds, cpu_seconds = now - self._start, used.cpu_seconds - self._used.cpu_seconds
         readings = self._complete(measured, seconds, self._used, used)
         self._laps += Energy(seconds, readings)

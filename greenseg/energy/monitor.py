@@ -54,6 +54,7 @@ class EnergyMonitor(pl.Callback):
         self._mine: dict[str, Energy] = {}  # phases of this rank
         self._epoch: dict[str, Energy] = {}  # phases of this rank in the current epoch
         self._all: dict[str, Energy] | None = None  # phases of all ranks, as of the last gathering
+        self._since: dict[str, Energy] = {}  # phases of this rank since then
         self._last_lap = time.monotonic()
 
     # ── results
@@ -71,8 +72,14 @@ class EnergyMonitor(pl.Callback):
 
     @property
     def phases(self) -> dict[str, Energy]:
-        """Energy of each phase so far. With several ranks: of all of them, as of the end of the last epoch or stage."""
-        return dict(self._mine if self._all is None else self._all)
+        """Energy of each phase so far.
+
+        With several ranks: of all of them up to the end of the last epoch or stage, and of this rank since then.
+        """
+        if self._all is None:
+            return dict(self._mine)
+        names = dict.fromkeys([*self._all, *self._since])
+        return {phase: self._all.get(phase, Energy()) + self._since.get(phase, Energy()) for phase in names}
 
     @property
     def total(self) -> Energy:
@@ -82,8 +89,12 @@ class EnergyMonitor(pl.Callback):
     # ── phases by hand
 
     def preparation(self) -> None:
-        """From here to the start of training, data are prepared. Needs a meter that was made before."""
+        """From here on, data are prepared. Needs a meter that was made before."""
         self._enter(PREPARATION)
+
+    def startup(self) -> None:
+        """From here to the start of training, it is set up."""
+        self._enter(STARTUP)
 
     def close(self) -> dict[str, float]:
         """End measuring; returns by how much the phases of this rank differ from one window over all of them.
@@ -100,11 +111,14 @@ class EnergyMonitor(pl.Callback):
         gpus = (device.index or 0,) if device.type == "cuda" else ()
         if self._meter is None:
             self._meter = EnergyMeter(gpus)
+            self._last_lap = time.monotonic()
         elif self._meter.gpus != gpus:
             self._enter(self._phase)
             # The GPU that was guessed is not the one of this rank: what it drew is not this run's.
             self._mine = {phase: energy.without("gpu") for phase, energy in self._mine.items()}
             self._meter = self._meter.on(gpus)
+        if device.type not in ("cpu", "cuda"):
+            self.meter.has_unmeasured_gpu(f"no sensor is known for a device of type {device.type}")
         self._share_out(trainer)
         self._enter(self._phase)
 
@@ -163,7 +177,7 @@ class EnergyMonitor(pl.Callback):
     def _enter(self, phase: str, *, sync: bool = True) -> None:
         """Book what was used since the last call on the phase that was open, and open another."""
         energy = self.meter.lap(sync=sync)
-        for account in (self._mine, self._epoch):
+        for account in (self._mine, self._epoch, self._since):
             account[self._phase] = account.get(self._phase, Energy()) + energy
         self._phase, self._last_lap = phase, time.monotonic()
 
@@ -186,6 +200,7 @@ class EnergyMonitor(pl.Callback):
         if len(ranks) > 1:
             names = dict.fromkeys(phase for mine, _ in ranks for phase in mine)
             self._all = {phase: _sum_phase([mine for mine, _ in ranks], phase) for phase in names}
+            self._since = {}
         return ranks
 
 

@@ -25,18 +25,22 @@ class Neighbours:
         self._folder = folder or Path(tempfile.gettempdir(), f"greenseg-meters-{user}")
         self._mine = self._folder / f"{os.getpid()}.json"
         self._started = psutil.Process().create_time()
+        self._first: float | None = None
         self._seen: dict[str, float] = {}
+        self._met = False  # whether the neighbours that were here before are known
 
     def exchange(self, used: Usage) -> float:
         """Publish what this run has used; returns the CPU seconds that all others used since the last call.
 
-        A neighbour that came since counts from its own start; one that ended since is not counted any more. Processes
-        of this run's own tree are no neighbours.
+        A neighbour that came since counts from its own start; what one used after it last published and before it ended
+        is not known. Processes of this run's own tree are no neighbours.
         """
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             unfinished = self._mine.with_suffix(".tmp")
-            unfinished.write_text(json.dumps({"cpu_seconds": used.cpu_seconds, "started": self._started}))
+            self._first = used.cpu_seconds if self._first is None else self._first
+            published = {"cpu_seconds": used.cpu_seconds, "first": self._first, "started": self._started}
+            unfinished.write_text(json.dumps(published))
             unfinished.replace(self._mine)
         except OSError:
             return 0.0  # no room for temporary files: a training must not die of that
@@ -44,11 +48,12 @@ class Neighbours:
         seen: dict[str, float] = {}
         for file in self._folder.glob("*.json"):
             if file.stem.isdecimal() and int(file.stem) not in used.processes:
-                now = _cpu_seconds(file)
-                if now is not None:
-                    seen[file.name] = now
-                    others += max(now - self._seen.get(file.name, now), 0.0)
-        self._seen = seen
+                published = _published(file)
+                if published:
+                    seen[file.name] = published["cpu_seconds"]
+                    before = self._seen.get(file.name, published["first"] if self._met else seen[file.name])
+                    others += max(seen[file.name] - before, 0.0)
+        self._seen, self._met = seen, True
         return others
 
     def leave(self) -> None:
@@ -56,16 +61,16 @@ class Neighbours:
         self._mine.unlink(missing_ok=True)
 
 
-def _cpu_seconds(file: Path) -> float | None:
-    """What a neighbour published, or None where it is gone; its file then goes, too."""
+def _published(file: Path) -> dict[str, float]:
+    """What a neighbour published; empty where it is gone, and its file then goes, too."""
     try:
         published = json.loads(file.read_text())
         alive = abs(psutil.Process(int(file.stem)).create_time() - published["started"]) < 1
     except (psutil.Error, OSError):
         alive, published = False, {}
     except (ValueError, KeyError, TypeError):  # not ours, or being written by an older greenseg
-        return None
-    if not alive:
+        return {}
+    if not alive or "first" not in published:
         file.unlink(missing_ok=True)
-        return None
-    return float(published["cpu_seconds"])
+        return {}
+    return {name: float(value) for name, value in published.items()}

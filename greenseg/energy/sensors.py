@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,9 @@ class ZeusSensors:
         self.missing: dict[str, str] = {}
         self._gpu_source = "nvml"
         self._gpus: Any = None
+        self._owed: dict[
+            tuple[int, str], float
+        ] = {}  # joules of a GPU that were counted before its counter showed them
         with _integer_devices() as unknown:
             if gpus and unknown:
                 self.missing["gpu"] = f"CUDA_VISIBLE_DEVICES names {', '.join(unknown)}, which the driver does not know"
@@ -44,9 +48,9 @@ class ZeusSensors:
                 gpu_indices=[] if "gpu" in self.missing else list(gpus),
                 cpu_indices=[] if "cpu" in self.missing else None,
             )
+        self.measures_gpu = bool(self._monitor.gpu_indices) or self._monitor.soc_is_present
         if self._monitor.soc_is_present:  # Apple: one chip, with counters of its own
-            for component in ("gpu", "cpu", "dram"):
-                self.missing.pop(component, None)
+            self.missing.clear()
 
     def _find_gpus(self, wanted: tuple[int, ...]) -> None:
         from zeus.device import get_gpus
@@ -72,16 +76,23 @@ class ZeusSensors:
             if not packages:  # as in some containers: the folder is there, and empty
                 self.missing["cpu"] = self.missing["dram"] = "RAPL lists no CPU package"
 
-    def begin(self, window: str, sync: bool) -> None:
+    def begin(self, window: str) -> None:
         """Open a window."""
-        self._monitor.begin_window(window, sync_execution=sync)
+        self._monitor.begin_window(window, sync_execution=False)
 
     def end(self, window: str, sync: bool) -> list[Reading]:
-        """Close a window: a reading for each component that has a sensor."""
+        """Close a window: a reading for each component that has a sensor.
+
+        Args:
+            window: its name.
+            sync: first wait for what the GPUs were asked to do.
+        """
+        if sync:
+            self._synchronise()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a window that read 0: it is dealt with here
-            measured: Any = self._monitor.end_window(window, sync_execution=sync)
-        readings = self._gpu_readings(measured)
+            measured: Any = self._monitor.end_window(window, sync_execution=False)
+        readings = self._gpu_readings(measured, window)
         for component, joules in (("cpu", measured.cpu_energy), ("dram", measured.dram_energy)):
             if component in self.missing:
                 continue
@@ -99,19 +110,37 @@ class ZeusSensors:
             readings += [Reading(component, mj / 1000, "soc") for component, mj in found if mj is not None]
         return readings
 
-    def _gpu_readings(self, measured: Any) -> list[Reading]:
+    def _synchronise(self) -> None:
+        """Wait for the GPUs; before Zeus closes a window, which is lost where waiting fails."""
+        torch = sys.modules.get("torch")
+        if self._monitor.gpu_indices and torch is not None and torch.cuda.is_initialized():
+            for index in self._monitor.gpu_indices:
+                torch.cuda.synchronize(index)
+
+    def _gpu_readings(self, measured: Any, window: str) -> list[Reading]:
         if not measured.gpu_energy:
             return []
         marks = set()
-        total = 0.0
+        total = low = high = 0.0
         for index, joules in measured.gpu_energy.items():
+            if self._gpu_source == "nvml" and processes_on(self._gpus, index) > 1:
+                marks.add(SHARED)
             if joules <= 0:  # shorter than the counter's period
                 joules = self._gpus.get_instant_power_usage(index) / 1000 * measured.time
                 marks.add(APPROXIMATE)
+                self._owed[index, window] = self._owed.get((index, window), 0.0) + joules
+                high += 2 * joules
+            else:
+                # The counter catches up with windows that were approximated: they must not count twice.
+                paid = min(self._owed.get((index, window), 0.0), joules)
+                self._owed[index, window] = 0.0
+                high += joules
+                joules -= paid
+                low += joules
             total += joules
-            if self._gpu_source == "nvml" and processes_on(self._gpus, index) > 1:
-                marks.add(SHARED)
-        return [Reading("gpu", total, self._gpu_source, marks=frozenset(marks))]
+        if SHARED in marks:
+            low = 0.0
+        return [Reading("gpu", total, self._gpu_source, low, high, marks=frozenset(marks))]
 
 
 def visible_gpus() -> int:
@@ -145,39 +174,41 @@ def rapl_files() -> list[Path]:
 
 @contextlib.contextmanager
 def _integer_devices() -> Iterator[list[str]]:
-    """CUDA_VISIBLE_DEVICES with indices for UUIDs while the context lasts: Zeus reads indices only.
+    """CUDA_VISIBLE_DEVICES as CUDA reads it, in plain indices, while the context lasts: Zeus reads nothing else.
 
-    Yields the devices that the driver does not know; then Zeus sees none.
+    CUDA takes UUIDs, too, and the beginning of one, and stops at the first entry that is no device (such as -1). Yields
+    the UUIDs that the driver does not know; MIG slices are left for Zeus to refuse.
     """
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not before or "GPU-" not in before:
+    if not before or before.startswith("MIG"):
         yield []
         return
-    devices = [device.strip() for device in before.split(",")]
-    indices = [_index_of(device) for device in devices]
-    unknown = [device for device, index in zip(devices, indices, strict=True) if not index.isdecimal()]
-    os.environ["CUDA_VISIBLE_DEVICES"] = "" if unknown else ",".join(indices)
+    uuids = _uuids()
+    indices: list[str] = []
+    unknown: list[str] = []
+    for device in (entry.strip() for entry in before.split(",")):
+        matching = [str(i) for i, uuid in enumerate(uuids) if uuid.startswith(device)] if "GPU-" in device else [device]
+        if len(matching) != 1 or not matching[0].isdecimal() or int(matching[0]) >= len(uuids):
+            unknown += [device] if "GPU-" in device else []
+            break
+        indices.append(matching[0])
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(indices)
     try:
         yield unknown
     finally:
         os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def _index_of(device: str) -> str:
-    """Index of a GPU that is named by its UUID or the beginning of it, as CUDA allows; else what was given."""
-    if not device.startswith("GPU-"):
-        return device
+def _uuids() -> list[str]:
+    """UUID of every NVIDIA GPU, in NVML's order; empty where there is no driver."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        uuids = [
-            pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(pynvml.nvmlDeviceGetCount())
-        ]
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
     except pynvml.NVMLError:
-        return device
-    matching = [i for i, uuid in enumerate(uuids) if uuid.startswith(device)]
-    return str(matching[0]) if len(matching) == 1 else device
+        return []
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenseg.config import Settings
+from greenseg.errors import ExitCode
 from greenseg.run_directory import SCHEMA, BadRecord, RunDirectory, Status
 from greenseg.run_summary import account_for_attempts, summary
 from greenseg.training import events
@@ -70,7 +71,12 @@ class Stop:
 
 
 def execute(
-    run: RunDirectory, settings: Settings, stop: Stop, listen: Listener, context: dict[str, Any] | None = None
+    run: RunDirectory,
+    settings: Settings,
+    stop: Stop,
+    listen: Listener,
+    context: dict[str, Any] | None = None,
+    anew: bool = False,
 ) -> Outcome:
     """Train one run in a process of its own, and wait for it.
 
@@ -80,6 +86,7 @@ def execute(
         stop: who may ask it to stop.
         listen: is called with every event that the run sends.
         context: what surrounds the run and belongs into its record: idle watts, its place in the order, pauses.
+        anew: forget what the run did before.
 
     Raises:
         OSError: the run's directory cannot be written.
@@ -89,6 +96,8 @@ def execute(
     os.set_blocking(writing, False)
     environment = _ENVIRONMENT | os.environ | {events.VARIABLE: str(writing), "PYTHONUNBUFFERED": "1"}
     environment[events.CONTEXT] = json.dumps(context or {})
+    if anew:
+        environment[events.ANEW] = "1"
     with run.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "greenseg.training", str(run.path)],
@@ -109,7 +118,7 @@ def execute(
         stop.watch(None)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # ranks or workers that outlived their run
-    return _outcome(run, settings, code, stop)
+    return _outcome(run, settings, process.pid, code, stop)
 
 
 def _relay(reading: int, process: subprocess.Popen[bytes], listen: Listener) -> None:
@@ -131,7 +140,7 @@ def _relay(reading: int, process: subprocess.Popen[bytes], listen: Listener) -> 
                 return
 
 
-def _outcome(run: RunDirectory, settings: Settings, code: int, stop: Stop) -> Outcome:
+def _outcome(run: RunDirectory, settings: Settings, pid: int, code: int, stop: Stop) -> Outcome:
     if code == events.BUSY:
         return Outcome("busy", "another process trains it")
     try:
@@ -141,9 +150,11 @@ def _outcome(run: RunDirectory, settings: Settings, code: int, stop: Stop) -> Ou
     status = record.get("status", "new")
     if status == "finished":
         return Outcome("finished")
-    if status == "interrupted" or (stop.requests and code < 0):
+    # What an earlier attempt left behind says nothing about this one.
+    ours = bool(record.get("attempts")) and record["attempts"][-1].get("pid") == pid
+    if (ours and status == "interrupted") or (stop.requests and (code < 0 or code == ExitCode.INTERRUPTED)):
         return Outcome("interrupted")
-    if status == "failed":
+    if ours and status == "failed":
         why = record.get("error", {})
         return Outcome("failed", f"{why.get('type')}: {why.get('message')}")
     # It could not write its record itself: killed, out of memory, a crash in native code.
@@ -153,7 +164,10 @@ def _outcome(run: RunDirectory, settings: Settings, code: int, stop: Stop) -> Ou
     if not record:
         names = {"identity": settings.identity, "configuration": settings.configuration}
         record = {"schema": SCHEMA, **names, "settings": settings.resolved(), "attempts": []}
-    epochs = run.epochs()
+    try:
+        epochs = run.epochs()
+    except BadRecord as error:
+        return Outcome("failed", f"{reason}; {error}")
     record |= {"status": "failed", "error": why, "attempts": account_for_attempts(record["attempts"], epochs)}
     run.write_record(record | summary(record, epochs))
     return Outcome("failed", reason if code < 0 else f"{reason}: {tail.splitlines()[-1] if tail else 'no output'}")

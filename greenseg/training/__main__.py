@@ -22,7 +22,7 @@ def main(directory: Path) -> int:
     from greenseg.energy.sensors import visible_gpus
     from greenseg.errors import ExitCode, UserError
     from greenseg.run_directory import RunDirectory
-    from greenseg.training.events import BUSY
+    from greenseg.training import events
 
     rank = int(os.environ.get("LOCAL_RANK", 0))
     settings = Settings.of(read_config(directory / "config.yaml"))
@@ -33,7 +33,10 @@ def main(directory: Path) -> int:
 
     from greenseg.training.run import Interrupted, train
 
+    signals: list[int] = []
+
     def interrupt(number: int, frame: Any) -> NoReturn:
+        signals.append(number)
         signal.signal(number, signal.SIG_IGN)  # once is enough; a second one must not cut the record short
         raise Interrupted(signal.Signals(number).name)
 
@@ -41,13 +44,17 @@ def main(directory: Path) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         if rank > 0:
-            train(run, settings, meter, rank)
+            train(run, settings, meter, rank, lambda: bool(signals))
             return ExitCode.OK
         with run.lock() as claimed:
             if not claimed:
                 print(f"{directory}: another process trains this run", file=sys.stderr)
-                return BUSY
-            train(run, settings, meter, rank)
+                return events.BUSY
+            if os.environ.get(events.ANEW):
+                run.clear()
+            elif run.record().get("status") == "finished":  # by another process, since it was planned
+                return ExitCode.OK
+            train(run, settings, meter, rank, lambda: bool(signals))
     except Interrupted as signal_name:
         print(f"interrupted by {signal_name}", file=sys.stderr)
         return ExitCode.INTERRUPTED

@@ -15,6 +15,9 @@ VARIABLE = "GREENSEG_EVENTS_FD"
 CONTEXT = "GREENSEG_CONTEXT"
 """Environment variable that holds, as JSON, what surrounds the run and belongs into its record."""
 
+ANEW = "GREENSEG_ANEW"
+"""Environment variable that is set where a run shall forget what it did before; it does so once it holds the lock."""
+
 BUSY = 3
 """Exit code of a run's program where another process trains that run."""
 

@@ -21,7 +21,7 @@ class Recorder(pl.Callback):
     Args:
         run: where to.
         attempt: number of this attempt at the run, from 0.
-        energy: the monitor that measures; must come before this callback.
+        energy: the monitor that measures; comes before this callback, and Checkpoints after it.
         spent: joules of earlier attempts.
     """
 

@@ -5,6 +5,7 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -38,7 +39,13 @@ class Interrupted(BaseException):
     """The run was asked to stop (Ctrl-C, SIGTERM); it can be continued."""
 
 
-def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) -> None:
+def train(
+    run: RunDirectory,
+    settings: Settings,
+    meter: EnergyMeter,
+    rank: int,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Train one run, or continue it from its last checkpoint, and keep its directory up to date.
 
     Args:
@@ -46,6 +53,7 @@ def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) 
         settings: of the run.
         meter: counts since this process started.
         rank: of this process among the processes of this run; only rank 0 writes.
+        asked_to_stop: whether a signal asked this process to stop.
 
     Raises:
         Exception: whatever ended the run; it stands in the record by then.
@@ -69,7 +77,7 @@ def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) 
         "settings": settings.resolved(),
         "started": record.get("started", started),
         "attempts": [*earlier, attempt],
-        "context": json.loads(os.environ.get(events.CONTEXT, "{}")),
+        "context": record.get("context", {}) | json.loads(os.environ.get(events.CONTEXT, "{}")),
         "hardware": _hardware(),
         "versions": {"greenseg": __version__, "python": platform.python_version()}
         | {name: metadata.version(name) for name in _PACKAGES},
@@ -81,7 +89,11 @@ def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) 
             run.write_record(record)
 
     def end(status: str, **changes: Any) -> None:
-        difference = monitor.close()
+        try:
+            difference = monitor.close()
+        except Exception as error:  # a driver that is gone must not take the record, and the first error, with it
+            print(f"energy: the last window cannot be read: {error}", file=sys.stderr)
+            difference = {"unread": 1.0}
         attempt.update(
             status=status,
             ended=now(),
@@ -97,6 +109,9 @@ def train(run: RunDirectory, settings: Settings, meter: EnergyMeter, rank: int) 
         end("interrupted")
         raise
     except BaseException as error:
+        if asked_to_stop():  # a worker that was stopped, too, may have raised first
+            end("interrupted")
+            raise Interrupted from error
         end("failed", error={"type": type(error).__name__, "message": str(error)})
         raise
     end("finished")
@@ -109,6 +124,7 @@ def _fit(
     monitor.preparation()
     slices = cache.prepare(settings)
     training, validation = SliceDataset(slices, "train"), SliceDataset(slices, "validation")
+    monitor.startup()
     pl.seed_everything(settings.seed, verbose=False)
     module = Segmentation(settings, validation.subjects)
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
@@ -118,11 +134,8 @@ def _fit(
         devices=settings.devices,
         strategy=settings.strategy,
         precision=settings.precision,
-        callbacks=[
-            Checkpoints(run),
-            monitor,
-            Recorder(run, len(earlier), monitor, spent),
-        ],  # checkpoints are not training
+        # The monitor first, so that all others are no part of an epoch; checkpoints after the line of their epoch.
+        callbacks=[monitor, Recorder(run, len(earlier), monitor, spent), Checkpoints(run)],
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
         deterministic="warn",  # same configuration, same seed, same machine: same metrics
         num_sanity_val_steps=0,

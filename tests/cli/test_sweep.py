@@ -116,6 +116,20 @@ def test_a_run_that_another_process_trains_is_left_to_it(greenseg: Command, swee
     assert len(record["attempts"]) == 1
 
 
+def test_two_sweeps_at_once_share_the_work(greenseg: Command, sweep_file: Path, tmp_path: Path) -> None:
+    sweep = yaml.safe_load(sweep_file.read_text())
+    sweep["grid"] = {"encoder": ["mobilenetv3-tiny"], "batch_size": [8, 16]}
+    sweep_file.write_text(yaml.safe_dump(sweep))
+    command = [sys.executable, "-m", "greenseg", "sweep", str(sweep_file)]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=180)[0] for process in both]
+    assert all("2 runs (2 new), 2 to do" in output for output in outputs), "they were to overlap"
+    records = [json.loads(path.read_text()) for path in tmp_path.rglob("run.json")]
+    assert [record["status"] for record in records] == ["finished", "finished"]
+    assert [len(record["attempts"]) for record in records] == [1, 1], "nothing was trained twice"
+    assert greenseg("sweep", sweep_file).returncode == 0
+
+
 def test_every_mistake_in_a_sweep_is_named_with_its_line(greenseg: Command, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(
         "name: bad\nbase:\n  epochs: many\n  epochs: 3\ngrid:\n  precison: [32-true]\n  batch_size: []\nseed: [0]\n"

@@ -71,6 +71,13 @@ def test_train_records_what_was_asked_what_ran_and_what_it_cost(
     from_config = greenseg("train", "--config", run / "config.yaml")
     assert "Already trained" in from_config.stdout, "config.yaml is the same configuration"
 
+    priced = greenseg(*arguments, "--price-per-kwh", "0.5", "--carbon-intensity", "100", "--pue", "1.5")
+    assert "Already trained" in priced.stdout, "what is accounted for is not what is trained"
+    kwh = written["metrics"]["joules"] / 3.6e6
+    assert record(run)["metrics"]["cost"]["price"] == pytest.approx(kwh * 1.5 * 0.5)
+    assert record(run)["metrics"]["co2e"]["grams"] == pytest.approx(kwh * 1.5 * 100)
+    assert "g CO2e" in priced.stdout
+
     elsewhere = greenseg(*arguments, "--out", "elsewhere")
     assert elsewhere.returncode == 0
     repeated = record(only_run(tmp_path / "elsewhere"))

@@ -259,11 +259,30 @@ def test_a_window_shorter_than_the_counters_period_is_marked_not_zero(
 
 
 @pytest.mark.usefixtures("rapl_root", "no_cuda")
+def test_windows_that_were_approximated_do_not_count_again_when_the_counter_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    FakeNvml([constant(100, period=0.1)], clock=lambda: now[0]).install(monkeypatch.setattr)
+    monkeypatch.setattr("zeus.monitor.energy.time", lambda: now[0])
+    metered = meter(tmp_path, 0)
+    total = 0.0
+    for _ in range(150):
+        now[0] += 0.02
+        total += metered.lap(sync=False).component("gpu")
+    one_step = 100 * 0.1  # of the counter
+    assert total == pytest.approx(100 * 150 * 0.02, abs=one_step)
+
+
+@pytest.mark.usefixtures("rapl_root", "no_cuda")
 def test_a_gpu_that_others_use_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeNvml([constant(100, processes=2)]).install(monkeypatch.setattr)
     metered = meter(tmp_path, 0)
     time.sleep(0.02)
-    assert metered.lap(sync=False).marks == {"shared"}
+    energy = metered.lap(sync=False)
+    assert energy.marks == {"shared"}
+    (gpu,) = (reading for reading in energy.readings if reading.component == "gpu")
+    assert (gpu.low, gpu.high) == (0, gpu.joules), "all of it may have been theirs"
 
 
 @pytest.mark.parametrize(
@@ -273,6 +292,7 @@ def test_a_gpu_that_others_use_is_marked(tmp_path: Path, monkeypatch: pytest.Mon
         (None, (1,), {1}),
         ("1", (0,), {1}),
         ("2,0", (0, 1), {2, 0}),
+        ("1,-1,0", (0,), {1}),  # CUDA stops at the first that is no device
         (uuid(1), (0,), {1}),
         ("GPU-2", (0,), {2}),  # the beginning of a UUID, as CUDA allows
         (f"{uuid(2)},{uuid(0)}", (1,), {0}),
@@ -295,7 +315,7 @@ def test_only_the_devices_of_this_run_are_counted(
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible, "left as it was"
 
 
-@pytest.mark.parametrize("visible", ["", "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", "GPU-99999999"])
+@pytest.mark.parametrize("visible", ["", "-1", "7", "none", "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", "GPU-99999999"])
 @pytest.mark.usefixtures("rapl_root", "no_cuda")
 def test_devices_that_cannot_be_measured_are_unknown_not_zero(
     visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
