@@ -14,7 +14,7 @@ from greenseg.report.results import Result
 from greenseg.report.units import count, joule_unit, joules, number
 
 FRONT = "●"
-_SHORT = 24  # longer names may be folded, so that the table fits a terminal
+_SHORT = 12  # longer values may be folded, so that the figures and their source fit a terminal
 _MOST_COLUMNS = 3  # more settings share one column, so that the figures keep theirs
 
 _MARKS = {
@@ -80,7 +80,7 @@ def pareto_table(results: Sequence[Result], allow_mixed_sources: bool = False) -
     if together:
         table.add_column("configuration", overflow="fold")
     for name in [] if together else names:
-        short = max(len(_setting(result, name)) for result in results) <= _SHORT
+        short = name == "precision" or max(len(_setting(result, name)) for result in results) <= _SHORT
         table.add_column(name, min_width=len(name), no_wrap=short, overflow="fold")
     if repeats:
         table.add_column("runs", justify="right", no_wrap=True)

@@ -338,3 +338,13 @@ def test_a_unit_is_that_of_the_largest_value() -> None:
 )  # fmt: skip
 def test_duration(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_source_is_never_cut_off_on_a_narrow_terminal() -> None:
+    records = [
+        record({"encoder": encoder, "precision": precision})
+        for encoder in ("resnet18", "tu-mobilenetv3_small_050")
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    text = shown(pareto_table(results(*records)), width=80)
+    assert text.partition("on the front")[0].count("estimate") == 4
