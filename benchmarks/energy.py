@@ -10,19 +10,20 @@ import torch
 
 from greenseg.energy import EnergyMeter, EnergyMonitor
 
-EPOCHS, STEPS = 4, 40
+STEPS = 24  # of about a second together
 
 
 class Busy(pl.LightningModule):
-    """An epoch of about a second of matrix products."""
+    """Matrix products: about a second for every `STEPS` of an epoch's steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int) -> None:
         super().__init__()
+        self.steps = steps
         self.layer = torch.nn.Linear(768, 768)
         self.seconds: list[float] = []
 
     def train_dataloader(self) -> torch.utils.data.DataLoader[torch.Tensor]:
-        return torch.utils.data.DataLoader(torch.zeros(STEPS, 768, 768), batch_size=None)  # type: ignore[arg-type]
+        return torch.utils.data.DataLoader(torch.zeros(1, 768, 768).expand(self.steps, 768, 768), batch_size=None)  # type: ignore[arg-type]
 
     def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
         for _ in range(6):
@@ -39,19 +40,19 @@ class Busy(pl.LightningModule):
         self.seconds.append(time.perf_counter() - self._start)
 
 
-def epochs(callbacks: list[pl.Callback]) -> list[float]:
-    """Seconds of every epoch but the first."""
-    module = Busy()
+def epochs(callbacks: list[pl.Callback], seconds: int, number: int) -> list[float]:
+    """Seconds of every epoch."""
+    module = Busy(STEPS * seconds)
     pl.Trainer(
         accelerator="cpu",
-        max_epochs=EPOCHS,
+        max_epochs=number,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     ).fit(module)
-    return module.seconds[1:]
+    return module.seconds
 
 
 def main() -> None:
@@ -68,9 +69,11 @@ def main() -> None:
     print(
         f"one reading {reading * 1e3:.3f} ms; the four of an epoch {4 * reading * 1e3:.2f} ms, of 1 s {4 * reading:.2%}"
     )
-    without, with_monitor = [], []
-    for _ in range(4):
-        without += epochs([])
-        with_monitor += epochs([EnergyMonitor()])
-    a, b = median(without), median(with_monitor)
-    print(f"epoch without callback {a:.3f} s, with {b:.3f} s, ratio {b / a:.4f}")
+    for seconds, number, turns in ((1, 5, 6), (60, 1, 2)):
+        without, with_monitor = [], []
+        for _ in range(turns):
+            # The first of several epochs warms up.
+            without += epochs([], seconds, number)[min(number - 1, 1) :]
+            with_monitor += epochs([EnergyMonitor()], seconds, number)[min(number - 1, 1) :]
+        a, b = median(without), median(with_monitor)
+        print(f"epochs of about {seconds} s: without callback {a:.3f} s, with {b:.3f} s, ratio {b / a:.4f}", flush=True)

@@ -11,9 +11,9 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from greenseg.config import Settings
@@ -42,11 +42,10 @@ class TrainingView:
     def __init__(self, total: int, echo: bool) -> None:
         self._total, self._echo, self._number = total, echo, 0
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:3.0f}%"),
-            _Figures(),
-            TimeElapsedColumn(),
+            # On a narrow terminal the name gives way, never a figure.
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=34)),
+            BarColumn(bar_width=10),
+            _Figures(table_column=Column(no_wrap=True, min_width=49)),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -69,6 +68,7 @@ class TrainingView:
         self._settings = settings
         self._loss: float | None = None
         self._dice: float | None = None
+        self._best: float | None = None
         self._joules: float | None = None
         name = f"{settings.model} {settings.precision} seed {settings.seed}"
         self._label = f"[{self._number}/{self._total}] {name}" if self._total > 1 else name
@@ -88,6 +88,7 @@ class TrainingView:
             self._show(event["epoch"] + event["step"] / max(event["steps"], 1), event["epoch"])
         elif kind == "epoch":
             self._loss, self._dice, self._joules = event["train_loss"], event["dice"], event["joules"]
+            self._best = max((dice for dice in (self._best, self._dice) if dice is not None), default=None)
             self._show(event["epoch"] + 1, event["epoch"])
             if self._echo and not console.is_terminal:
                 print(
@@ -99,6 +100,7 @@ class TrainingView:
         """The run ended."""
         if self._total == 1:
             return
+        self._dice = self._best  # as in the table
         mark = {"finished": "[green]done[/]", "failed": "[red]failed[/]"}.get(
             outcome.status, f"[yellow]{outcome.status}[/]"
         )
