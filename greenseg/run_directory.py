@@ -63,8 +63,10 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Forget what the run did, so that it starts anew; config.yaml stays."""
-        for file in ("run.json", "epochs.jsonl", "run.log"):
+        for file in ("run.json", "epochs.jsonl"):
             (self.path / file).unlink(missing_ok=True)
+        if self.log.exists():
+            os.truncate(self.log, 0)  # whoever prints into it goes on doing so
         for checkpoint in self.checkpoints.glob("*"):
             checkpoint.unlink()
 

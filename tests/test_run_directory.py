@@ -41,9 +41,12 @@ def test_create_writes_the_configuration_where_it_is_not_there_already(tmp_path:
 def test_clear_forgets_all_but_the_configuration(run: RunDirectory) -> None:
     run.append_epoch(epoch(0))
     for file in (run.log, run.last_checkpoint, run.best_checkpoint):
-        file.touch()
-    run.clear()
-    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.yaml"]
+        file.write_text("something")
+    with run.log.open("a") as log:  # as the one who starts a run has it open
+        run.clear()
+        log.write("anew")
+    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.yaml", "run.log"]
+    assert run.log.read_text() == "anew", "what was printed before is gone, what is printed now is kept"
     assert not list(run.checkpoints.iterdir())
     assert run.status() == "new"
     run.clear()

@@ -84,6 +84,11 @@ def test_train_records_what_was_asked_what_ran_and_what_it_cost(
     for metric in ("dice", "iou", "volume_dice", "last_dice"):
         assert repeated["metrics"][metric] == written["metrics"][metric], "same configuration, same seed, same metrics"
 
+    anew = greenseg(*arguments, "--again")
+    assert anew.returncode == 0, anew.stderr
+    assert len(record(run)["attempts"]) == 1, "what was there before is forgotten"
+    assert (run / "run.log").read_text().count("epoch 2/2") == 1, "and what is printed now is kept"
+
     table = greenseg("report", "runs", "elsewhere")
     assert table.returncode == 0
     assert "16-mixed → bf16-mixed" in table.stdout
