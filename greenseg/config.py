@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -34,8 +35,13 @@ Precision = Literal[
 ]  # fmt: skip
 
 
+Layout = Literal["auto", "e2mip", "nnunet", "bids", "csv"]
+
 ACCOUNTING = "Energy"
 """Group of the settings that change what is accounted for, not what is trained: they are not part of the identity."""
+
+REPEATS = "Repeats"
+"""Group of the settings in which repeats of one configuration differ."""
 
 
 def _setting(default: Any, help: str, *, group: str, **limits: Any) -> Any:
@@ -57,6 +63,30 @@ def _country(value: str) -> str:
     )
 
 
+def _labels(value: Any) -> str:
+    """Canonical: whole numbers above 0, each once, ascending, with commas between them."""
+    text = str(value).replace(" ", "")
+    if not re.fullmatch(r"(\d+(,\d+)*)?", text) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a list of labels such as 1,2,3")
+    labels = sorted({int(label) for label in text.split(",")}) if text else []
+    if 0 in labels:
+        raise ValueError("0 is background; labels are above 0")
+    return ",".join(map(str, labels))
+
+
+def _whole_or_auto(lowest: int, highest: int) -> BeforeValidator:
+    def check(value: Any) -> int | str:
+        if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value):
+            value = int(value)  # the command line does not know whether it is a number
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError(f"{value!r} is neither a whole number nor auto{did_you_mean(str(value), ['auto'])}")
+        if value != "auto" and not lowest <= value <= highest:
+            raise ValueError(f"{value}: must be from {lowest} to {highest}, or auto")
+        return value  # type: ignore[no-any-return]
+
+    return BeforeValidator(check)
+
+
 def _path_or_word(value: str) -> str:
     if not value:
         raise ValueError("is empty")
@@ -76,8 +106,12 @@ class Settings(BaseModel):
     # ── data
     data: Annotated[str, AfterValidator(_path_or_word)] = _setting(
         PHANTOM,
-        "Folder of images and masks in the E2MIP layout, or 'phantom' for the built-in data set.",
+        "Folder of the data set, or its CSV file, or 'phantom' for the built-in data set.",
         group="Data",
+    )
+    layout: Layout = _setting("auto", "How the data set is laid out; auto = see what is there.", group="Data")
+    labels: Annotated[str, BeforeValidator(_labels)] = _setting(
+        "", "Labels of the masks that are brain, such as 1,2,3; empty = any above 0.", group="Data"
     )
     image_size: int = _setting(
         128, "Height and width of a slice, in pixels.", group="Data", ge=32, le=2048, multiple_of=32
@@ -97,13 +131,39 @@ class Settings(BaseModel):
         gt=0,
         lt=1,
     )
-    augment: Literal["none", "flips", "strong"] = _setting(
+    split_seed: int = _setting(
+        0,
+        "Seed of the split where the data names none; runs with the same one validate on the same subjects.",
+        group="Data",
+        ge=0,
+        lt=2**32,
+    )
+    folds: int = _setting(
+        0,
+        "Folds of a cross-validation: subjects are dealt to so many, whatever split the data names; 0 = none.",
+        group="Data",
+        ge=0,
+        le=1000,
+    )
+    drop_empty_slices: float = _setting(
+        0.0,
+        "Share of the training slices without brain that is left out; validation keeps all.",
+        group="Data",
+        ge=0,
+        le=1,
+    )
+    augment: Literal["none", "flips", "light", "strong"] = _setting(
         "strong",
-        "Augmentation of the training slices: flips = flips and quarter turns; strong = flips, any rotation, scale, "
-        "shift, contrast, noise, blur.",
+        "Augmentation of the training slices: flips = flips and quarter turns; light, strong = flips, rotation, scale, "
+        "shift, bias field, contrast, noise and blur, a little or a lot.",
         group="Data",
     )
-    workers: int = _setting(0, "Processes that load data; 0 loads in the training process.", group="Data", ge=0, le=256)
+    workers: Annotated[int | Literal["auto"], _whole_or_auto(0, 256)] = _setting(
+        0,
+        "Processes that load data; 0 loads in the training process; auto = try, and take the fewest that keep the "
+        "device busy.",
+        group="Data",
+    )
     batch_size: int = _setting(8, "Slices a step on one device.", group="Data", ge=1, le=65536)
 
     # ── network
@@ -153,9 +213,16 @@ class Settings(BaseModel):
     seed: int = _setting(
         0,
         "Seed of weights, order and augmentation; runs that differ only by it are repeats.",
-        group="Repeats",
+        group=REPEATS,
         ge=0,
         lt=2**32,
+    )
+    fold: int = _setting(
+        0,
+        "Fold that validates, from 0; runs that differ only by it are repeats.",
+        group=REPEATS,
+        ge=0,
+        lt=1000,
     )
 
     # ── energy: what is accounted for, not what is trained
@@ -244,8 +311,8 @@ class Settings(BaseModel):
 
     @cached_property
     def configuration(self) -> str:
-        """Like `identity`, without the seed: repeats share it."""
-        return _digest({key: value for key, value in self._spoken().items() if key != "seed"})
+        """Like `identity`, without seed and fold: repeats share it."""
+        return _digest({key: value for key, value in self._spoken().items() if group_of(key) != REPEATS})
 
     def _spoken(self) -> dict[str, Any]:
         spoken = self.model_dump(exclude_defaults=True) | {"encoder": self.encoder, "decoder": self.decoder}
@@ -312,8 +379,15 @@ def problems_of(values: Mapping[str, Any]) -> list[Problem]:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         return [_problem(details) for details in error.errors(include_url=False)]
-    reason = names.incompatible(settings.encoder, settings.decoder)
-    return [Problem(None, f"{settings.model}: {reason}")] if reason else []
+    conflicts = []
+    if reason := names.incompatible(settings.encoder, settings.decoder):
+        conflicts.append(Problem(None, f"{settings.model}: {reason}"))
+    if settings.folds == 1:
+        conflicts.append(Problem("folds", "folds: 1 fold leaves nobody to train; give 2 or more, or 0 for none"))
+    elif settings.fold >= max(settings.folds, 1):
+        valid = f"0 to {settings.folds - 1}" if settings.folds else "0, or give folds as well"
+        conflicts.append(Problem(None, f"fold: {settings.fold} of {settings.folds} folds; valid: {valid}"))
+    return conflicts
 
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -1,7 +1,10 @@
 """Writing files that matter, and where greenseg keeps what it can make again."""
 
+import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +37,12 @@ def write_json(path: Path, value: Any) -> None:
 def cache_folder() -> Path:
     """The user's cache: `$GREENSEG_CACHE`, else the platform's (`~/.cache/greenseg` on Linux)."""
     return Path(os.environ.get("GREENSEG_CACHE") or platformdirs.user_cache_dir("greenseg"))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file while the context lasts; waits for whoever holds it. It dies with its process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,32 +1,38 @@
 """The slice cache: a data set read, resampled and normalised once, then memory-mapped by every run.
 
-One folder per data set and preprocessing, named by a hash of both:
+One folder per content of the inputs and preprocessing, named by a hash of both:
 
-    images.npy    float32 [slices, size, size]
-    masks.npy     uint8   [slices, size, size], 0 or 1
-    index.json    subjects, their slices, and what the preparation cost
+    images.f32    float32 [slices, size, size]
+    masks.u8      uint8   [slices, size, size], 0 or 1
+    index.json    subjects, their slices, checksums, and what the preparation cost
+
+All subjects lie in one file, whatever their split: folds and other splits of the same data share it, and so, through
+the page cache, do all runs, workers and ranks of a machine.
 """
 
-import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from greenseg.config import PHANTOM, Settings
 from greenseg.data import phantom
-from greenseg.data.layout import Case, Split, scan
+from greenseg.data.fingerprint import fingerprint
+from greenseg.data.splits import Case, cases_of
 from greenseg.data.volume import ByteArray, FloatArray, brain_outside, normalise, read_pair, to_grid
 from greenseg.errors import UserError
-from greenseg.files import cache_folder, write_json
+from greenseg.files import cache_folder, locked, write_json
 
-_VERSION = 2  # of the preprocessing; a change of what it computes raises it
+_VERSION = 3  # of the preprocessing; a change of what it computes raises it
+_IMAGES, _MASKS, _INDEX = "images.f32", "masks.u8", "index.json"
 
 
 @dataclass(frozen=True)
@@ -35,24 +41,40 @@ class Slices:
 
     Attributes:
         folder: where they lie.
-        index: content of `index.json`.
+        index: content of `index.json`, each subject with its `split`.
+        cases: files and splits that they were made from.
+        built: whether they were made just now.
     """
 
     folder: Path
     index: dict[str, Any]
+    cases: tuple[Case, ...] = ()
+    built: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Slices, (self.folder, self.index, self.cases, self.built)  # a worker maps the files itself
 
     @cached_property
     def images(self) -> FloatArray:
         """float32 [slices, size, size], normalised per subject."""
-        return np.load(self.folder / "images.npy", mmap_mode="r")  # type: ignore[no-any-return]
+        return np.asarray(np.memmap(self.folder / _IMAGES, np.float32, "r", shape=tuple(self.index["shape"])))
 
     @cached_property
     def masks(self) -> ByteArray:
         """uint8 [slices, size, size], 0 or 1."""
-        return np.load(self.folder / "masks.npy", mmap_mode="r")  # type: ignore[no-any-return]
+        return np.asarray(np.memmap(self.folder / _MASKS, np.uint8, "r", shape=tuple(self.index["shape"])))
 
-    def subjects(self, split: Split) -> list[dict[str, Any]]:
-        """The subjects of a split: `name`, `split`, `first` slice, number of `slices`, share of brain `cut_off`."""
+    @property
+    def bytes(self) -> int:
+        """Size on the disk, and in the page cache."""
+        return int(sum(file["bytes"] for file in self.index["files"].values()))
+
+    def subjects(self, split: str) -> list[dict[str, Any]]:
+        """The subjects of a split.
+
+        Each is a mapping with its `name`, `split`, `first` slice, number of `slices`, numbers of the `empty` ones
+        among them (without brain), and the share of brain that is `cut_off`.
+        """
         return [subject for subject in self.index["subjects"] if subject["split"] == split]
 
 
@@ -70,91 +92,194 @@ def data_root(settings: Settings, say: Callable[[str], None] = lambda _: None) -
     return root
 
 
+def preprocessing(settings: Settings) -> dict[str, Any]:
+    """The settings that decide what slices are made of a file."""
+    return {"image_size": settings.image_size, "spacing": settings.spacing, "labels": settings.labels}
+
+
 def prepare(
     settings: Settings,
     *,
     root: Path | None = None,
+    verify: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     cost: Callable[[], dict[str, Any]] = dict,
 ) -> Slices:
     """The slices that these settings train on, from the cache; made first where they are not in it.
 
-    Safe when several processes prepare the same data at once: the first to finish wins, and nobody sees half a cache.
+    Safe when several processes prepare the same data at once: one makes the slices, the others wait for it, and nobody
+    sees half a cache. A cache that is not whole is made again.
 
     Args:
-        settings: `data`, `image_size`, `spacing` and `validation_share` decide.
+        settings: those of the group Data decide.
         root: the data's folder, where it is known already.
+        verify: read a cache that is there and compare checksums, not only sizes.
         progress: called with the number of files read and their total.
         cost: called once the slices are made, just before they are published; what it returns is kept in the index.
 
     Raises:
         UserError: all that is wrong with the data; nothing is left behind.
     """
-    cases = scan(root or data_root(settings), settings.validation_share)
-    folder = cache_folder() / "slices" / _key(cases, settings)
-    if not (folder / "index.json").exists():
-        _build(cases, settings, folder, progress, cost)
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    root = root or data_root(settings)
+    cases = cases_of(settings, root)
+    folder = _home() / _key(cases, settings)
+    index, built = _whole(folder, verify), False
+    if index is None:
+        with locked(_lock_of(folder)):
+            index = _whole(folder, verify)  # another process may have been faster
+            if index is None:
+                for remains in (folder, *folder.parent.glob(f".{folder.name}-*")):  # of a process that was killed
+                    shutil.rmtree(remains, ignore_errors=True)
+                _build(cases, settings, root, folder, progress, cost)
+                index, built = _whole(folder, verify=False), True
+    if index is None:
+        raise OSError(f"{folder}: the slices that were just written are not there")
     split_of = {case.subject: case.split for case in cases}
     index["subjects"] = [subject | {"split": split_of[subject["name"]]} for subject in index["subjects"]]
-    return Slices(folder, index)
+    return Slices(folder, index, tuple(cases), built)
+
+
+def cached() -> Iterator[Slices]:
+    """Every whole cache of slices on this machine."""
+    for path in sorted(_home().glob("*/")):
+        if (index := _whole(path, verify=False)) is not None:
+            yield Slices(path, index)
+
+
+def clear() -> int:
+    """Remove all cached slices, and what killed preparations left; running runs keep what they have open.
+
+    Returns:
+        Bytes freed.
+    """
+    freed = 0
+    keys = {path.name.removeprefix(".").partition("-")[0] for path in _home().glob("*") if path.is_dir()}
+    for key in sorted(keys):
+        with locked(_lock_of(_home() / key)):  # waits for a preparation that is on its way
+            for folder in (_home() / key, *_home().glob(f".{key}-*")):
+                freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def _home() -> Path:
+    return cache_folder() / "slices"
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _key(cases: list[Case], settings: Settings) -> str:
-    files = []
-    for case in sorted(cases, key=lambda case: case.subject):
-        for path in (path for pair in case.files for path in pair):
-            status = path.stat()
-            files.append((case.subject, path.name, status.st_size, status.st_mtime_ns))
-    what = json.dumps([_VERSION, settings.image_size, settings.spacing, files])
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
+    files = [(case.subject, pair) for case in sorted(cases, key=lambda case: case.subject) for pair in case.files]
+    return fingerprint(
+        [path for _, pair in files for path in pair],
+        [_VERSION, preprocessing(settings), [subject for subject, _ in files]],
+    )
+
+
+def _whole(folder: Path, verify: bool) -> dict[str, Any] | None:
+    """The index of a cache whose files are as long as they were made (and hold the same bytes), or None."""
+    try:
+        index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        for name, file in index["files"].items():
+            if (folder / name).stat().st_size != file["bytes"] or (verify and _crc(folder / name) != file["crc32"]):
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return index
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+class _Appended:
+    """A file that arrays are appended to, and its checksum."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("wb")
+        self.bytes, self.crc32 = 0, 0
+
+    def append(self, array: np.ndarray[Any, Any]) -> None:
+        content = np.ascontiguousarray(array).data.cast("B")
+        self._file.write(content)
+        self.bytes, self.crc32 = self.bytes + len(content), zlib.crc32(content, self.crc32)
+
+    def close(self) -> dict[str, int]:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return {"bytes": self.bytes, "crc32": self.crc32}
 
 
 def _build(
     cases: list[Case],
     settings: Settings,
+    root: Path,
     folder: Path,
     progress: Callable[[int, int], None],
     cost: Callable[[], dict[str, Any]],
 ) -> None:
-    images: list[FloatArray] = []
-    masks: list[ByteArray] = []
-    subjects: list[dict[str, Any]] = []
-    problems: list[str] = []
-    first, done, total = 0, 0, sum(len(case.files) for case in cases)
-    for case in sorted(cases, key=lambda case: case.subject):
-        stack: list[FloatArray] = []
-        brain, outside = 0.0, 0.0
-        for image_path, mask_path in case.files:
-            try:
-                image, mask = read_pair(image_path, mask_path)
-            except UserError as error:
-                problems += error.problems
-            else:
-                stack.append(to_grid(image, settings.image_size, settings.spacing))
-                here, cut = brain_outside(mask, settings.image_size * settings.spacing)
-                brain, outside = brain + here, outside + cut
-                masks.append((to_grid(mask, settings.image_size, settings.spacing) >= 0.5).astype(np.uint8))
-            done += 1
-            progress(done, total)
-        if stack:
-            images.append(normalise(np.concatenate(stack)))
-            cut_off = outside / brain if brain else 0.0
-            subjects.append({"name": case.subject, "first": first, "slices": len(images[-1]), "cut_off": cut_off})
-            first += len(images[-1])
-    if problems:
-        raise UserError(problems)
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        np.save(unfinished / "images.npy", np.concatenate(images))
-        np.save(unfinished / "masks.npy", np.concatenate(masks))
-        write_json(unfinished / "index.json", {"subjects": subjects, "files": total, "preparation": cost()})
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not (folder / "index.json").exists():
-                raise
+        images, masks = _Appended(unfinished / _IMAGES), _Appended(unfinished / _MASKS)
+        subjects: list[dict[str, Any]] = []
+        problems: list[str] = []
+        first, done, total = 0, 0, sum(len(case.files) for case in cases)
+        for case in sorted(cases, key=lambda case: case.subject):
+            stack: list[FloatArray] = []
+            mask_stack: list[ByteArray] = []
+            brain, outside = 0.0, 0.0
+            for image_path, mask_path in case.files:
+                try:
+                    image, mask = read_pair(image_path, mask_path, _labels(settings))
+                except UserError as error:
+                    problems += error.problems
+                else:
+                    stack.append(to_grid(image, settings.image_size, settings.spacing))
+                    here, cut = brain_outside(mask, settings.image_size * settings.spacing)
+                    brain, outside = brain + here, outside + cut
+                    mask_stack.append((to_grid(mask, settings.image_size, settings.spacing) >= 0.5).astype(np.uint8))
+                done += 1
+                progress(done, total)
+            if problems:
+                continue  # the rest is only read to tell all that is wrong
+            whole, inside = np.concatenate(stack), np.concatenate(mask_stack)
+            images.append(normalise(whole))
+            masks.append(inside)
+            subjects.append(
+                {
+                    "name": case.subject,
+                    "first": first,
+                    "slices": len(whole),
+                    "empty": np.flatnonzero(~inside.any((1, 2))).tolist(),
+                    "cut_off": outside / brain if brain else 0.0,
+                }
+            )
+            first += len(whole)
+        files = {_IMAGES: images.close(), _MASKS: masks.close()}
+        if problems:
+            raise UserError(problems)
+        write_json(
+            unfinished / _INDEX,
+            {
+                "data": str(root.absolute()),
+                "preprocessing": preprocessing(settings),
+                "shape": [first, settings.image_size, settings.image_size],
+                "subjects": subjects,
+                "files": files,
+                "preparation": cost(),
+            },
+        )
+        unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _labels(settings: Settings) -> list[int]:
+    return [int(label) for label in settings.labels.split(",") if label]

@@ -1,34 +1,91 @@
-"""Finding the images of a data set, their masks, their subjects and their split."""
+"""Finding the images of a data set, their masks and their subjects, in the layouts that people use."""
 
-import hashlib
+import csv
+import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from greenseg.errors import UserError
+from greenseg.config import Layout
+from greenseg.errors import UserError, did_you_mean
 
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "test"]
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-"""Endings of the image files that are looked for; SimpleITK reads them all."""
+"""Endings of the image files that are looked for; a CSV may name whatever SimpleITK reads."""
 
 EXPECTED = """\
-    training_data/images/img_0000.nii.gz       slices or volumes
-    training_data/masks/mask_0000.nii.gz       or <image>_mask.nii.gz, or the image's own name
-    validation_data/{images,masks}/            optional
-  or images/ and masks/ directly in the folder"""
+    e2mip   training_data/{images,masks}/   img_0000.nii.gz with mask_0000.nii.gz or img_0000_mask.nii.gz,
+            validation_data/{images,masks}/ (optional); or images/ and masks/ directly in the folder
+    nnunet  imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json
+    bids    sub-*/anat/*_T2w.nii.gz with *_dseg.nii.gz or *_mask.nii.gz
+    csv     a CSV file with the columns image, mask and, if you like, subject and split"""
 
 
 @dataclass(frozen=True)
-class Case:
-    """One subject: its files, in the order of their names, and the split that all of them are in."""
+class Entry:
+    """An image file (or folder of a DICOM series) of a data set.
 
+    Attributes:
+        image: its path.
+        mask: path of its mask; None only for images to test with.
+        subject: whom it shows.
+        split: the split that the data set names for it, or None.
+        where: what to name in a message about it: its path, or file and line.
+    """
+
+    image: Path
+    mask: Path | None
     subject: str
-    split: Split
-    files: tuple[tuple[Path, Path], ...]
-    """Pairs of an image and its mask."""
+    split: Split | None
+    where: str
+
+
+@dataclass
+class Listing:
+    """What a data set holds, found by name; no image was opened.
+
+    Attributes:
+        layout: in which it is laid out.
+        entries: in the order of their names.
+        problems: what is wrong with it.
+        notes: what a user should know.
+    """
+
+    layout: str
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def look(root: Path, layout: Layout = "auto") -> Listing:
+    """List a data set.
+
+    Args:
+        root: its folder, or a CSV file.
+        layout: how it is laid out; auto = see what is there.
+
+    Raises:
+        UserError: there is no such folder or file.
+    """
+    if not root.exists():
+        raise UserError(
+            f"{root}: no such folder; give --data a data set in one of these layouts:\n{EXPECTED}\n"
+            f"  or leave --data out to use the built-in phantom"
+        )
+    found = Listing(_layout_of(root) if layout == "auto" else layout)
+    if root.is_dir() and found.layout == "csv":
+        raise UserError(f"{root}: is a folder; layout csv needs a CSV file")
+    if root.is_file() and (found.layout != "csv" or (layout == "auto" and root.suffix.lower() != ".csv")):
+        raise UserError(f"{root}: is a file; a data set is a folder, or a CSV file:\n{EXPECTED}")
+    _LISTERS[found.layout](root, found)
+    if not found.entries and not found.problems:
+        found.problems.append(f"{root}: no images ({', '.join(SUFFIXES)}) in layout {found.layout}")
+    found.problems += _contradictions(found.entries)
+    return found
 
 
 def subject_of(stem: str) -> str:
@@ -40,88 +97,228 @@ def subject_of(stem: str) -> str:
     return re.sub(r"[_-]slice[_-]?\d+$", "", stem, flags=re.IGNORECASE)
 
 
-def scan(root: Path, validation_share: float = 0.2) -> list[Case]:
-    """The cases of a data set in the E2MIP layout.
-
-    Subjects of `validation_data` validate; where there is none, a subject validates if the hash of its name falls into
-    the first `validation_share`, so that adding a subject moves no other (unless one side would be empty).
-
-    Args:
-        root: folder that holds `training_data`, or `images` and `masks`.
-        validation_share: share of the subjects that validate, where the data names none.
-
-    Raises:
-        UserError: missing folders, images without mask, masks without image, a subject in both splits, too few
-            subjects; all that was found.
-    """
-    if not root.is_dir():
-        raise UserError(
-            f"{root}: no such folder; give --data a folder laid out like this:\n{EXPECTED}\n"
-            f"  or leave --data out to use the built-in phantom"
-        )
-    training = root / "training_data" if (root / "training_data").is_dir() else root
-    folders: dict[Split, Path] = {"train": training}
-    if (root / "validation_data").is_dir():
-        folders["validation"] = root / "validation_data"
-
-    problems: list[str] = []
-    files: dict[Split, dict[str, list[tuple[Path, Path]]]] = {}
-    for split, folder in folders.items():
-        files[split] = _pairs(folder, problems)
-    for subject in sorted(set(files["train"]) & set(files.get("validation", {}))):
-        image = files["validation"][subject][0][0]
-        problems.append(f"{image}: subject '{subject}' is in training_data as well; keep a subject in one split")
-    if problems:
-        raise UserError(problems)
-
-    if "validation" not in files:
-        files["validation"] = {s: files["train"].pop(s) for s in _held_out(sorted(files["train"]), validation_share)}
-    if not files["train"] or not files["validation"]:
-        raise UserError(f"{training}: one subject only; at least 2 are needed, one to train and one to validate")
-    return [Case(s, split, tuple(pairs)) for split in files for s, pairs in sorted(files[split].items())]
+def _layout_of(root: Path) -> str:
+    if root.is_file():
+        return "csv"
+    if (root / "imagesTr").is_dir():
+        return "nnunet"
+    if any(path.is_dir() for path in root.glob("sub-*")):
+        return "bids"
+    return "e2mip"
 
 
-def _stem(path: Path) -> str | None:
+def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
+    first: dict[Path, Entry] = {}
+    split_of: dict[str, Entry] = {}
+    for entry in entries:
+        if (same := first.setdefault(entry.image, entry)) is not entry:
+            yield f"{entry.where}: duplicate; {entry.image} was listed before ({same.where})"
+        earlier = split_of.setdefault(entry.subject, entry)
+        if earlier.split != entry.split:
+            yield (
+                f"{entry.where}: subject '{entry.subject}' is in two splits, {entry.split or 'none'} here and "
+                f"{earlier.split or 'none'} in {earlier.where}; keep a subject in one split"
+            )
+            split_of[entry.subject] = entry  # one message a change, not one a file
+
+
+# ── files and their names
+
+
+def stem_of(path: Path) -> str | None:
+    """The name of an image without its ending, or of a folder that may hold a DICOM series; None for other files."""
     if path.name.startswith("."):  # macOS leaves ._files beside the real ones
         return None
+    if path.is_dir():
+        return path.name
     suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
     return path.name[: -len(suffix)] if suffix else None
 
 
-def _pairs(folder: Path, problems: list[str]) -> dict[str, list[tuple[Path, Path]]]:
-    images, masks = folder / "images", folder / "masks"
-    missing = [f"{path}: no such folder; expected:\n{EXPECTED}" for path in (images, masks) if not path.is_dir()]
-    if missing:
-        problems.extend(missing)
-        return {}
-    mask_of: dict[str, Path] = {}
-    for path in sorted(masks.iterdir()):
-        stem = _stem(path)
-        if stem in mask_of:
-            problems.append(f"{path}: a second mask of the same name ({mask_of[stem].name}); keep one")
-        elif stem is not None:
-            mask_of[stem] = path
-    pairs: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
-    for path in sorted(images.iterdir()):
-        stem = _stem(path)
-        if stem is None:
-            continue
-        names = [f"{stem}_mask", re.sub(r"^(img|image)(?=[_-]?\d)", "mask", stem)]
+def _images_in(folder: Path) -> list[tuple[Path, str]]:
+    named = ((path, stem_of(path)) for path in sorted(folder.iterdir()))
+    return [(path, stem) for path, stem in named if stem]
+
+
+def _masks_in(folder: Path, problems: list[str]) -> dict[str, Path]:
+    masks: dict[str, Path] = {}
+    for path, stem in _images_in(folder):
+        if stem in masks:
+            problems.append(f"{path}: a second mask of the same name ({masks[stem].name}); keep one")
+        else:
+            masks[stem] = path
+    return masks
+
+
+def _missing(folders: Iterable[Path], problems: list[str]) -> bool:
+    missing = [f"{path}: no such folder; a data set is laid out like one of these:\n{EXPECTED}" for path in folders
+               if not path.is_dir()]  # fmt: skip
+    problems += missing
+    return bool(missing)
+
+
+# ── E2MIP
+
+
+def _list_e2mip(root: Path, found: Listing) -> None:
+    named = (root / "training_data").is_dir()
+    folders: dict[Split, Path] = {"train": root / "training_data" if named else root}
+    if (root / "validation_data").is_dir():
+        folders["validation"] = root / "validation_data"
+    fixed = len(folders) > 1
+    for split, folder in folders.items():
+        _pair_up(folder / "images", folder / "masks", split if fixed else None, found)
+    testing = root / "testing_data"
+    for folder in [f for f in (testing / "images", testing) if f.is_dir()][:1]:
+        for path, stem in _images_in(folder):
+            if path.name not in ("images", "masks"):
+                found.entries.append(Entry(path, None, subject_of(stem), "test", str(path)))
+
+
+def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> None:
+    if _missing((images, masks), found.problems):
+        return
+    mask_of = _masks_in(masks, found.problems)
+    listed = _images_in(images)
+    for path, stem in listed:
+        names = [f"{stem}_mask", re.sub(r"^(img|image)(?=[_-]?\d)", "mask", stem), stem]
         mask = next((mask_of.pop(name) for name in names if name in mask_of), None)
         if mask is None:
             wanted = " or ".join(dict.fromkeys(f"{name}.nii.gz" for name in names if name != stem))
-            problems.append(f"{path}: image without mask; expected {masks / wanted}")
+            found.problems.append(f"{path}: image without mask; expected {masks / wanted}")
         else:
-            pairs[subject_of(stem)].append((path, mask))
-    problems += [f"{path}: mask without image; expected its image in {images}" for path in mask_of.values()]
-    if not pairs and not problems:
-        problems.append(f"{images}: no images ({', '.join(SUFFIXES)})")
-    return dict(pairs)
+            found.entries.append(Entry(path, mask, subject_of(stem), split, str(path)))
+    found.problems += [f"{path}: mask without image; expected its image in {images}" for path in mask_of.values()]
+    if not listed:
+        found.problems.append(f"{images}: no images ({', '.join(SUFFIXES)})")
 
 
-def _held_out(subjects: list[str], share: float) -> list[str]:
-    place = {s: int(hashlib.sha256(s.encode()).hexdigest()[:12], 16) / 16**12 for s in subjects}
-    ordered = sorted(subjects, key=place.__getitem__)
-    held_out = [s for s in ordered if place[s] < share]
-    # Never nobody to validate, never nobody to train.
-    return (held_out or ordered[:1])[: max(len(ordered) - 1, 0)]
+# ── nnU-Net v2: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
+
+
+def _list_nnunet(root: Path, found: Listing) -> None:
+    images, masks = root / "imagesTr", root / "labelsTr"
+    if _missing((images, masks), found.problems):
+        return
+    channels = _nnunet_channels(root / "dataset.json", found)
+    if len(channels) > 1:
+        found.notes.append(f"{root}: {len(channels)} channels a case; the first one, {channels[0]}, is used")
+    mask_of = _masks_in(masks, found.problems)
+    for path, case in _nnunet_images(images, found):
+        mask = mask_of.pop(case, None)
+        if mask is None:
+            found.problems.append(f"{path}: image without mask; expected {masks / f'{case}.nii.gz'}")
+        else:
+            found.entries.append(Entry(path, mask, subject_of(case), None, str(path)))
+    found.problems += [
+        f"{path}: mask without image; expected {images / f'{case}_0000.nii.gz'}" for case, path in mask_of.items()
+    ]
+    if (root / "imagesTs").is_dir():
+        for path, case in _nnunet_images(root / "imagesTs", found):
+            found.entries.append(Entry(path, None, subject_of(case), "test", str(path)))
+
+
+def _nnunet_images(folder: Path, found: Listing) -> Iterator[tuple[Path, str]]:
+    """The first channel of every case."""
+    for path, stem in _images_in(folder):
+        numbered = re.fullmatch(r"(.+)_(\d{4})", stem)
+        if not numbered:
+            found.problems.append(f"{path}: no channel in its name; nnU-Net calls it {stem}_0000")
+        elif int(numbered[2]) == 0:
+            yield path, numbered[1]
+
+
+def _nnunet_channels(description: Path, found: Listing) -> list[str]:
+    if not description.exists():
+        return []
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+        channels = content.get("channel_names", content.get("modality", {}))
+        return [str(channels[key]) for key in sorted(channels, key=int)]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        found.problems.append(f"{description}: not a description of an nnU-Net data set: {error}")
+        return []
+
+
+# ── BIDS: https://bids-specification.readthedocs.io; masks beside the images (as FeTA has them) or under derivatives/
+
+
+def _list_bids(root: Path, found: Listing) -> None:
+    for path in sorted(root.glob("sub-*/**/anat/*_T2w.*")):
+        stem = stem_of(path)
+        if stem is None:
+            continue
+        entities = stem.removesuffix("_T2w")
+        inner = path.parent.relative_to(root)
+        folders = [path.parent, *(d / inner for d in sorted(root.glob("derivatives/*")))]
+        masks = [
+            mask
+            for folder in folders
+            if folder.is_dir()
+            for mask, name in _images_in(folder)
+            if re.fullmatch(rf"{re.escape(entities)}(_.+)?_(dseg|mask)", name)
+        ]
+        exact = [mask for mask in masks if stem_of(mask) in (f"{entities}_dseg", f"{entities}_mask")]
+        masks = exact[:1] if len(exact) == 1 else masks
+        if len(masks) != 1:
+            which = f"several masks ({', '.join(m.name for m in masks)}); keep one" if masks else "image without mask"
+            wanted = "" if masks else f"; expected {path.parent / f'{entities}_dseg.nii.gz'} or …_mask.nii.gz"
+            found.problems.append(f"{path}: {which}{wanted}")
+        else:
+            subject = path.relative_to(root).parts[0]
+            found.entries.append(Entry(path, masks[0], subject, None, str(path)))
+
+
+# ── CSV
+
+_COLUMNS = ("image", "mask", "subject", "split")
+_SPLITS: dict[str, Split | None] = {split: split for split in get_args(Split)} | {"val": "validation", "": None}
+
+
+def _list_csv(file: Path, found: Listing) -> None:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            rows = list(csv.reader(text))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        found.problems.append(f"{file}: not readable as CSV: {error}")
+        return
+    columns = [name.strip().lower() for name in rows[0]] if rows else []
+    for needed in ("image", "mask"):
+        if needed not in columns:
+            hint = did_you_mean(needed, columns)
+            found.problems.append(f"{file}:1: no column '{needed}'{hint}; columns: {', '.join(_COLUMNS)}")
+    for name in columns:
+        if name not in _COLUMNS and (hint := did_you_mean(name, [c for c in _COLUMNS if c not in columns])):
+            found.problems.append(f"{file}:1: unknown column '{name}'{hint}")
+    if found.problems:
+        return
+    for number, cells in enumerate(rows[1:], 2):
+        where = f"{file}:{number}"
+        if not any(cell.strip() for cell in cells):
+            continue
+        row = defaultdict(str, {name: cell.strip() for name, cell in zip(columns, cells, strict=False)})
+        if row["split"].lower() not in _SPLITS:
+            hint = did_you_mean(row["split"].lower(), list(_SPLITS))
+            valid = ", ".join(get_args(Split))
+            found.problems.append(f"{where}: split '{row['split']}' is not valid{hint}; valid: {valid}, or empty")
+            continue
+        split = _SPLITS[row["split"].lower()]
+        image = file.parent / row["image"]
+        mask = file.parent / row["mask"] if row["mask"] else None
+        gone = [f"{where}: {path}: no such file" for path in (image, mask) if path and not path.exists()]
+        if not row["image"]:
+            gone = [f"{where}: no image is named"]
+        elif mask is None and split != "test":
+            gone.append(f"{where}: image without mask")
+        found.problems += gone
+        if not gone:
+            stem = stem_of(image) or image.stem
+            found.entries.append(Entry(image, mask, row["subject"] or subject_of(stem), split, where))
+
+
+_LISTERS: dict[str, Callable[[Path, Listing], None]] = {
+    "e2mip": _list_e2mip,
+    "nnunet": _list_nnunet,
+    "bids": _list_bids,
+    "csv": _list_csv,
+}

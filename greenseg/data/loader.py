@@ -1,14 +1,18 @@
-"""Batches of slices from the slice cache, the same whatever the number of workers, in any epoch, on any rank."""
+"""Batches of slices from the slice cache, the same whatever the number of workers, in any epoch, on any rank.
+
+A batch is one gather from the memory map. For slices of a usual size that takes a fraction of what handing them over
+from another process does, so that loading in the training process is the default.
+"""
 
 import signal
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from greenseg.data.cache import Slices
-from greenseg.data.layout import Split
 
 Batch = dict[str, torch.Tensor]
 NOBODY = -1
@@ -25,13 +29,23 @@ class SliceDataset(Dataset[Batch]):
         subject  int64 [batch], number of the subject in the split, or NOBODY
     """
 
-    def __init__(self, slices: Slices, split: Split) -> None:
+    def __init__(self, slices: Slices, split: Literal["train", "validation"], drop_empty: float = 0.0, seed: int = 0):
+        """
+        Args:
+            slices: of the data set.
+            split: whose slices these are.
+            drop_empty: share of the slices without brain to leave out; which ones, `seed` decides.
+            seed: of that choice.
+        """
         self._slices = slices
         subjects = slices.subjects(split)
         self.subjects = [str(subject["name"]) for subject in subjects]
-        ranges = [np.arange(s["first"], s["first"] + s["slices"]) for s in subjects]
-        self._row = np.concatenate(ranges)
-        self._subject = np.repeat(np.arange(len(subjects)), [len(r) for r in ranges])
+        rows = np.concatenate([np.arange(s["first"], s["first"] + s["slices"]) for s in subjects])
+        empty = np.concatenate([s["first"] + np.array(s["empty"], int) for s in subjects])
+        dropped = np.random.default_rng(seed).permutation(empty)[: round(drop_empty * len(empty))]
+        kept = ~np.isin(rows, dropped)
+        self._row = rows[kept]
+        self._subject = np.repeat(np.arange(len(subjects)), [s["slices"] for s in subjects])[kept]
 
     def __len__(self) -> int:
         return len(self._row)
@@ -100,18 +114,18 @@ class ValidationBatches(Sampler[list[int]]):
             yield self._mine[i * self._batch_size : (i + 1) * self._batch_size].tolist()
 
 
+def _leave_interrupts_to_the_run(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def loader(dataset: SliceDataset, batches: Sampler[list[int]], workers: int, pin_memory: bool) -> DataLoader[Batch]:
     """A DataLoader that hands over whole batches; workers live as long as it does."""
-
-    def leave_interrupts_to_the_run(worker: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
     return DataLoader(
         dataset,
         sampler=batches,
         batch_size=None,  # an item is a batch already
         num_workers=workers,
-        worker_init_fn=leave_interrupts_to_the_run,
+        worker_init_fn=_leave_interrupts_to_the_run,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
     )

@@ -1,67 +1,147 @@
 """Reading volumes with SimpleITK and bringing their slices to one spacing, size and intensity scale."""
 
-import gzip
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from greenseg.data import nifti
 from greenseg.errors import UserError
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 ByteArray = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
+_MOST_PIXELS = 1 << 31  # of a volume; a header that promises more is damaged
+_GEOMETRY = 1e-2  # by how much a mask may lie beside its image, in pixels
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it prints to the terminal what is no matter of the user's
+
 
 def read(path: Path) -> sitk.Image:
-    """A scalar image as a volume of float32 or of its own integer type whose last axis is the slice axis.
+    """A scalar image as a volume whose last axis is the slice axis, in the type that the file has.
 
     The slice axis is the one with the widest spacing (the last, where equal), or one of a single slice. A 2D image is
-    one slice.
+    one slice; a 4D image of a single volume is that volume.
+
+    Args:
+        path: an image file, or a folder that holds one DICOM series.
 
     Raises:
-        UserError: the file is not an image, is damaged or cut short, has more than 3 dimensions, or several values a
-            pixel.
+        UserError: the file is not an image, is damaged or cut short, has several volumes, or several values a pixel.
     """
-    if path.suffix == ".gz":
-        # ITK returns a truncated .nii.gz as if it were whole, its tail filled with zeros: ask the checksum.
-        try:
-            with gzip.open(path) as file:
-                while file.read(1 << 20):
-                    pass
-        except (EOFError, zlib.error, OSError) as error:
-            raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from None
     try:
-        image = sitk.ReadImage(str(path))
+        if path.name.lower().endswith((".nii", ".nii.gz")) and (problem := nifti.problem_of(path)):
+            raise UserError(f"{path}: {problem}")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    files = _series(path) if path.is_dir() else str(path)
+    try:
+        if isinstance(files, str):
+            header = sitk.ImageFileReader()
+            header.SetFileName(files)
+            header.ReadImageInformation()
+            if np.prod([float(n) for n in header.GetSize()]) > _MOST_PIXELS:
+                raise UserError(f"{path}: its header gives impossible sizes {list(header.GetSize())}")
+        image = sitk.ReadImage(files)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
         raise UserError(f"{path}: not readable as an image: {reason}") from None
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise UserError(f"{path}: {image.GetNumberOfComponentsPerPixel()} values a pixel; a grey image is needed")
+    components = image.GetNumberOfComponentsPerPixel()
+    if components > 1:
+        what = " (a colour image)" if components in (3, 4) else ""
+        raise UserError(f"{path}: {components} values a pixel{what}; a grey image is needed")
+    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise UserError(f"{path}: complex values; their magnitude is needed")
+    while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
+        image = image[(slice(None),) * (image.GetDimension() - 1) + (0,)]
+    if image.GetDimension() > 3:
+        raise UserError(
+            f"{path}: {image.GetDimension()} dimensions, {image.GetSize()[-1]} volumes; one volume a file is needed"
+        )
     if image.GetDimension() == 2:
         return sitk.JoinSeries([image])
-    if image.GetDimension() != 3:
-        raise UserError(f"{path}: {image.GetDimension()} dimensions; slices or volumes are needed, one file each")
     size, spacing = image.GetSize(), image.GetSpacing()
     axis = max(range(3), key=lambda i: (size[i] == 1, round(spacing[i], 3), i))
     order = [i for i in range(3) if i != axis] + [axis]
     return image if axis == 2 else sitk.PermuteAxes(image, order)
 
 
-def read_pair(image_path: Path, mask_path: Path) -> tuple[sitk.Image, sitk.Image]:
-    """An image (float32) and its mask (float32, 1 where the mask's label is above 0), of the same size.
+def _series(folder: Path) -> Sequence[str]:
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        what = f"{len(series)} DICOM series; keep one a folder" if series else "no DICOM series in this folder"
+        raise UserError(f"{folder}: {what}")
+    return sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])  # type: ignore[no-any-return]
 
-    Raises:
-        UserError: either is unreadable, their sizes differ, or the image holds values that are not finite.
-    """
-    image, mask = read(image_path), read(mask_path)
+
+def geometry_problem(image: sitk.Image, mask: sitk.Image) -> str | None:
+    """How a mask's grid disagrees with its image's (size, spacing, origin, direction), or None."""
     if image.GetSize() != mask.GetSize():
         ours, theirs = ("×".join(map(str, i.GetSize())) for i in (mask, image))
-        raise UserError(f"{mask_path}: size {ours} differs from its image's {theirs} ({image_path})")
+        return f"size {ours} differs from its image's {theirs}"
+    spacing = np.array(image.GetSpacing())
+    if np.abs(np.array(mask.GetSpacing()) / spacing - 1).max() > _GEOMETRY:
+        ours, theirs = ("×".join(f"{s:.4g}" for s in i.GetSpacing()) for i in (mask, image))
+        return f"spacing {ours} mm differs from its image's {theirs} mm"
+    # Where the last pixel of each lies tells origin and direction at once.
+    corners = [(0, 0, 0), *(tuple(int(n == i) * (s - 1) for n in range(3)) for i, s in enumerate(image.GetSize()))]
+    apart = max(
+        float(np.linalg.norm(np.subtract(*(i.TransformIndexToPhysicalPoint(corner) for i in (image, mask)))))
+        for corner in corners
+    )
+    if apart > max(0.1, 2 * _GEOMETRY * float(spacing.max())):
+        return (
+            f"lies up to {apart:.3g} mm beside its image (origin or direction differ); "
+            f"if the pixels do belong together, give it its image's header"
+        )
+    return None
+
+
+def read_pair(image_path: Path, mask_path: Path, labels: Sequence[int] = ()) -> tuple[sitk.Image, sitk.Image]:
+    """An image and its mask, both float32 and of the same grid; the mask is 1 where its label counts as brain.
+
+    Args:
+        image_path: see `read`.
+        mask_path: likewise.
+        labels: that are brain; empty = any above 0.
+
+    Raises:
+        UserError: either is unreadable, their grids differ, the image holds values that are not finite, or the mask
+            values that are no labels; all of it.
+    """
+    pair, problems = [], []
+    for path in (image_path, mask_path):
+        try:
+            pair.append(read(path))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    image, mask = pair
+    if problem := geometry_problem(image, mask):
+        problems.append(f"{mask_path}: {problem} ({image_path})")
+    if problem := mask_problem(mask):
+        problems.append(f"{mask_path}: {problem}")
     image = sitk.Cast(image, sitk.sitkFloat32)
     if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-        raise UserError(f"{image_path}: holds values that are not finite (NaN or infinity)")
-    return image, sitk.Cast(mask > 0, sitk.sitkFloat32)
+        problems.append(f"{image_path}: holds values that are not finite (NaN or infinity)")
+    if problems:
+        raise UserError(problems)
+    array = sitk.GetArrayViewFromImage(mask)
+    brain = sitk.GetImageFromArray((np.isin(array, labels) if labels else array > 0).astype(np.float32))
+    brain.CopyInformation(image)
+    return image, brain
+
+
+def mask_problem(mask: sitk.Image) -> str | None:
+    """Why the values of a mask are no labels (fractions, negative numbers, NaN), or None."""
+    values = np.unique(sitk.GetArrayViewFromImage(mask))
+    wrong = [value for value in values.tolist() if not (value >= 0 and float(value).is_integer())]
+    if not wrong:
+        return None
+    shown = ", ".join(f"{value:.4g}" for value in wrong[:3]) + (", …" if len(wrong) > 3 else "")
+    return f"holds values that are no labels ({shown}); a mask holds 0 and whole numbers above it"
 
 
 def to_grid(volume: sitk.Image, size: int, spacing: float) -> FloatArray:

@@ -29,22 +29,29 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
 
     runs = list(runs)
     weights.check(runs)
-    distinct = {(run.data, run.image_size, run.spacing, run.validation_share): run for run in runs}
+    made_of = ("data", "layout", "labels", "image_size", "spacing")
+    split_by = ("validation_share", "split_seed", "folds", "fold")
+    distinct = {tuple(getattr(run, name) for name in made_of + split_by): run for run in runs}
     roots = {data: cache.data_root(run, say) for data, run in {run.data: run for run in runs}.items()}
     problems: dict[str, None] = {}
-    for run in distinct.values():
-        meter = EnergyMeter()
+    told: set[Any] = set()  # slices whose bytes were compared, and of which all has been said
+    for kind, run in distinct.items():
+        meter, first_time = EnergyMeter(), kind[: len(made_of)] not in told
 
         def cost(meter: EnergyMeter = meter) -> dict[str, Any]:
             return meter.lap().to_json()
 
         try:
-            slices = cache.prepare(run, root=roots[run.data], progress=progress, cost=cost)
+            slices = cache.prepare(run, root=roots[run.data], verify=first_time, progress=progress, cost=cost)
         except UserError as error:
             problems.update(dict.fromkeys(error.problems))
             continue
+        told.add(kind[: len(made_of)])
+        if slices.built:
+            count, side, _ = slices.index["shape"]
+            say(f"Prepared {count} slices of {side}×{side}: {slices.bytes / 1e6:,.1f} MB in {slices.folder}")
         cut = [f"{s['name']} ({s['cut_off']:.0%})" for s in slices.index["subjects"] if s["cut_off"] > _NEGLIGIBLE]
-        if cut:
+        if cut and first_time:
             say(
                 f"image_size {run.image_size} × spacing {run.spacing:g} mm cuts brain off: {', '.join(cut)}; "
                 f"Dice will not count it. Raise either to keep it."

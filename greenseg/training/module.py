@@ -53,10 +53,14 @@ class Segmentation(pl.LightningModule):
             state = np.random.SeedSequence([self.settings.seed, self.current_epoch, self.global_rank])
             torch.manual_seed(int(state.generate_state(1)[0]))
 
-    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+    def loss_of(self, batch: Batch) -> torch.Tensor:
+        """Loss of a batch, augmented."""
         images, masks = augment.apply(self.augmentation, batch["image"], batch["mask"])
-        loss = self.loss(self(images), masks)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        return self.loss(self(images), masks)
+
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        loss = self.loss_of(batch)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]), sync_dist=True)
         return loss
 
     def on_validation_start(self) -> None:

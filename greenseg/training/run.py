@@ -18,12 +18,14 @@ from greenseg import __version__
 from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatches, loader
+from greenseg.data.splits import split_csv
 from greenseg.energy import Energy, EnergyMeter, EnergyMonitor
 from greenseg.energy.estimate import cpu_name
+from greenseg.files import write_atomically
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
 from greenseg.run_summary import account_for_attempts, summary
-from greenseg.training import events
+from greenseg.training import events, probe
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
 from greenseg.training.recorder import Checkpoints, Recorder
@@ -123,8 +125,15 @@ def _fit(
     events.emit({"event": "start"})
     monitor.preparation()
     slices = cache.prepare(settings)
-    training, validation = SliceDataset(slices, "train"), SliceDataset(slices, "validation")
+    training = SliceDataset(slices, "train", settings.drop_empty_slices, settings.seed)
+    validation = SliceDataset(slices, "validation")
+    if rank == 0:
+        write_atomically(run.path / "split.csv", split_csv(slices.cases))
     monitor.startup()
+    workers, probes = settings.workers, {}
+    if workers == "auto":
+        order = TrainingBatches(len(training), settings.batch_size, settings.seed)
+        workers, probes["workers"] = probe.workers(settings, training, order)
     pl.seed_everything(settings.seed, verbose=False)
     module = Segmentation(settings, validation.subjects)
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
@@ -155,10 +164,13 @@ def _fit(
             "strategy": type(trainer.strategy).__name__,
             "devices": trainer.num_devices,
             "threads": torch.get_num_threads(),
+            "workers": workers,
         },
+        probes=probes,
         data={
             "cache": slices.folder.name,
             "slices": {"train": len(training), "validation": len(validation)},
+            "bytes": slices.bytes,
             "subjects": {"train": training.subjects, "validation": validation.subjects},
             "preparation": slices.index["preparation"],
         },
@@ -170,13 +182,13 @@ def _fit(
         loader(
             training,
             TrainingBatches(len(training), settings.batch_size, settings.seed, rank, ranks),
-            settings.workers,
+            workers,
             pin_memory=not on_cpu,
         ),
         loader(
             validation,
             ValidationBatches(len(validation), settings.batch_size, rank, ranks),
-            settings.workers,
+            workers,
             pin_memory=not on_cpu,
         ),
         ckpt_path=resume,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from greenseg.data.layout import EXPECTED, SUFFIXES, Case, scan, subject_of
+from greenseg.data.layout import EXPECTED, SUFFIXES, subject_of
+from greenseg.data.splits import Case, scan
 from greenseg.errors import UserError
 
 
@@ -162,7 +163,7 @@ def test_a_missing_folder_is_said_with_what_belongs_there(tmp_path: Path) -> Non
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     touch(tmp_path, "file.nii.gz")
-    assert "no such folder" in mistakes(tmp_path / "file.nii.gz")[0]
+    assert "is a file; a data set is a folder" in mistakes(tmp_path / "file.nii.gz")[0]
 
 
 @pytest.mark.parametrize(
@@ -197,8 +198,9 @@ def test_a_subject_in_both_splits_is_named(tmp_path: Path) -> None:
     add(tmp_path / "training_data", "a_slice1", "b", "c")
     add(tmp_path / "validation_data", "a_slice2", "b", "d")
     assert mistakes(tmp_path) == [
-        "validation_data/images/a_slice2.nii.gz: subject 'a' is in training_data as well; keep a subject in one split",
-        "validation_data/images/b.nii.gz: subject 'b' is in training_data as well; keep a subject in one split",
+        f"validation_data/images/{there}: subject '{subject}' is in two splits, validation here and train in "
+        f"{tmp_path}/training_data/images/{here}; keep a subject in one split"
+        for subject, there, here in (("a", "a_slice2.nii.gz", "a_slice1.nii.gz"), ("b", "b.nii.gz", "b.nii.gz"))
     ]
 
 
