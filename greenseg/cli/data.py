@@ -5,12 +5,90 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+from greenseg.config import Settings
+from greenseg.errors import ExitCode
+
+app = typer.Typer(help="Check data sets, manage their cache, make a phantom.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    pass
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the data set, or its CSV file.")],
+    layout: Annotated[str, typer.Option(metavar="NAME", help="How it is laid out; see `greenseg train`.")] = "auto",
+    labels: Annotated[str, typer.Option(metavar="N,N", help="Labels that are brain; empty = any above 0.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    montage: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Write a picture: a slice of every case, its mask as contour."),
+    ] = None,
+) -> None:
+    """List the cases of a data set and all that is wrong with it; exit code 2 if anything is."""
+    settings = Settings.of({"data": str(data), "layout": layout, "labels": labels})
+
+    import json
+    import sys
+    from dataclasses import asdict
+
+    from greenseg.cli.view import FilesView, console, say, warn
+    from greenseg.data import check as checks
+    from greenseg.data.volume import labels_of
+    from greenseg.report.cases import case_table
+
+    pictures: list[checks.Picture] = []
+    with FilesView("looking at images", disable=as_json) as view:
+        found = checks.check(
+            data,
+            settings.layout,
+            labels_of(settings.labels),
+            progress=view.update,
+            picture=pictures.append if montage else None,
+        )
+    if montage:
+        checks.montage(pictures, montage)
+    if as_json:
+        json.dump(asdict(found), sys.stdout, indent=2, allow_nan=False)
+        print()
+    else:
+        console.print(case_table(found))
+        for note in found.notes:
+            say(f"note: {note}")
+        if montage:
+            say(f"Wrote {montage}")
+        for problem in found.problems:
+            warn(f"error: {problem}")
+    if found.problems:
+        raise typer.Exit(ExitCode.USAGE)
+
+
+@app.command()
+def cache(
+    show: Annotated[bool, typer.Option("--list", help="List what is cached (done anyway).")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove it; running runs are not disturbed.")] = False,
+) -> None:
+    """List, or clear, the slices that are kept prepared for training."""
+    from rich.table import Table
+
+    from greenseg.cli.view import console, say
+    from greenseg.data import cache as slices
+    from greenseg.files import cache_folder
+    from greenseg.report.units import count, size
+
+    if clear:
+        say(f"Freed {size(slices.clear())} in {cache_folder() / 'slices'}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("size", "slices", "grid", "labels", "data"):
+        table.add_column(name, justify="right" if name in ("size", "slices") else "left", overflow="fold")
+    total, number = 0, 0
+    for made in slices.cached():
+        how = made.index["preprocessing"]
+        grid = f"{how['image_size']}² × {how['spacing']:g} mm"
+        labels = how["labels"] or "any"
+        table.add_row(size(made.bytes), str(made.index["shape"][0]), grid, labels, made.index["data"])
+        total, number = total + made.bytes, number + 1
+    if number:
+        console.print(table)
+    say(f"{count(number, 'cache')}, {size(total)}, in {cache_folder() / 'slices'}")
 
 
 @app.command()

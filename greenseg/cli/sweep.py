@@ -29,7 +29,7 @@ def sweep(
     planned = read_sweep(file)
 
     from greenseg.cli.report import print_report
-    from greenseg.cli.view import PreparationView, TrainingView, say, warn
+    from greenseg.cli.view import FilesView, TrainingView, say, warn
     from greenseg.report.units import count
     from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
     from greenseg.run_summary import account_anew
@@ -58,7 +58,7 @@ def sweep(
     unfinished = counts["running"] + (0 if retry_failed else counts["failed"])
     stopped = False
     if todo:
-        with PreparationView() as preparation:
+        with FilesView() as preparation:
             prepare([settings for settings, _ in todo], say, preparation.update)
         context = measure_idle(idle_seconds, say)
         with Stop().installed() as stop, TrainingView(len(todo), echo=False) as view:

@@ -34,7 +34,7 @@ def train(
     idle_seconds = parse_seconds(idle_baseline)
 
     # Only now: rich, SimpleITK and the rest are not needed to say that an option is wrong.
-    from greenseg.cli.view import PreparationView, TrainingView, console, say, warn
+    from greenseg.cli.view import FilesView, TrainingView, console, say, warn
     from greenseg.report.panel import run_panel
     from greenseg.report.results import read_runs
     from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
@@ -55,7 +55,7 @@ def train(
         warn(f"Another process is training this run: {run.path}")
         raise typer.Exit(ExitCode.FAILED)
     else:
-        with PreparationView() as preparation:
+        with FilesView() as preparation:
             prepare([resolved], say, preparation.update)
         context = measure_idle(idle_seconds, say)
         if status in ("interrupted", "failed") and not again:

@@ -123,13 +123,13 @@ class TrainingView:
         return f"loss {loss}, Dice {dice}, {joules(self._joules)}"
 
 
-class PreparationView:
-    """Shows that slices are being prepared, if that takes time at all."""
+class FilesView:
+    """Shows that many files are being read, if that takes time at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "preparing slices", disable: bool = False) -> None:
         self._progress = Progress(
-            TextColumn("preparing slices"), BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total} files"),
-            TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True,
+            TextColumn(what), BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total} files"),
+            TimeRemainingColumn(), console=console, disable=disable or not console.is_terminal, transient=True,
         )  # fmt: skip
         self._task = self._progress.add_task("", total=None)
 

@@ -1,5 +1,6 @@
 """Augmentation of whole batches, on the device where the network is, with kornia."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,28 +9,75 @@ from kornia import augmentation as K
 from greenseg.config import Settings
 
 
+@dataclass(frozen=True)
+class _Strength:
+    """How far images are changed; ranges are drawn from uniformly, anew for every slice."""
+
+    degrees: float
+    shift: float  # share of the image's side
+    scale: tuple[float, float]
+    bias: float  # largest log of the bias field's polynomial coefficients
+    gamma: tuple[float, float]
+    noise: float  # standard deviation, where tissue is up to 1
+    blur: float  # largest standard deviation, in pixels
+
+
+_STRENGTHS = {
+    "light": _Strength(15.0, 0.05, (0.9, 1.1), 0.15, (0.8, 1.25), 0.015, 0.6),
+    "strong": _Strength(180.0, 0.1, (0.75, 1.3), 0.3, (0.6, 1.7), 0.03, 1.0),
+}
+
+
+class RandomBiasField(K.IntensityAugmentationBase2D):  # type: ignore[misc]
+    """Multiplies by the exponential of a random polynomial of third order, smooth and 1 on average over images.
+
+    The model of an MR coil's inhomogeneity of Van Leemput et al. 1999 (doi:10.1109/42.811268), as in MONAI and TorchIO.
+
+    Args:
+        coefficient: each coefficient is drawn from -coefficient to +coefficient; coordinates run from -1 to 1.
+        p: probability for each image.
+    """
+
+    _POWERS = tuple((i, j) for i in range(4) for j in range(4) if 0 < i + j <= 3)
+
+    def __init__(self, coefficient: float, p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.coefficient = coefficient
+
+    def generate_parameters(self, batch_shape: Any) -> dict[str, torch.Tensor]:
+        """Coefficients, float32 [batch, 9]."""
+        drawn = torch.rand(batch_shape[0], len(self._POWERS)) * 2 - 1
+        return {"coefficients": drawn * self.coefficient}
+
+    def apply_transform(self, input: torch.Tensor, params: Any, flags: Any, transform: Any = None) -> torch.Tensor:
+        """Images float32 [batch, channels, height, width], with the field on them, cut off at 1."""
+        y, x = (torch.linspace(-1, 1, n, device=input.device, dtype=input.dtype) for n in input.shape[-2:])
+        basis = torch.stack([y[:, None] ** i * x[None, :] ** j for i, j in self._POWERS])
+        log_field = torch.einsum("bk,khw->bhw", params["coefficients"].to(input), basis)
+        return (input * log_field.exp()[:, None]).clamp(max=1.0)
+
+
 def build(settings: Settings) -> torch.nn.Module | None:
     """The augmentation that `augment` names, or None for `none`.
 
     The module maps images [batch, 1, height, width] and masks of the same shape to augmented ones. It draws from
     torch's global random state.
     """
-    flips = [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)]
-    steps: dict[str, list[Any]] = {
-        "none": [],
-        "flips": [*flips, K.RandomRotation90(times=(0, 3), p=1.0)],
-        "strong": [
-            *flips,
-            K.RandomAffine(degrees=180.0, translate=(0.1, 0.1), scale=(0.75, 1.3), padding_mode="zeros", p=1.0),
-            K.RandomGamma(gamma=(0.6, 1.7), p=0.7),  # the contrast of other sequences
-            K.RandomGaussianNoise(std=0.03, p=0.3),
-            K.RandomGaussianBlur(kernel_size=(3, 3), sigma=(0.3, 1.0), p=0.2),
-        ],
-    }
-    chosen = steps[settings.augment]
-    if not chosen:
+    if settings.augment == "none":
         return None
-    return K.AugmentationSequential(*chosen, data_keys=["input", "mask"], same_on_batch=False)  # type: ignore[no-any-return]
+    steps: list[Any] = [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)]
+    if strength := _STRENGTHS.get(settings.augment):
+        shift = (strength.shift, strength.shift)
+        steps += [
+            K.RandomAffine(strength.degrees, translate=shift, scale=strength.scale, padding_mode="zeros", p=1.0),
+            RandomBiasField(strength.bias, p=0.3),
+            K.RandomGamma(gamma=strength.gamma, p=0.7),  # the contrast of other sequences
+            K.RandomGaussianNoise(std=strength.noise, p=0.3),
+            K.RandomGaussianBlur(kernel_size=(3, 3), sigma=(0.3, strength.blur), p=0.2),
+        ]
+    else:
+        steps.append(K.RandomRotation90(times=(0, 3), p=1.0))
+    return K.AugmentationSequential(*steps, data_keys=["input", "mask"], same_on_batch=False)  # type: ignore[no-any-return]
 
 
 def apply(

@@ -27,7 +27,7 @@ from greenseg.config import PHANTOM, Settings
 from greenseg.data import phantom
 from greenseg.data.fingerprint import fingerprint
 from greenseg.data.splits import Case, cases_of
-from greenseg.data.volume import ByteArray, FloatArray, brain_outside, normalise, read_pair, to_grid
+from greenseg.data.volume import ByteArray, FloatArray, brain_outside, labels_of, normalise, read_pair, to_grid
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, locked, write_json
 
@@ -237,7 +237,7 @@ def _build(
             brain, outside = 0.0, 0.0
             for image_path, mask_path in case.files:
                 try:
-                    image, mask = read_pair(image_path, mask_path, _labels(settings))
+                    image, mask = read_pair(image_path, mask_path, labels_of(settings.labels))
                 except UserError as error:
                     problems += error.problems
                 else:
@@ -279,7 +279,3 @@ def _build(
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _labels(settings: Settings) -> list[int]:
-    return [int(label) for label in settings.labels.split(",") if label]

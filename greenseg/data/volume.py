@@ -98,13 +98,8 @@ def geometry_problem(image: sitk.Image, mask: sitk.Image) -> str | None:
     return None
 
 
-def read_pair(image_path: Path, mask_path: Path, labels: Sequence[int] = ()) -> tuple[sitk.Image, sitk.Image]:
-    """An image and its mask, both float32 and of the same grid; the mask is 1 where its label counts as brain.
-
-    Args:
-        image_path: see `read`.
-        mask_path: likewise.
-        labels: that are brain; empty = any above 0.
+def read_whole(image_path: Path, mask_path: Path) -> tuple[sitk.Image, sitk.Image]:
+    """An image and its mask as they are in their files, of the same grid; see `read`.
 
     Raises:
         UserError: either is unreadable, their grids differ, the image holds values that are not finite, or the mask
@@ -123,15 +118,39 @@ def read_pair(image_path: Path, mask_path: Path, labels: Sequence[int] = ()) -> 
         problems.append(f"{mask_path}: {problem} ({image_path})")
     if problem := mask_problem(mask):
         problems.append(f"{mask_path}: {problem}")
-    image = sitk.Cast(image, sitk.sitkFloat32)
     if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
         problems.append(f"{image_path}: holds values that are not finite (NaN or infinity)")
     if problems:
         raise UserError(problems)
-    array = sitk.GetArrayViewFromImage(mask)
-    brain = sitk.GetImageFromArray((np.isin(array, labels) if labels else array > 0).astype(np.float32))
+    return image, mask
+
+
+def labels_of(text: str) -> list[int]:
+    """The labels of a setting such as `1,2,3`."""
+    return [int(label) for label in text.split(",") if label]
+
+
+def is_brain(mask: sitk.Image, labels: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Where a mask is brain, [slice, y, x]: at these labels, or at any above 0 where none are given."""
+    values = sitk.GetArrayViewFromImage(mask)
+    return np.isin(values, labels) if labels else values > 0
+
+
+def read_pair(image_path: Path, mask_path: Path, labels: Sequence[int] = ()) -> tuple[sitk.Image, sitk.Image]:
+    """An image and its mask, both float32 and of the same grid; the mask is 1 where its label counts as brain.
+
+    Args:
+        image_path: see `read`.
+        mask_path: likewise.
+        labels: that are brain; empty = any above 0.
+
+    Raises:
+        UserError: see `read_whole`.
+    """
+    image, mask = read_whole(image_path, mask_path)
+    brain = sitk.GetImageFromArray(is_brain(mask, labels).astype(np.float32))
     brain.CopyInformation(image)
-    return image, brain
+    return sitk.Cast(image, sitk.sitkFloat32), brain
 
 
 def mask_problem(mask: sitk.Image) -> str | None:

@@ -43,3 +43,11 @@ def duration(seconds: float | None) -> str:
 def count(n: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def size(n: int) -> str:
+    """Bytes as `831 kB`, `22.4 MB`."""
+    for unit, divisor in (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
+        if n < 999.5 * divisor or unit == "GB":
+            break
+    return f"{n / divisor:.3g} {unit}"

@@ -1,0 +1,240 @@
+"""What a data set holds and what is wrong with it, all at once, before anything is trained on it."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from greenseg.config import Layout
+from greenseg.data.layout import Entry, Listing, look
+from greenseg.data.splits import cases
+from greenseg.data.volume import is_brain, read, read_whole
+from greenseg.errors import UserError
+
+
+@dataclass
+class CaseReport:
+    """One subject, over all its files.
+
+    Attributes:
+        subject: its name.
+        split: train, validation or test; empty where it is not known.
+        files: number of its images.
+        sizes: pixels of a slice, [width, height], each that occurs.
+        spacings: mm, [x, y, slice], each that occurs.
+        orientations: of the axes as DICOM names them, such as LPS.
+        types: of the pixels.
+        slices: number of slices, over all files.
+        empty_slices: of them, without brain; None without masks.
+        foreground: share of the pixels that is brain; None without masks.
+        labels: above 0 in the masks.
+        intensity: lowest and highest value.
+    """
+
+    subject: str
+    split: str = ""
+    files: int = 0
+    sizes: list[list[int]] = field(default_factory=list)
+    spacings: list[list[float]] = field(default_factory=list)
+    orientations: list[str] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
+    slices: int = 0
+    empty_slices: int | None = None
+    foreground: float | None = None
+    labels: list[int] = field(default_factory=list)
+    intensity: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Check:
+    """What `check` found: layout, cases, problems that keep greenseg from training, notes on what it will do."""
+
+    layout: str
+    cases: list[CaseReport]
+    problems: list[str]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The slice of a case with most brain: grey values and contour, both [y, x]."""
+
+    subject: str
+    slice: np.ndarray[Any, Any]
+    brain: np.ndarray[Any, Any]
+
+
+def check(
+    root: Path,
+    layout: Layout = "auto",
+    labels: Sequence[int] = (),
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    picture: Callable[[Picture], None] | None = None,
+) -> Check:
+    """Look at every file of a data set.
+
+    Args:
+        root: its folder, or CSV file.
+        layout: how it is laid out.
+        labels: of the masks that are brain; empty = any above 0.
+        progress: called with the number of images looked at and their total.
+        picture: called with the best slice of every case that has a mask.
+
+    Raises:
+        UserError: there is no such folder or file.
+    """
+    listing = look(root, layout)
+    problems, notes = list(listing.problems), list(listing.notes)
+    of_subject: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    split_of = _splits(listing, root)
+    for entry in listing.entries:
+        of_subject[entry.subject, entry.split or split_of.get(entry.subject, "")].append(entry)
+    reports: list[CaseReport] = []
+    first_with: dict[bytes, Entry] = {}
+    done = 0
+    for (subject, split), entries in of_subject.items():
+        seen = _Seen(CaseReport(subject, split), labels)
+        for entry in entries:
+            try:
+                seen.add(entry)
+                content = _content(entry.image)
+                if (same := first_with.setdefault(content, entry)) is not entry and same.image != entry.image:
+                    problems.append(f"{entry.where}: duplicate; holds the same bytes as {same.image}")
+            except UserError as error:
+                problems += error.problems
+            done += 1
+            progress(done, len(listing.entries))
+        reports.append(seen.report())
+        if picture and seen.best:
+            picture(seen.best)
+    if not listing.problems:
+        try:
+            cases(listing, root, 0.2, 0, 0, 0)
+        except UserError as error:
+            problems += error.problems
+    several = sorted({label for report in reports for label in report.labels})
+    if len(several) > 1 and not labels:
+        notes.append(f"masks hold the labels {', '.join(map(str, several))}; any above 0 is brain, unless labels says")
+    notes += [
+        f"{report.subject}: no brain in any slice" for report in reports if report.slices and report.foreground == 0
+    ]
+    return Check(listing.layout, reports, problems, notes)
+
+
+def _splits(listing: Listing, root: Path) -> dict[str, str]:
+    """Subject → split with the defaults, as far as that can be told."""
+    try:
+        return {case.subject: case.split for case in cases(listing, root, 0.2, 0, 0, 0)}
+    except UserError:
+        return {}
+
+
+def _content(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        digest.update(part.read_bytes())
+    return digest.digest()
+
+
+class _Seen:
+    """What was seen of one subject so far."""
+
+    def __init__(self, report: CaseReport, labels: Sequence[int]) -> None:
+        self._report, self._labels = report, labels
+        self._pixels, self._brain, self._masked = 0, 0, False
+        self._empty, self._most = 0, 0
+        self.best: Picture | None = None
+
+    def add(self, entry: Entry) -> None:
+        report = self._report
+        image, mask = read_whole(entry.image, entry.mask) if entry.mask else (read(entry.image), None)
+        values = sitk.GetArrayViewFromImage(image)
+        if not np.isfinite(values).all():
+            raise UserError(f"{entry.image}: holds values that are not finite (NaN or infinity)")
+        if image.GetPixelID() < 0:
+            raise UserError(f"{entry.image}: pixels of an unknown type")
+        report.files += 1
+        report.slices += len(values)
+        axes = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+        _note(report.sizes, list(image.GetSize()[:2]))
+        _note(report.spacings, [round(s, 3) for s in image.GetSpacing()])
+        _note(report.orientations, axes)
+        _note(report.types, str(values.dtype))
+        report.intensity = [
+            min([float(values.min()), *report.intensity[:1]]),
+            max([float(values.max()), *report.intensity[1:]]),
+        ]
+        if mask is None:
+            return
+        brain = is_brain(mask, self._labels)
+        self._masked = True
+        self._pixels, self._brain = self._pixels + brain.size, self._brain + int(brain.sum())
+        per_slice = brain.sum((1, 2))
+        self._empty += int((per_slice == 0).sum())
+        found = np.unique(sitk.GetArrayViewFromImage(mask)).astype(int).tolist()
+        report.labels = sorted({*report.labels, *(label for label in found if label > 0)})
+        most = int(per_slice.argmax())
+        if self.best is None or per_slice[most] > self._most:
+            self._most = int(per_slice[most])
+            self.best = Picture(report.subject, values[most].copy(), brain[most].copy())
+
+    def report(self) -> CaseReport:
+        if self._masked:
+            self._report.empty_slices, self._report.foreground = self._empty, self._brain / self._pixels
+        return self._report
+
+
+def _note(known: list[Any], value: Any) -> None:
+    if value not in known:
+        known.append(value)
+
+
+def montage(pictures: Sequence[Picture], file: Path, side: int = 256, columns: int = 6) -> None:
+    """Write a PNG with one tile a case: its slice with most brain, the mask's contour on it.
+
+    Args:
+        pictures: of the cases.
+        file: to write; its ending says the format.
+        side: of a tile, in pixels.
+        columns: of tiles.
+
+    Raises:
+        UserError: nothing to show, or the file cannot be written.
+    """
+    if not pictures:
+        raise UserError(f"{file}: no case with a mask to show")
+    tiles = []
+    for picture in pictures:
+        low, high = np.percentile(picture.slice, (0.5, 99.5))
+        grey = np.clip((picture.slice - low) / max(high - low, 1e-6), 0, 1) * 255
+        scale = max(picture.slice.shape) / side
+        big = [
+            sitk.Resample(
+                sitk.GetImageFromArray(array.astype(np.uint8)),
+                (side, side),
+                sitk.Transform(),
+                interpolation,
+                (0.0, 0.0),
+                (scale, scale),
+            )
+            for array, interpolation in ((grey, sitk.sitkLinear), (picture.brain, sitk.sitkNearestNeighbor))
+        ]
+        overlay = sitk.LabelMapContourOverlay(
+            sitk.Cast(big[1], sitk.sitkLabelUInt8), big[0], opacity=1.0, contourThickness=[2, 2],
+            colormap=[255, 176, 0],
+        )  # fmt: skip
+        tiles.append(sitk.GetArrayFromImage(overlay))
+    columns = min(columns, len(tiles))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    image = sitk.GetImageFromArray(np.concatenate(rows), isVector=True)
+    try:
+        sitk.WriteImage(image, str(file))
+    except RuntimeError as error:
+        raise UserError(f"{file}: cannot be written: {str(error).strip().splitlines()[-1]}") from None
