@@ -49,7 +49,8 @@ def check(
         json.dump(asdict(found), sys.stdout, indent=2, allow_nan=False)
         print()
     else:
-        console.print(case_table(found))
+        if found.cases:
+            console.print(case_table(found))
         for note in found.notes:
             say(f"note: {note}")
         if montage:

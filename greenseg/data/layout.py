@@ -151,9 +151,11 @@ def _masks_in(folder: Path, problems: list[str]) -> dict[str, Path]:
 
 
 def _missing(folders: Iterable[Path], problems: list[str]) -> bool:
-    missing = [f"{path}: no such folder; a data set is laid out like one of these:\n{EXPECTED}" for path in folders
-               if not path.is_dir()]  # fmt: skip
-    problems += missing
+    missing = [str(path) for path in folders if not path.is_dir()]
+    if missing:
+        problems.append(
+            f"{' and '.join(missing)}: no such folder; a data set is laid out like one of these:\n{EXPECTED}"
+        )
     return bool(missing)
 
 

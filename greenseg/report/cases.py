@@ -20,7 +20,7 @@ def case_table(found: Check) -> Table:
         header_style="bold",
         box=None,
         pad_edge=False,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
     )
     table.add_column("case", overflow="fold")
     table.add_column("split", no_wrap=True)

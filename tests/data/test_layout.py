@@ -169,7 +169,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ([], ["images: no such folder", "masks: no such folder"]),
+        ([], ["images and {}/masks: no such folder"]),
         (["images/a.nii"], ["masks: no such folder"]),
         (["training_data/masks/a.nii"], ["training_data/images: no such folder"]),
         (["images/a.txt", "masks/a.txt"], ["images: no images (.nii.gz, "]),
