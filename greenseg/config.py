@@ -66,7 +66,7 @@ def _country(value: str) -> str:
 def _labels(value: Any) -> str:
     """Canonical: whole numbers above 0, each once, ascending, with commas between them."""
     text = str(value).replace(" ", "")
-    if not re.fullmatch(r"(\d+(,\d+)*)?", text) or isinstance(value, bool):
+    if not re.fullmatch(r"(\d{1,9}(,\d{1,9})*)?", text) or isinstance(value, bool):
         raise ValueError(f"{value!r} is not a list of labels such as 1,2,3")
     labels = sorted({int(label) for label in text.split(",")}) if text else []
     if 0 in labels:

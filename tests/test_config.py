@@ -10,7 +10,17 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greenseg.config import ACCOUNTING, Settings, choices, group_of, overlay, problems_of, read_config, settings_page
+from greenseg.config import (
+    ACCOUNTING,
+    REPEATS,
+    Settings,
+    choices,
+    group_of,
+    overlay,
+    problems_of,
+    read_config,
+    settings_page,
+)
 from greenseg.errors import UserError
 from greenseg.run_directory import RunDirectory
 from greenseg.sweep.file import read_sweep
@@ -26,7 +36,12 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "image_size": st.integers(1, 64).map(lambda n: 32 * n),
     "spacing": st.floats(0, 100, exclude_min=True),
     "validation_share": st.floats(0, 1, exclude_min=True, exclude_max=True),
-    "workers": st.integers(0, 256),
+    "workers": st.integers(0, 256) | st.just("auto"),
+    "labels": st.sets(st.integers(1, 99), max_size=4).map(lambda labels: ",".join(map(str, sorted(labels)))),
+    "split_seed": st.integers(0, 2**32 - 1),
+    "folds": st.integers(11, 1000),
+    "fold": st.integers(0, 10),
+    "drop_empty_slices": st.floats(0, 1),
     "batch_size": st.integers(1, 65536),
     "model": st.builds("{}-{}".format, _ENCODERS, _DECODERS),
     "encoder": st.just("") | _ENCODERS,
@@ -48,7 +63,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "price_per_kwh": st.floats(0, 1e6),
     **{name: st.sampled_from(choices(name)) for name in FIELDS if choices(name)},
 }
-MAPPINGS = st.fixed_dictionaries({}, optional=VALUES)
+MAPPINGS = st.fixed_dictionaries({}, optional=VALUES).map(
+    lambda values: values if "folds" in values else {name: v for name, v in values.items() if name != "fold"}
+)
 
 
 def mistakes(values: dict[str, Any]) -> list[str]:
@@ -92,15 +109,17 @@ def test_a_model_and_its_halves_are_the_same_settings(encoder: str, decoder: str
 @pytest.mark.parametrize("name", FIELDS)
 @given(data=st.data(), values=MAPPINGS)
 @settings(deadline=None, max_examples=20)
-def test_identity_changes_with_every_setting_and_configuration_with_all_but_the_seed(
+def test_identity_changes_with_every_setting_and_configuration_with_all_but_seed_and_fold(
     name: str, data: st.DataObject, values: dict[str, Any]
 ) -> None:
+    if name == "fold":
+        values = {"folds": 20} | values
     one, other = (Settings.of(values | {name: data.draw(VALUES[name])}) for _ in range(2))
     if group_of(name) == ACCOUNTING:  # what is accounted for is not what is trained
         assert one.identity == other.identity
         return
     assert (one.identity == other.identity) == (one.resolved() == other.resolved())
-    if name == "seed":
+    if group_of(name) == REPEATS:
         assert one.configuration == other.configuration
     else:
         assert (one.configuration == other.configuration) == (one.identity == other.identity)
@@ -144,8 +163,8 @@ def test_every_mistake_is_named_at_once_with_the_nearest_valid_name() -> None:
         "decoder": ("unett", "decoder: no decoder 'unett' (did you mean 'unet'?)"),
         "image_size": (100, "image_size: 100: must be a multiple of 32"),
         "compile": (1, "compile: 1 is not true or false"),
-        "workers": (1.5, "workers: 1.5 is not a whole number"),
-        "augment": (3, "augment: 3 is not valid; valid: none, flips, strong"),
+        "workers": (1.5, "workers: 1.5 is neither a whole number nor auto"),
+        "augment": (3, "augment: 3 is not valid; valid: none, flips, light, strong"),
         "data": ("", "data: is empty"),
         "model": ("resnet18", "model: 'resnet18' is not <encoder>-<decoder>"),
     }
@@ -171,7 +190,8 @@ def test_types_are_not_guessed(name: str) -> None:
         int: [True, "1", 1.0],
         float: [True, "1.0"],
     }
-    for value in guesses[type(Settings.model_fields[name].default)]:
+    guesses_for = {"labels": [True, "x"], "workers": [True, "x", 1.0]}  # these take text and numbers
+    for value in guesses_for.get(name) or guesses[type(Settings.model_fields[name].default)]:
         assert [problem.key for problem in problems_of({name: value})] == [name], value
 
 
