@@ -178,10 +178,7 @@ def worker(pipe: Connection, job: str, data: Path, cache: Path, workers: int) ->
 
 
 def measure(job: str, data: Path, cache: Path, workers: int = 0, runs: int = 1) -> tuple[Any, float]:
-    """The result of the first of as many `worker`s side by side, and the megabytes that their work adds to all of them.
-
-    What processes share counts once (PSS).
-    """
+    """The result of one of `runs` workers side by side; the megabytes (PSS: shared ones once) that all of them add."""
     running = []
     for _ in range(runs):
         here, there = SPAWN.Pipe()
@@ -200,17 +197,14 @@ def measure(job: str, data: Path, cache: Path, workers: int = 0, runs: int = 1) 
 
 
 def speeds(data: Path) -> dict[str, list[float]]:
-    """Slices a second of every loader: first epoch of a first run and of a second one, steady epochs.
-
-    For a loader that leaves nothing behind every run is a first run, and is carried out once.
-    """
+    """Slices a second of every loader: first epoch of a first run and of a second one, steady epochs."""
     rounds: dict[str, list[list[float]]] = {name: [] for name in LOADERS}
     for _ in range(ROUNDS):
         for name in LOADERS:
             figures = []
             for workers in (0,) if name == OURS else (0, 2):
                 with tempfile.TemporaryDirectory(dir=cache_folder()) as cache:
-                    times = 1 + (name in (OURS, PERSISTENT))
+                    times = 1 + (name in (OURS, PERSISTENT))  # of the others every run is a first run
                     runs = [measure(name, data, Path(cache), workers)[0] for _ in range(times)]
                 figures.append((runs[0][0], runs[-1][0], max(steady for _, steady in runs)))
             rounds[name].append([max(figure) for figure in zip(*figures, strict=True)])
