@@ -34,7 +34,8 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure overheads against bare loops and floors
+bench: $(READY) ## Measure overheads against bare loops and floors, and the data path against MONAI
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python -m benchmarks
 
 docs: $(READY) ## Write docs/settings.md from the declaration of the settings

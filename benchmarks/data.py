@@ -1,0 +1,248 @@
+"""Our data path against re-reading files and MONAI: slices a second; waiting in training; memory of runs side by side.
+
+Every figure comes from processes of their own, in turns. A figure's time goes from the start of the data's preparation
+to the last batch of the epoch; imports are left out. Files are in the system's page cache for everyone. Batches hold 8
+slices of the training split, 128², without augmentation; the peers get the better of 0 and 2 workers, figure by figure.
+"""
+
+import importlib
+import logging
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import SimpleITK as sitk
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader, RandomSampler
+
+from greenseg.config import Settings
+from greenseg.data import phantom
+from greenseg.data.volume import normalise, to_grid
+from greenseg.files import cache_folder
+
+SPAWN = multiprocessing.get_context("spawn")  # nothing is inherited
+ROUNDS = 3
+REREAD = 100  # slices
+STEADY_EPOCHS, STEADY_SECONDS = 5, 3.0  # whichever ends first; at least one epoch
+TRAINING_STEPS = 200
+PHANTOM_VOLUMES = 105  # of 19 slices on average
+E2MIP = Path(os.environ.get("GREENSEG_E2MIP") or Path(__file__).parents[2] / "shared" / "data" / "e2mip")
+
+Batches = Iterable[dict[str, torch.Tensor]]
+
+
+def ours(settings: Settings, workers: int = 0) -> Batches:
+    """Batches from the slice cache, which is made first where it is not there."""
+    from greenseg.data import cache
+    from greenseg.data.loader import SliceDataset, TrainingBatches, loader
+
+    training = SliceDataset(cache.prepare(settings), "train")
+    batches = TrainingBatches(len(training), settings.batch_size, settings.seed)
+    return loader(training, batches, workers, pin_memory=False)
+
+
+def pairs(settings: Settings) -> list[tuple[str, str]]:
+    """Image and mask of every file of the training split."""
+    folders = (Path(settings.data, "training_data", kind) for kind in ("images", "masks"))
+    return list(zip(*(sorted(map(str, folder.glob("*.nii.gz"))) for folder in folders), strict=True))
+
+
+def read(settings: Settings, slices: list[tuple[str, str, int]]) -> dict[str, torch.Tensor]:
+    """A batch of slices, each from its files, with the whole volumes around it."""
+    arrays = []
+    for *files, k in slices:
+        volumes = (sitk.ReadImage(file, sitk.sitkFloat32) for file in files)
+        image, mask = (to_grid(volume[:, :, k : k + 1], settings.image_size, settings.spacing) for volume in volumes)
+        arrays.append((normalise(image), (mask >= 0.5).astype(np.float32)))
+    images, masks = (torch.from_numpy(np.stack(a)) for a in zip(*arrays, strict=True))
+    return {"image": images, "mask": masks}
+
+
+def rereading(settings: Settings, workers: int) -> Batches:
+    """A plain Dataset. Slices drawn at random stand for an epoch: every slice of every epoch costs the same."""
+    header, slices = sitk.ImageFileReader(), []
+    for image, mask in pairs(settings):
+        header.SetFileName(image)
+        header.ReadImageInformation()
+        slices += [(image, mask, k) for k in range(header.GetSize()[2])]
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+    some = RandomSampler(slices, num_samples=min(REREAD, len(slices)))
+    return DataLoader(slices, settings.batch_size, sampler=some, collate_fn=partial(read, settings), **options)  # type: ignore[arg-type]
+
+
+def monai(settings: Settings, workers: int, persistent: bool = False, plain: bool = False) -> Batches:
+    """MONAI's caches behind the transforms of a usual 2D pipeline.
+
+    Files of one slice are items of the data set. Volumes are cut by `GridPatchDataset` and `PatchIterd`, as in MONAI's
+    tutorial "2D slices from 3D training"; their slices come unshuffled, which costs less. `plain` is faster, and
+    made by hand: tensors without MONAI's metadata, volumes cut into a list of slices once.
+    """
+    import monai.data as md
+    import monai.transforms as mt
+    import nibabel
+
+    keys, size, spacing = ["image", "mask"], settings.image_size, settings.spacing
+    items = [dict(zip(keys, pair, strict=True)) for pair in pairs(settings)]
+    single = nibabel.load(items[0]["image"]).shape[2] == 1
+    transform = mt.Compose(
+        [
+            mt.LoadImaged(keys),
+            mt.EnsureChannelFirstd(keys),
+            mt.Spacingd(keys, pixdim=(spacing, spacing, -1), mode=("bilinear", "nearest")),
+            mt.ScaleIntensityRangePercentilesd("image", 0, 99.5, 0, 1, clip=True),
+            mt.ResizeWithPadOrCropd(keys, (size, size, -1)),
+            *([mt.EnsureTyped(keys, track_meta=False)] if plain else []),
+            *([mt.SqueezeDimd(keys, dim=-1)] if single and not plain else []),
+        ]
+    )
+    if persistent:
+        dataset = md.PersistentDataset(items, transform, cache_folder() / "monai")
+    else:
+        dataset = md.CacheDataset(items, transform, num_workers=os.cpu_count(), progress=False)
+    if plain:
+        moved = ({key: volume[key].movedim(-1, 0).contiguous() for key in keys} for volume in dataset)
+        dataset = [dict(zip(keys, pair, strict=True)) for v in moved for pair in zip(*v.values(), strict=True)]
+    elif not single:
+        cut = md.PatchIterd(keys, patch_size=(None, None, 1), start_pos=(0, 0, 0))
+        dataset = md.GridPatchDataset(dataset, cut, mt.SqueezeDimd(keys, dim=-1), with_coordinates=False)
+    options = {"num_workers": workers, "persistent_workers": workers > 0, "shuffle": single or plain}
+    return md.DataLoader(dataset, batch_size=settings.batch_size, **options)  # type: ignore[no-any-return]
+
+
+OURS, CACHE, PERSISTENT, TRAINING = "greenseg", "MONAI CacheDataset", "MONAI PersistentDataset", "training"
+LOADERS: dict[str, Callable[[Settings, int], Batches]] = {
+    OURS: ours,
+    "SimpleITK, re-reading": rereading,
+    CACHE: monai,
+    f"{CACHE}, by hand": partial(monai, plain=True),
+    PERSISTENT: partial(monai, persistent=True),
+}
+
+
+def waiting(settings: Settings) -> float:
+    """Share of a training's time, all its epochs together, that the Trainer waits for the next batch."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.profilers import SimpleProfiler
+
+    from greenseg.training.module import Segmentation
+
+    profiler = SimpleProfiler()
+    trainer = pl.Trainer(
+        max_steps=TRAINING_STEPS, precision=settings.precision, profiler=profiler, use_distributed_sampler=False,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Segmentation(settings, ["none"]), ours(settings))
+    seconds = {name: sum(times) for name, times in profiler.recorded_durations.items()}
+    return float(seconds["[_TrainingEpochLoop].train_dataloader_next"] / seconds["run_training_epoch"])
+
+
+def epochs(settings: Settings, load: Callable[[Settings, int], Batches], workers: int) -> tuple[float, float]:
+    """Slices a second of the first epoch, with all that comes before it, and of later ones (median)."""
+    seconds: list[float] = []
+    start = time.perf_counter()
+    batches = load(settings, workers)
+    while len(seconds) < 2 or (len(seconds) <= STEADY_EPOCHS and sum(seconds[1:]) < STEADY_SECONDS):
+        slices = sum(len(batch["image"]) for batch in batches)
+        seconds.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    return slices / seconds[0], slices / median(seconds[1:])
+
+
+def worker(pipe: Connection, job: str, data: Path, cache: Path, workers: int) -> None:
+    """A process that measures: says that all is imported, and waits; works, says the result, and waits."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    multiprocessing.set_start_method(None, force=True)  # workers of loaders start as they do in any program
+    os.environ["GREENSEG_CACHE"] = str(cache)
+    settings = Settings.of({"data": str(data), "model": "mobilenet-unet", "image_size": 128, "precision": "bf16-mixed"})
+    for module in ("monai.data", "monai.transforms", "nibabel") if "MONAI" in job else ("greenseg.data.loader",):
+        importlib.import_module(module)
+    pipe.send("ready")
+    pipe.recv()
+    pipe.send(waiting(settings) if job == TRAINING else epochs(settings, LOADERS[job], workers))
+    pipe.recv()
+
+
+def measure(job: str, data: Path, cache: Path, workers: int = 0, runs: int = 1) -> tuple[Any, float]:
+    """The result of one of `runs` workers side by side; the megabytes (PSS: shared ones once) that all of them add."""
+    running = []
+    for _ in range(runs):
+        here, there = SPAWN.Pipe()
+        running.append((SPAWN.Process(target=worker, args=(there, job, data, cache, workers)), here))
+        running[-1][0].start()
+        there.close()  # so that its death ends our waiting
+    sizes = []
+    for _ in ("imported", "worked"):
+        results = [pipe.recv() for _, pipe in running]  # nobody goes on before all have come here
+        sizes.append(sum(psutil.Process(process.pid).memory_full_info().pss for process, _ in running) / 1e6)
+        for _, pipe in running:
+            pipe.send("go on")
+    for process, _ in running:
+        process.join()
+    return results[0], sizes[1] - sizes[0]
+
+
+def speeds(data: Path) -> dict[str, list[float]]:
+    """Slices a second of every loader: first epoch of a first run and of a second one, steady epochs."""
+    rounds: dict[str, list[list[float]]] = {name: [] for name in LOADERS}
+    for _ in range(ROUNDS):
+        for name in LOADERS:
+            figures = []
+            for workers in (0,) if name == OURS else (0, 2):
+                with tempfile.TemporaryDirectory(dir=cache_folder()) as cache:
+                    times = 1 + (name in (OURS, PERSISTENT))  # of the others every run is a first run
+                    runs = [measure(name, data, Path(cache), workers)[0] for _ in range(times)]
+                figures.append((runs[0][0], runs[-1][0], max(steady for _, steady in runs)))
+            rounds[name].append([max(figure) for figure in zip(*figures, strict=True)])
+    return {name: [median(figure) for figure in zip(*turns, strict=True)] for name, turns in rounds.items()}
+
+
+def report(title: str, data: Path) -> None:
+    """Measure one data set, and print its table and sentences."""
+    figures = speeds(data)
+    table = Table(title=f"{title}: slices a second, and how many times faster greenseg is", title_justify="left")
+    table.add_column("loader")
+    for column in ("first run, epoch 1", "second run, epoch 1", "steady epochs"):
+        table.add_column(column, justify="right")
+    for name, speed in figures.items():
+        table.add_row(name, *(f"{x:,.0f}  ({own / x:.1f}×)" for x, own in zip(speed, figures[OURS], strict=True)))
+    console = Console(width=100, highlight=False)
+    console.print(table)
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        cache = Path(folder)
+        measure(OURS, data, cache)
+        share, _ = measure(TRAINING, data, cache)
+        console.print(f"waiting for data in {TRAINING_STEPS} training steps (mobilenet-unet, 128², bf16): {share:.2%}")
+        size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / 1e6
+        console.print(f"memory that loading adds (the slice cache on disk: {size:.0f} MB)")
+        for name in (OURS, CACHE):
+            one, four = (measure(name, data, cache, runs=runs)[1] for runs in (1, 4))
+            console.print(f"  {name}: 1 run {one:.0f} MB, 4 side by side {four:.0f} MB ({four / one:.2f}×)")
+
+
+def main() -> None:
+    """Print the figures for E2MIP, where it is, and for a phantom of about 2,000 slices."""
+    if not (find_spec("monai") and find_spec("nibabel")):
+        sys.exit("MONAI is missing: pip install --constraint constraints.txt --group bench (`make bench` does it)")
+    if E2MIP.is_dir():
+        report("E2MIP", E2MIP)
+    else:
+        print("E2MIP is not here (set GREENSEG_E2MIP to its folder): the phantom only")
+    drawn = cache_folder() / f"benchmark-phantom-{PHANTOM_VOLUMES}"
+    if not drawn.is_dir():
+        phantom.write_phantom(drawn, PHANTOM_VOLUMES, seed=0)
+    report(f"Phantom of {PHANTOM_VOLUMES} volumes", drawn)
