@@ -7,10 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -318,6 +318,7 @@ _NEUTRAL = {
     for name, field in Settings.model_fields.items()
     if group_of(name) != ACCOUNTING and name not in ("model", "encoder", "decoder")
 }
+_trained_values = itemgetter(*_NEUTRAL)
 
 
 def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,8 +328,10 @@ def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
     a later version adds. A default that a later version changes does, as its neutral value stays. The network always
     counts, since `model` and its halves say the same thing twice; what is only accounted for never does.
     """
-    differing = {name: value for name, value in _NEUTRAL.items() if resolved.get(name, value) != value}
-    return {name: resolved[name] for name in ("encoder", "decoder", *differing)}
+    given = resolved if resolved.keys() >= _NEUTRAL.keys() else {**_NEUTRAL, **resolved}
+    values = zip(_NEUTRAL, _trained_values(given), _NEUTRAL.values(), strict=True)
+    differing = {name: value for name, value, neutral in values if value != neutral}
+    return {"encoder": resolved["encoder"], "decoder": resolved["decoder"], **differing}
 
 
 def choices(name: str) -> tuple[str, ...]:
@@ -375,16 +378,28 @@ def violations(
 
     Each distinct combination of the settings that a constraint concerns is looked at once.
     """
-    known = [(constraint, attrgetter(*constraint.settings), set[Any]()) for constraint in constraints]
+    constraints = list(constraints)
+    of_interest = values_of(sorted({name for constraint in constraints for name in constraint.settings}))
+    known = [(constraint, values_of(constraint.settings), set[Any]()) for constraint in constraints]
+    distinct: dict[Any, Settings] = {}
     for run in runs:
-        for constraint, values_of, seen in known:
-            values = values_of(run)
+        distinct.setdefault(of_interest(run), run)
+    for run in distinct.values():
+        for constraint, relevant, seen in known:
+            values = relevant(run)
             if values in seen:
                 continue
             seen.add(values)
             message = constraint.check(*values)
             if message:
                 yield run, constraint, message
+
+
+def values_of(names: Sequence[str]) -> Callable[[Settings], tuple[Any, ...]]:
+    """A function that gives the values of these settings, fast."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda settings: tuple(getattr(settings, name) for name in names)
 
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

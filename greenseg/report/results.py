@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from greenseg.config import Settings
+from greenseg.config import Settings, neutral
 from greenseg.energy import Energy
 from greenseg.energy.reading import ESTIMATE
 from greenseg.run_directory import BadRecord, RunDirectory
@@ -41,9 +41,9 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was asked for; settings that its greenseg did not know yet have today's defaults."""
-        defaults = {name: f.default for name, f in Settings.model_fields.items() if not f.exclude}
-        return defaults | dict(self.record["settings"])
+        """What was asked for; settings that its greenseg did not know yet have the values that do what it did."""
+        neutrals = {name: neutral(name) for name, f in Settings.model_fields.items() if not f.exclude}
+        return neutrals | dict(self.record["settings"])
 
     @property
     def ran(self) -> dict[str, Any]:

@@ -31,11 +31,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from greenseg.config import CONSTRAINTS, Overlays, Settings, canonical, overlay, violations
+from greenseg.config import CONSTRAINTS, Settings, canonical, overlay, violations
 from greenseg.errors import UserError, did_you_mean
 from greenseg.sweep import quantity
 from greenseg.sweep.cool_down import CoolDown
-from greenseg.sweep.grid import Axis, Branch, Rules, Values, combinations, in_order, included, spread
+from greenseg.sweep.grid import Axis, Branch, Values, expand, in_order, spread
 from greenseg.yamlfile import Document, Key, load, parse
 
 KEYS = (
@@ -76,6 +76,7 @@ class Sweep:
         max_energy: joules of all runs after which no new run starts; None for no limit.
         excluded: what each rule of `exclude` dropped.
         duplicates: runs that were merged with one that trains the same.
+        varied: settings that need not be the same in all runs, in the order of the file.
         places: for `find_place`.
     """
 
@@ -88,6 +89,7 @@ class Sweep:
     max_energy: float | None = None
     excluded: tuple[Exclusion, ...] = ()
     duplicates: int = 0
+    varied: tuple[str, ...] = field(default=(), compare=False)
     places: Places = field(default=(), repr=False, compare=False)
 
 
@@ -156,14 +158,38 @@ class _Reader:
         if self._problems:
             raise UserError(self._problems)
         places = self._places(axes, include, base)
-        runs, excluded, duplicates = self._expand(
-            base.values, axes, exclude, [e.values for e in include], seeds, places
-        )
+        found = expand(base.values, axes, [rule.values for rule in exclude], [e.values for e in include], seeds)
+        if not found.runs:
+            raise UserError(
+                f"{self._document.where('exclude')}: exclude drops every combination; nothing is left to run"
+            )
+        self._problems += [
+            f"{find_place(places, run, constraint.settings) or self._document.where('grid')}: {message}"
+            for run, constraint, message in violations(CONSTRAINTS, found.runs)
+        ]
+        if self._problems:
+            raise UserError(self._problems)
+        runs = found.runs
+        seeds_vary = ["seed"] if seeds else []
         if order == "shuffled":
             # Drift of the machine then spreads over all configurations; the same shuffle whenever the sweep is resumed.
             random.Random(str(name)).shuffle(runs)
+        excluded = [
+            Exclusion(self._document.where("exclude", i), rule.values, found.dropped[i])
+            for i, rule in enumerate(exclude)
+        ]
         return Sweep(
-            str(name), tuple(runs), str(order), cool_down, retries, timeout, max_energy, excluded, duplicates, places
+            str(name),
+            tuple(runs),
+            order=str(order),
+            cool_down=cool_down,
+            retries=retries,
+            timeout=timeout,
+            max_energy=max_energy,
+            excluded=tuple(excluded),
+            duplicates=found.duplicates,
+            varied=tuple(dict.fromkeys([*self._labels, *(name for e in include for name in e.values), *seeds_vary])),
+            places=places,
         )
 
     # ── parts of the file
@@ -456,8 +482,6 @@ class _Reader:
             self._report((key,), f"{key}: {error}")
             return None
 
-    # ── expansion
-
     def _places(self, axes: list[Axis], include: list[_Layer], base: _Layer) -> Places:
         grid: dict[tuple[str, Any], str] = {}
         for axis in axes:
@@ -467,49 +491,3 @@ class _Reader:
             {(name, layer.values[name]): layer.places[name] for name in layer.values} for layer in (*include, base)
         ]
         return (grid, *others)
-
-    def _expand(
-        self,
-        base: Values,
-        axes: list[Axis],
-        exclude: list[_Layer],
-        include: list[Values],
-        seeds: list[int],
-        places: Places,
-    ) -> tuple[list[Settings], tuple[Exclusion, ...], int]:
-        """The runs in the order of the file, what was excluded, and how many runs were merged with another."""
-        rules = Rules([rule.values for rule in exclude])
-        dropped = [0] * len(exclude)
-        originals: list[Values] = []
-        for cell in combinations(axes):
-            number = rules.first(cell)
-            if number is None:
-                originals.append(cell)
-            else:
-                dropped[number] += 1
-        wanted = included(originals, include)
-        if not wanted and axes:
-            raise UserError(
-                f"{self._document.where('exclude')}: exclude drops every combination; nothing is left to run"
-            )
-        overlays = Overlays(base)
-        configurations = [overlays.over(values) for values in wanted or [{}]]  # the base alone
-        problems = [
-            f"{find_place(places, run, constraint.settings) or self._document.where('grid')}: {message}"
-            for run, constraint, message in violations(CONSTRAINTS, configurations)
-        ]
-        if problems:
-            raise UserError(problems)
-        runs: dict[str, Settings] = {}
-        duplicates = 0
-        for configuration in configurations:
-            for run in [configuration.model_copy(update={"seed": seed}) for seed in seeds] or [configuration]:
-                key = run.identity
-                while key in runs and runs[key].trained != run.trained:
-                    key += "+"  # among a hundred thousand runs, eight digits coincide
-                duplicates += key in runs
-                runs.setdefault(key, run)
-        excluded = (
-            Exclusion(self._document.where("exclude", i), rule.values, dropped[i]) for i, rule in enumerate(exclude)
-        )
-        return list(runs.values()), tuple(excluded), duplicates

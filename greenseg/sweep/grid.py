@@ -1,10 +1,13 @@
-"""Axes and what they expand to: combinations of values, and which of them rules drop. Knows nothing of YAML."""
+"""Axes and the runs that they expand to. Knows nothing of YAML."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from greenseg.config import ACCOUNTING, Overlays, Settings, group_of, values_of
 from greenseg.models import names
 
 Values = dict[str, Any]
@@ -133,6 +136,70 @@ def _with_halves(combination: Values) -> Values:
     encoder, decoder = names.split_model(combination["model"])
     rest = {key: value for key, value in combination.items() if key != "model"}
     return {"encoder": encoder, "decoder": decoder} | rest
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """What a grid expands to.
+
+    Attributes:
+        runs: in the order of the file, without duplicates; empty where rules dropped everything.
+        dropped: for each rule, the combinations that it dropped, as the first to.
+        duplicates: how many runs train the same as one before them, and were merged with it.
+    """
+
+    runs: list[Settings]
+    dropped: list[int]
+    duplicates: int
+
+
+def expand(
+    base: Values, axes: Sequence[Axis], exclude: Sequence[Values], include: Sequence[Values], seeds: Sequence[int]
+) -> Expansion:
+    """The runs of a grid.
+
+    Args:
+        base: settings of all runs; without axes and `include` they are the only combination.
+        axes: as `in_order` returns them.
+        exclude: rules.
+        include: as for `included`.
+        seeds: of every combination; without any, each runs once.
+    """
+    with _without_collection():
+        rules, dropped = Rules(exclude), [0] * len(exclude)
+        kept = []
+        for cell in combinations(axes):
+            number = rules.first(cell)
+            if number is None:
+                kept.append(cell)
+            else:
+                dropped[number] += 1
+        wanted = included(kept, include)
+        if not wanted and not axes:
+            wanted = [{}]
+        overlays = Overlays(base)
+        runs = [overlays.over(values) for values in wanted]
+        if seeds:
+            runs = [run.model_copy(update={"seed": seed}) for run in runs for seed in seeds]
+        # Runs are told apart by what varies: of a hundred thousand identities of eight digits, some coincide.
+        varied = {name for values in wanted for name in values} | {"encoder", "decoder", "seed"}
+        tell_apart = values_of([name for name in varied if group_of(name) != ACCOUNTING])
+        distinct: dict[Any, Settings] = {}
+        for run in runs:
+            distinct.setdefault(tell_apart(run), run)
+    return Expansion(list(distinct.values()), dropped, len(runs) - len(distinct))
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """No garbage collection while the context lasts: it would go through a hundred thousand runs, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def spread(first: float, last: float, *, step: float | None = None, times: float | None = None) -> list[float]:
