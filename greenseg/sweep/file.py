@@ -301,7 +301,7 @@ class _Reader:
         if not isinstance(grid, dict) or not grid:
             self._report(("grid",), "grid: is empty; it maps settings to lists of values")
             return []
-        named = [(label, tuple(name.strip() for name in str(label).split(","))) for label in grid]
+        named = [(label, tuple(re.split(r",\s*", str(label)))) for label in grid]
         axes: list[Axis] = []
         for label, settings in named:
             unknown = [name for name in settings if name not in Settings.model_fields]
@@ -406,6 +406,8 @@ class _Reader:
         found = {}
         for name, value in condition.items():
             place = (*key, name)
+            if value == []:
+                self._report(place, f"when: {name}: the list is empty")
             if isinstance(value, list):
                 values = [self._value(self._document.where(*place, i), str(name), v) for i, v in enumerate(value)]
             else:

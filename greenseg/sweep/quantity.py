@@ -10,7 +10,13 @@ from greenseg.errors import did_you_mean
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _JOULES = {"J": 1, "kJ": 1e3, "MJ": 1e6, "GJ": 1e9, "Wh": 3.6e3, "kWh": 3.6e6, "MWh": 3.6e9}
 
-_NUMBER = r"\d+(?:\.\d+)?"
+_NUMBER = r"[0-9]+(\.[0-9]+)?"
+_FORM = rf"^\s*({_NUMBER}|({_NUMBER}\s*(UNIT)\s*)+)\s*$"
+TIME = _FORM.replace("UNIT", "|".join(_SECONDS))
+"""Regular expression of a time as text."""
+ENERGY = _FORM.replace("UNIT", "|".join(_JOULES))
+"""Regular expression of an energy as text."""
+_ANY = _FORM.replace("UNIT", "[A-Za-z]+")
 
 
 def seconds(value: Any) -> float:
@@ -34,8 +40,8 @@ def joules(value: Any) -> float:
 def _quantity(value: Any, units: Mapping[str, float], own: str, what: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         total = float(value)
-    elif isinstance(value, str) and re.fullmatch(rf"\s*(?:{_NUMBER}|(?:{_NUMBER}\s*[A-Za-z]+\s*)+)\s*", value):
-        parts = re.findall(rf"({_NUMBER})\s*([A-Za-z]*)", value)
+    elif isinstance(value, str) and re.fullmatch(_ANY, value):
+        parts = re.findall(r"([0-9.]+)\s*([A-Za-z]*)", value)
         unknown = next((unit for _, unit in parts if unit and unit not in units), None)
         if unknown:
             raise ValueError(
