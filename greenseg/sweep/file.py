@@ -431,9 +431,9 @@ class _Reader:
                 hint = did_you_mean(name, list(self._labels))
                 self._report(key, f"when: '{name}' is not an axis of the grid{hint}; axes: {', '.join(self._labels)}")
                 continue
-            for value in values:
-                if value is not None and name in possible and value not in possible[name]:
-                    self._report(key, f"when: {value!r} is not a value of the axis '{name}'")
+            if values and None not in values and possible.get(name, set()).isdisjoint(values):
+                never = " or ".join(map(repr, values))
+                self._report(key, f"when: the axis '{name}' is never {never}, so that these values are for nothing")
 
     def _rule(self, key: Key, value: Any) -> _Layer:
         rule = self._settings(key, value)

@@ -221,12 +221,12 @@ def spread(first: float, last: float, *, step: float | None = None, times: float
     ahead = (value + change if step is not None else value * change) - value
     if value != end and ahead * (end - value) <= 0:
         raise ValueError(f"'{'step' if step is not None else 'times'}' {by} never leads from {first} to {last}")
-    whole = all(isinstance(number, int) for number in (first, by))
+    whole = isinstance(first, int)
     values: list[float] = []
     while value <= end if ahead > 0 else value >= end:
         if len(values) == MOST:
             raise ValueError(f"more than {MOST} values from {first} to {last}")
-        values.append(int(value) if whole else float(value))
+        values.append(int(value) if whole and value == value.to_integral_value() else float(value))
         value = value + change if step is not None else value * change
         if ahead == 0:
             break
