@@ -38,8 +38,9 @@ bench: $(READY) ## Measure overheads against bare loops and floors, and the data
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python -m benchmarks
 
-docs: $(READY) ## Write docs/settings.md from the declaration of the settings
+docs: $(READY) ## Write docs/settings.md and docs/sweep.schema.json from the declaration of the settings
 	$(BIN)/python -m greenseg.config > docs/settings.md
+	$(BIN)/python -m greenseg.sweep.schema > docs/sweep.schema.json
 
 clean: ## Remove .venv, runs and data/phantom
 	rm -rf $(VENV) runs data/phantom

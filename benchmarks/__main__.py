@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import cli, data, energy, loop
+from benchmarks import cli, data, energy, loop, plan
 
-BENCHMARKS = {"cli": cli.main, "loop": loop.main, "energy": energy.main, "data": data.main}
+BENCHMARKS = {"cli": cli.main, "loop": loop.main, "energy": energy.main, "data": data.main, "plan": plan.main}
 
 if __name__ == "__main__":
     unknown = set(sys.argv[1:]) - set(BENCHMARKS)

@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -44,8 +45,16 @@ REPEATS = "Repeats"
 """Group of the settings in which repeats of one configuration differ."""
 
 
-def _setting(default: Any, help: str, *, group: str, **limits: Any) -> Any:
-    return Field(default, description=help, json_schema_extra={"group": group}, **limits)
+def _setting(default: Any, help: str, *, group: str, neutral: Any = None, **limits: Any) -> Any:
+    """A field of `Settings`.
+
+    Args:
+        neutral: the value that does what was done before the setting existed; by default, its default. Identities leave
+            it out, and it never changes. Whoever changes a default keeps the old one here: a file that does not name
+            the setting then trains something else.
+    """
+    extra = {"group": group, "neutral": default if neutral is None else neutral}
+    return Field(default, description=help, json_schema_extra=extra, **limits)
 
 
 def _country(value: str) -> str:
@@ -302,21 +311,18 @@ class Settings(BaseModel):
 
     @cached_property
     def identity(self) -> str:
-        """Eight hex digits that name what would be trained, seed included.
-
-        Only settings that differ from their defaults count: writing a default out, or a setting that a later version
-        adds, changes nothing. The network always counts, since `model` and its halves say the same thing twice.
-        """
-        return _digest(self._spoken())
+        """Eight hex digits that name what would be trained, seed included; see `trained`."""
+        return _digest(self.trained)
 
     @cached_property
     def configuration(self) -> str:
         """Like `identity`, without seed and fold: repeats share it."""
-        return _digest({key: value for key, value in self._spoken().items() if group_of(key) != REPEATS})
+        return _digest({key: value for key, value in self.trained.items() if group_of(key) != REPEATS})
 
-    def _spoken(self) -> dict[str, Any]:
-        spoken = self.model_dump(exclude_defaults=True) | {"encoder": self.encoder, "decoder": self.decoder}
-        return {name: value for name, value in spoken.items() if group_of(name) != ACCOUNTING}
+    @property
+    def trained(self) -> dict[str, Any]:
+        """What would be trained, as in `trained`, the function."""
+        return trained(self.__dict__)
 
     @cached_property
     def slug(self) -> str:
@@ -346,9 +352,11 @@ class Settings(BaseModel):
         return cls.model_validate(values)
 
 
+_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def _digest(values: Mapping[str, Any]) -> str:
-    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    return hashlib.sha256(_canonical_json(values).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -367,6 +375,32 @@ def group_of(name: str) -> str:
     return str(dict(Settings.model_fields[name].json_schema_extra or {})["group"])  # type: ignore[arg-type]
 
 
+def neutral(name: str) -> Any:
+    """The value of a setting that does what was done before the setting existed."""
+    return dict(Settings.model_fields[name].json_schema_extra or {})["neutral"]  # type: ignore[arg-type]
+
+
+_NEUTRAL = {
+    name: neutral(name)
+    for name, field in Settings.model_fields.items()
+    if group_of(name) != ACCOUNTING and name not in ("model", "encoder", "decoder")
+}
+_trained_values = itemgetter(*_NEUTRAL)
+
+
+def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What resolved settings train, seed included, no matter how, where and by which version they were written.
+
+    Settings that have their neutral value are left out: writing a default out changes nothing, nor does a setting that
+    a later version adds. A default that a later version changes does, as its neutral value stays. The network always
+    counts, since `model` and its halves say the same thing twice; what is only accounted for never does.
+    """
+    given = resolved if resolved.keys() >= _NEUTRAL.keys() else {**_NEUTRAL, **resolved}
+    values = zip(_NEUTRAL, _trained_values(given), _NEUTRAL.values(), strict=True)
+    differing = {name: value for name, value, neutral in values if value != neutral}
+    return {"encoder": resolved["encoder"], "decoder": resolved["decoder"], **differing}
+
+
 def choices(name: str) -> tuple[str, ...]:
     """The valid values of a setting that has a fixed list of them, else nothing."""
     annotation = Settings.model_fields[name].annotation
@@ -379,15 +413,71 @@ def problems_of(values: Mapping[str, Any]) -> list[Problem]:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         return [_problem(details) for details in error.errors(include_url=False)]
-    conflicts = []
-    if reason := names.incompatible(settings.encoder, settings.decoder):
-        conflicts.append(Problem(None, f"{settings.model}: {reason}"))
-    if settings.folds == 1:
-        conflicts.append(Problem("folds", "folds: 1 fold leaves nobody to train; give 2 or more, or 0 for none"))
-    elif settings.fold >= max(settings.folds, 1):
-        valid = f"0 to {settings.folds - 1}" if settings.folds else "0, or give folds as well"
-        conflicts.append(Problem(None, f"fold: {settings.fold} of {settings.folds} folds; valid: {valid}"))
-    return conflicts
+    return [Problem(None, message) for _, _, message in violations(CONSTRAINTS, [settings])]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What settings must fulfil together.
+
+    Attributes:
+        settings: their names; the one to blame first.
+        check: is given their values, and says what is wrong with them, or None.
+    """
+
+    settings: tuple[str, ...]
+    check: Callable[..., str | None]
+
+
+def _network_exists(decoder: str, encoder: str, model: str) -> str | None:
+    reason = names.incompatible(encoder, decoder)
+    return reason and f"{model}: {reason}"
+
+
+def _fold_exists(fold: int, folds: int) -> str | None:
+    if folds == 1:
+        return "folds: 1 fold leaves nobody to train; give 2 or more, or 0 for none"
+    if fold < max(folds, 1):
+        return None
+    return f"fold: {fold} of {folds} folds; valid: {f'0 to {folds - 1}' if folds else '0, or give folds as well'}"
+
+
+CONSTRAINTS = (
+    Constraint(("decoder", "encoder", "model"), _network_exists),
+    Constraint(("fold", "folds"), _fold_exists),
+)
+"""What holds on every machine."""
+
+
+def violations(
+    constraints: Iterable[Constraint], runs: Iterable[Settings]
+) -> Iterator[tuple[Settings, Constraint, str]]:
+    """What is wrong with combinations of settings: of each, the first run that has it, the constraint and what it says.
+
+    Each distinct combination of the settings that a constraint concerns is looked at once.
+    """
+    constraints = list(constraints)
+    of_interest = values_of(sorted({name for constraint in constraints for name in constraint.settings}))
+    known = [(constraint, values_of(constraint.settings), set[Any]()) for constraint in constraints]
+    distinct: dict[Any, Settings] = {}
+    for run in runs:
+        distinct.setdefault(of_interest(run), run)
+    for run in distinct.values():
+        for constraint, relevant, seen in known:
+            values = relevant(run)
+            if values in seen:
+                continue
+            seen.add(values)
+            message = constraint.check(*values)
+            if message:
+                yield run, constraint, message
+
+
+def values_of(names: Sequence[str]) -> Callable[[Settings], tuple[Any, ...]]:
+    """A function that gives the values of these settings, fast."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda settings: tuple(getattr(settings, name) for name in names)
 
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -416,6 +506,49 @@ def overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any
     """`lower` with the values of `upper` over it; a `model` above replaces an encoder and a decoder below."""
     hidden = {"encoder", "decoder"} if "model" in upper else set()
     return {key: value for key, value in lower.items() if key not in hidden} | dict(upper)
+
+
+class Overlays:
+    """Settings that are one base and something over it, many times over: fast, as nothing is validated again.
+
+    Args:
+        base: valid settings.
+    """
+
+    _NETWORK = ("model", "encoder", "decoder")
+
+    def __init__(self, base: Mapping[str, Any]) -> None:
+        self._base = Settings.model_validate(base)
+        self._network = {name: base[name] for name in self._NETWORK if name in base}
+        self._networks: dict[tuple[str | None, ...], dict[str, str]] = {}
+
+    def over(self, values: Mapping[str, Any]) -> Settings:
+        """The same as `Settings.model_validate(overlay(base, values))`.
+
+        Args:
+            values: settings, each valid and as `canonical` returns it.
+        """
+        if values.keys().isdisjoint(self._NETWORK):
+            return self._base.model_copy(update=values)
+        key = tuple(values.get(name) for name in self._NETWORK)
+        if key not in self._networks:
+            given = {name: value for name, value in zip(self._NETWORK, key, strict=True) if value is not None}
+            network = Settings.model_validate(overlay(self._network, given))
+            self._networks[key] = {name: getattr(network, name) for name in self._NETWORK}
+        return self._base.model_copy(update={**values, **self._networks[key]})
+
+
+def canonical(name: str, value: Any) -> Any:
+    """A setting's value as `Settings` keeps it (aliases resolved, paths cleaned), so that equal values compare equal.
+
+    Raises:
+        UserError: there is no such setting, or the value is not valid.
+    """
+    problem = next((problem for problem in problems_of({name: value}) if problem.key is not None), None)
+    if problem:  # a combination that cannot be is judged when it is whole; here only the value itself counts
+        raise UserError(problem.message)
+    # Empty means the half of another layer's `model`, which is not known here.
+    return getattr(Settings.model_validate({name: value}), name) if value != "" else ""
 
 
 def settings_page() -> str:

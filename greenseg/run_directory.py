@@ -126,13 +126,16 @@ class RunDirectory:
 
     # ── status
 
-    def status(self) -> Status:
+    def status(self, record: dict[str, Any] | None = None) -> Status:
         """Where the run stands. A run whose process is gone without a word counts as interrupted.
+
+        Args:
+            record: content of run.json, where it has been read already.
 
         Raises:
             BadRecord: run.json is damaged.
         """
-        status = self.record().get("status", "new")
+        status = (self.record() if record is None else record).get("status", "new")
         if status == "running" and not self.in_use():
             return "interrupted"
         return status  # type: ignore[no-any-return]

@@ -21,16 +21,25 @@ def account_for_attempts(attempts: list[dict[str, Any]], epochs: list[dict[str, 
     return accounted
 
 
-def account_anew(run: RunDirectory, settings: Settings) -> None:
-    """Apply the accounting settings of today to a run that has finished: target, carbon, cost, warm-up.
+# Joules stay what they were: an estimate's watts count when it is made.
+_ACCOUNTED = {
+    name: field.default
+    for name, field in Settings.model_fields.items()
+    if group_of(name) == ACCOUNTING and not name.endswith("_watts")
+}
 
-    Joules stay what they were: an estimate's watts count when it is made.
-    """
+
+def accounted_otherwise(record: dict[str, Any], settings: Settings) -> bool:
+    """Whether a run was accounted for with other settings than these."""
+    then = record["settings"]
+    return any(then.get(name, default) != getattr(settings, name) for name, default in _ACCOUNTED.items())
+
+
+def account_anew(run: RunDirectory, settings: Settings) -> None:
+    """Apply the accounting settings of today to a run that has finished: target, carbon, cost, warm-up."""
     record = run.record()
-    values = settings.resolved()
-    wanted = {name: values[name] for name in values if group_of(name) == ACCOUNTING and not name.endswith("_watts")}
-    if any(record["settings"].get(name, Settings.model_fields[name].default) != wanted[name] for name in wanted):
-        record["settings"] |= wanted
+    if accounted_otherwise(record, settings):
+        record["settings"] |= {name: getattr(settings, name) for name in _ACCOUNTED}
         run.write_record(record | summary(record, run.epochs()))
 
 

@@ -127,6 +127,18 @@ def load(path: Path) -> Document:
     return Document(path, value, marks)
 
 
+def parse(text: str) -> Any:
+    """The value that a text is in YAML.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError):  # PyYAML checks few of its values
+        raise ValueError(f"{text!r} is not valid YAML") from None
+
+
 def dump(value: Any) -> str:
     """YAML that `load` reads back as the same value; keys stay in order."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))

@@ -16,10 +16,12 @@ from greenseg.config import (
     Settings,
     choices,
     group_of,
+    neutral,
     overlay,
     problems_of,
     read_config,
     settings_page,
+    trained,
 )
 from greenseg.errors import UserError
 from greenseg.run_directory import RunDirectory
@@ -129,6 +131,58 @@ def test_identities_stay_what_they_were() -> None:
     """Where one of these changes, nobody's runs are found again: a sweep would train everything anew."""
     assert Settings().identity == "eab3990b"
     assert Settings.of({"model": "resnet-fpn", "precision": "bf16-mixed", "lr": 1, "seed": 3}).identity == "711e96bd"
+
+
+def test_neutral_values_never_change() -> None:
+    """Whoever changes a default adds `neutral=` with the old one there, and leaves this list as it is: a file that does
+    not name the setting then trains something else, and its runs get other identities. A new setting is added here with
+    the value that does what was done before.
+    """
+    network = ("model", "encoder", "decoder")  # always part of an identity
+    assert {n: neutral(n) for n in FIELDS if n not in network and group_of(n) != ACCOUNTING} == {
+        "data": "phantom",
+        "image_size": 128,
+        "spacing": 1.5,
+        "layout": "auto",
+        "labels": "",
+        "validation_share": 0.2,
+        "split_seed": 0,
+        "folds": 0,
+        "drop_empty_slices": 0.0,
+        "augment": "strong",
+        "workers": 0,
+        "batch_size": 8,
+        "encoder_weights": "none",
+        "epochs": 30,
+        "optimizer": "adamw",
+        "lr": 3e-3,
+        "weight_decay": 0.01,
+        "schedule": "onecycle",
+        "precision": "32-true",
+        "accelerator": "auto",
+        "devices": 1,
+        "strategy": "auto",
+        "channels_last": True,
+        "compile": False,
+        "seed": 0,
+        "fold": 0,
+    }
+
+
+def test_a_default_that_a_later_version_changes_changes_identities() -> None:
+    class Later(Settings):
+        epochs: int = 50
+
+    assert Later().identity == Settings.of({"epochs": 50}).identity != Settings().identity
+    assert Later(epochs=30).identity == Settings().identity
+
+
+@given(MAPPINGS, st.sets(st.sampled_from(FIELDS)))
+@settings(deadline=None)
+def test_a_record_of_before_a_setting_existed_is_of_the_same_run(values: dict[str, Any], unknown: set[str]) -> None:
+    resolved = Settings.of(values).resolved()
+    known = {n: v for n, v in resolved.items() if n in ("encoder", "decoder") or n not in unknown or v != neutral(n)}
+    assert trained(known) == Settings.of(values).trained
 
 
 def test_a_whole_number_is_a_number() -> None:

@@ -1,12 +1,13 @@
 """`greenseg sweep`: many runs."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from greenseg.cli.options import IDLE_HELP, measure_idle, parse_seconds
-from greenseg.errors import ExitCode
+from greenseg.errors import ExitCode, UserError
 from greenseg.sweep.file import read_sweep
 
 
@@ -20,38 +21,49 @@ def sweep(
     allow_mixed_sources: Annotated[
         bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules against each other.")
     ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SETTING=VALUE", help="Goes over base; may be repeated.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the runs, where they stand, and what is left.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print everything as JSON.")] = False,
 ) -> None:
     """Train every combination of a grid that is not trained yet, then print the Pareto table.
 
     The same command resumes: finished runs are skipped, interrupted ones continued, failed ones left alone.
     """
     idle_seconds = parse_seconds(idle_baseline)
-    planned = read_sweep(file)
+    if as_json and not dry_run:
+        raise UserError("--json: goes with --dry-run")
+    planned = read_sweep(file, overrides or ())
+
+    from greenseg.cli.plan import print_plan, print_plan_json
+    from greenseg.sweep.plan import make_plan
+
+    plan = make_plan(planned, out, retry_failed)
+    if dry_run:
+        (print_plan_json if as_json else print_plan)(plan)
+        return
+    if plan.impossible:
+        raise UserError(plan.impossible)
 
     from greenseg.cli.report import print_report
     from greenseg.cli.view import FilesView, TrainingView, say, warn
     from greenseg.report.units import count
-    from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
     from greenseg.run_summary import account_anew
     from greenseg.sweep.local import Stop, execute
     from greenseg.sweep.prepare import prepare
 
-    known = runs_by_identity(out)
-    runs = [(s, known.get(s.identity) or RunDirectory(out / planned.name / s.slug)) for s in planned.runs]
-    damaged: set[str] = set()
-    todo, counts = [], dict.fromkeys(("finished", "failed", "interrupted", "running", "new"), 0)
-    for settings, run in runs:
-        try:
-            status = run.status()
-        except BadRecord as error:
-            warn(f"{error}; the run starts anew")
-            status = "new"
-            damaged.add(settings.identity)
-        if status == "finished":
-            account_anew(run, settings)
-        counts[status] += 1
-        if status in ("new", "interrupted") or (status == "failed" and retry_failed):
-            todo.append((settings, run))
+    for planned_run in plan.runs:
+        if planned_run.problem:
+            warn(f"{planned_run.problem}; the run starts anew")
+        if planned_run.outdated:
+            account_anew(planned_run.directory, planned_run.settings)
+    runs = [(run.settings, run.directory) for run in plan.runs]
+    todo = [(run.settings, run.directory) for run in plan.todo]
+    damaged = {run.settings.identity for run in plan.runs if run.status == "damaged"}
+    counts = Counter(plan.counts)
     shown = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     say(f"Sweep {planned.name}: {count(len(runs), 'run')} ({shown}), {len(todo)} to do")
 

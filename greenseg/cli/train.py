@@ -39,6 +39,7 @@ def train(
     from greenseg.report.results import read_runs
     from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
     from greenseg.run_summary import account_anew
+    from greenseg.sweep import machine
     from greenseg.sweep.local import Stop, execute, last_lines
     from greenseg.sweep.prepare import prepare
 
@@ -55,6 +56,7 @@ def train(
         warn(f"Another process is training this run: {run.path}")
         raise typer.Exit(ExitCode.FAILED)
     else:
+        machine.check(resolved)
         with FilesView() as preparation:
             prepare([resolved], say, preparation.update)
         context = measure_idle(idle_seconds, say)

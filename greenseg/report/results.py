@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from greenseg.config import Settings
+from greenseg.config import Settings, neutral
 from greenseg.energy import Energy
 from greenseg.energy.reading import ESTIMATE
 from greenseg.run_directory import BadRecord, RunDirectory
 from greenseg.run_summary import summary
+
+_NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() if not field.exclude}
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,8 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was asked for; settings that its greenseg did not know yet have today's defaults."""
-        defaults = {name: f.default for name, f in Settings.model_fields.items() if not f.exclude}
-        return defaults | dict(self.record["settings"])
+        """What was asked for; settings that its greenseg did not know yet have the values that do what it did."""
+        return _NEUTRAL | dict(self.record["settings"])
 
     @property
     def ran(self) -> dict[str, Any]:
@@ -55,7 +57,7 @@ class Run:
         """Dice, IoU, joules, seconds …"""
         return dict(self.record.get("metrics", {}))
 
-    @property
+    @cached_property
     def energy(self) -> Energy:
         """Energy of all attempts."""
         return Energy.from_json(self.record["energy"]["total"]) if "energy" in self.record else Energy()
@@ -74,7 +76,7 @@ def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]
             record = directory.record()
             if not record:
                 continue
-            status = directory.status()
+            status = directory.status(record)
             if "energy" not in record:
                 record = record | summary(record, directory.epochs())
             run = Run(directory, status, record)

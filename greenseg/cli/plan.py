@@ -1,0 +1,80 @@
+"""`greenseg sweep --dry-run`: the plan, as people read it or as JSON."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from greenseg.sweep.plan import Plan, Range
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_SHOWN = 20
+"""Runs of a plan that are shown: all where they are not more, else the first and the last of them."""
+
+_COLOURS = {"finished": "green", "failed": "red", "damaged": "red", "interrupted": "yellow", "running": "cyan"}
+
+
+def print_plan_json(plan: Plan) -> None:
+    """Print everything as JSON."""
+    print(json.dumps(plan.to_json()))
+
+
+def print_plan(plan: Plan) -> None:
+    """Print the counts, what was excluded, what is left to do, and the runs in their order."""
+    from greenseg.cli.view import console, say, warn
+    from greenseg.report.units import count, joules
+
+    sweep = plan.sweep
+    stand = ", ".join(f"{number} {status}" for status, number in plan.counts.items())
+    say(f"Sweep {sweep.name}: {count(len(plan.runs), 'run')} ({stand}), {len(plan.todo)} to do")
+    for exclusion in sweep.excluded:
+        rule = ", ".join(f"{name} {value}" for name, value in exclusion.rule.items())
+        say(f"Excluded {count(exclusion.combinations, 'combination')}: {rule} ({exclusion.place})")
+    if sweep.duplicates:
+        say(f"Merged {count(sweep.duplicates, 'duplicate')}, which would train the same as another run")
+    say(_left(plan))
+    if sweep.max_energy is not None:
+        say(f"No new run starts after {joules(sweep.max_energy)}; {joules(plan.joules)} spent so far")
+    console.print(_table(plan))
+    for run in plan.runs:
+        if run.problem:
+            warn(f"{run.problem}; the run starts anew")
+    for message in plan.impossible:
+        warn(f"Not on this machine: {message}")
+
+
+def _left(plan: Plan) -> str:
+    from greenseg.report.units import count, duration, joules
+
+    if not plan.todo:
+        return "Nothing is left to do"
+    left = plan.left
+    if not left:
+        return "Time and joules left: unknown until a run of this sweep has finished"
+
+    def shown(value: Range, unit: Callable[[float], str]) -> str:
+        return f"{unit(value.mean)} ({unit(value.low)} to {unit(value.high)})"
+
+    return (
+        f"Left: {shown(left.seconds, duration)} one run after the other, and {shown(left.joules, joules)}; predicted "
+        f"from {count(left.finished, 'finished run')}"
+    )
+
+
+def _table(plan: Plan) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("what varies", overflow="fold")
+    hidden = range(0) if len(plan.runs) <= _SHOWN else range(_SHOWN // 2, len(plan.runs) - _SHOWN // 2)
+    for position, run in enumerate(plan.runs):
+        if position not in hidden:
+            varied = ", ".join(f"{name} {getattr(run.settings, name)}" for name in plan.sweep.varied)
+            table.add_row(str(position + 1), Text(run.status, _COLOURS.get(run.status, "")), Text(varied))
+        elif position == hidden.start:
+            table.add_row("…", "", f"{len(hidden)} more; --json shows all")
+    return table

@@ -1,0 +1,233 @@
+"""Axes and the runs that they expand to. Knows nothing of YAML."""
+
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from greenseg.config import ACCOUNTING, Overlays, Settings, group_of, values_of
+from greenseg.models import names
+
+Values = dict[str, Any]
+
+MOST = 10_000
+"""Values that a range may have; more is a slip of the pen."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Values of an axis, and where it has them.
+
+    Attributes:
+        rows: what it sets, one after the other: a value for each of the axis's settings.
+        when: setting → values; it has these rows only where every one of these settings has one of its values.
+    """
+
+    rows: tuple[Values, ...]
+    when: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def holds(self, cell: Values) -> bool:
+        """Whether a combination of other axes has these rows; an axis that it lacks has none of the values."""
+        return all(name in cell and cell[name] in values for name, values in self.when.items())
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One swept setting with its values, or several that change together.
+
+    Where more than one branch holds, the axis has the values of all; where none holds, it does not exist.
+    """
+
+    settings: tuple[str, ...]
+    branches: tuple[Branch, ...]
+
+    @property
+    def needs(self) -> set[str]:
+        """Settings that decide which branches hold."""
+        return {name for branch in self.branches for name in branch.when}
+
+    def rows(self, cell: Values) -> Sequence[Values]:
+        """What the axis sets in this combination of axes before it."""
+        return [row for branch in self.branches if branch.holds(cell) for row in branch.rows] or [{}]
+
+
+def in_order(axes: Sequence[Axis]) -> list[Axis]:
+    """The axes, each after those that it depends on, else in the order given.
+
+    Raises:
+        ValueError: axes depend on each other in a circle; the message names their settings.
+    """
+    waiting, ordered, known = list(axes), list[Axis](), set[str]()
+    while waiting:
+        ready = next((axis for axis in waiting if axis.needs <= known), None)
+        if ready is None:
+            raise ValueError(" and ".join(", ".join(axis.settings) for axis in waiting))
+        waiting.remove(ready)
+        ordered.append(ready)
+        known.update(ready.settings)
+    return ordered
+
+
+def combinations(axes: Sequence[Axis]) -> list[Values]:
+    """Every combination of the axes, the last one changing fastest; none without axes.
+
+    Args:
+        axes: as `in_order` returns them.
+    """
+    cells: list[Values] = [{}] if axes else []
+    for axis in axes:
+        cells = [cell | row for cell in cells for row in axis.rows(cell)]
+    return cells
+
+
+class Rules:
+    """Finds the first of many rules that a combination matches: has all of its values."""
+
+    def __init__(self, rules: Sequence[Values]) -> None:
+        # A rule is looked at only where one of its values occurs: that of the setting of which rules name most values.
+        distinct: dict[str, set[Any]] = {}
+        for rule in rules:
+            for name, value in rule.items():
+                distinct.setdefault(name, set()).add(value)
+        self._tables: dict[str, dict[Any, list[tuple[int, Any]]]] = {}
+        for number, rule in enumerate(rules):
+            name = max(rule, key=lambda name: len(distinct[name]))
+            self._tables.setdefault(name, {}).setdefault(rule[name], []).append((number, rule.items()))
+
+    def first(self, cell: Values) -> int | None:
+        """Number of the first rule that drops this combination, or None."""
+        items = cell.items()
+        matching = [
+            number
+            for name, table in self._tables.items()
+            for number, rule in table.get(cell.get(name), ())
+            if rule <= items
+        ]
+        return min(matching, default=None)
+
+
+def included(originals: Sequence[Values], extras: Sequence[Values]) -> list[Values]:
+    """The combinations of a grid with those of `include`, as in a matrix of GitHub Actions.
+
+    Each extra is added to every original that it does not contradict, and may overwrite what an earlier extra added;
+    where it contradicts all, it is a combination of its own.
+    """
+    if not extras:
+        return list(originals)
+    combinations = [dict(original) for original in originals]
+    halves = [_with_halves(original) for original in originals]
+    for extra in extras:
+        wanted = _with_halves(extra)
+        fits = [all(half.get(key, value) == value for key, value in wanted.items()) for half in halves]
+        for combination, fit in zip(combinations, fits, strict=False):
+            if fit:
+                combination.update(extra)
+        if not any(fits):
+            combinations.append(dict(extra))
+    return combinations
+
+
+def _with_halves(combination: Values) -> Values:
+    """A combination in which `model` stands as the encoder and decoder that it names."""
+    if "model" not in combination:
+        return combination
+    encoder, decoder = names.split_model(combination["model"])
+    rest = {key: value for key, value in combination.items() if key != "model"}
+    return {"encoder": encoder, "decoder": decoder} | rest
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """What a grid expands to.
+
+    Attributes:
+        runs: in the order of the file, without duplicates; empty where rules dropped everything.
+        dropped: for each rule, the combinations that it dropped, as the first to.
+        duplicates: how many runs train the same as one before them, and were merged with it.
+    """
+
+    runs: list[Settings]
+    dropped: list[int]
+    duplicates: int
+
+
+def expand(
+    base: Values, axes: Sequence[Axis], exclude: Sequence[Values], include: Sequence[Values], seeds: Sequence[int]
+) -> Expansion:
+    """The runs of a grid.
+
+    Args:
+        base: settings of all runs; without axes and `include` they are the only combination.
+        axes: as `in_order` returns them.
+        exclude: rules.
+        include: as for `included`.
+        seeds: of every combination; without any, each runs once.
+    """
+    with _without_collection():
+        rules, dropped = Rules(exclude), [0] * len(exclude)
+        kept = []
+        for cell in combinations(axes):
+            number = rules.first(cell)
+            if number is None:
+                kept.append(cell)
+            else:
+                dropped[number] += 1
+        wanted = included(kept, include)
+        if not wanted and not axes:
+            wanted = [{}]
+        overlays = Overlays(base)
+        runs = [overlays.over(values) for values in wanted]
+        if seeds:
+            runs = [run.model_copy(update={"seed": seed}) for run in runs for seed in seeds]
+        # Runs are told apart by what varies: of a hundred thousand identities of eight digits, some coincide.
+        varied = {name for values in wanted for name in values} | {"encoder", "decoder", "seed"}
+        tell_apart = values_of([name for name in varied if group_of(name) != ACCOUNTING])
+        distinct: dict[Any, Settings] = {}
+        for run in runs:
+            distinct.setdefault(tell_apart(run), run)
+    return Expansion(list(distinct.values()), dropped, len(runs) - len(distinct))
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """No garbage collection while the context lasts: it would go through a hundred thousand runs, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def spread(first: float, last: float, *, step: float | None = None, times: float | None = None) -> list[float]:
+    """The values of a range, ends included: `first`, then each by `step` more, or `times` as much, up to `last`.
+
+    They are counted in decimals, so that 0.1, 0.2, 0.3 are what one writes; whole numbers stay whole.
+
+    >>> spread(8, 64, times=2)
+    [8, 16, 32, 64]
+
+    Raises:
+        ValueError: it does not lead from `first` to `last`, or takes more than `MOST` values to.
+    """
+    by = step if step is not None else times
+    assert by is not None
+    value, end, change = (Decimal(str(number)) for number in (first, last, by))
+    if step is None and (value <= 0 or end <= 0 or change <= 0):
+        raise ValueError("a range with 'times' needs numbers above 0")
+    ahead = (value + change if step is not None else value * change) - value
+    if value != end and ahead * (end - value) <= 0:
+        raise ValueError(f"'{'step' if step is not None else 'times'}' {by} never leads from {first} to {last}")
+    whole = isinstance(first, int)
+    values: list[float] = []
+    while value <= end if ahead > 0 else value >= end:
+        if len(values) == MOST:
+            raise ValueError(f"more than {MOST} values from {first} to {last}")
+        values.append(int(value) if whole and value == value.to_integral_value() else float(value))
+        value = value + change if step is not None else value * change
+        if ahead == 0:
+            break
+    return values

@@ -1,0 +1,86 @@
+"""What this machine cannot run, said before anything starts. Imports no torch: GPUs are counted by their driver."""
+
+import platform
+from functools import cache
+from importlib.util import find_spec
+
+from greenseg.config import Constraint, Settings, violations
+from greenseg.errors import UserError
+
+
+@cache
+def gpus() -> int:
+    """GPUs that this process sees."""
+    from greenseg.energy.sensors import visible_gpus  # not for a run that names its device
+
+    return visible_gpus()
+
+
+def apple() -> bool:
+    """Whether this is Apple silicon, whose GPU Lightning calls mps."""
+    return (platform.system(), platform.machine()) == ("Darwin", "arm64")
+
+
+def device(accelerator: str) -> str:
+    """What Lightning trains on where it is asked for this accelerator: cpu, gpu or mps."""
+    if accelerator in ("auto", "gpu"):
+        return "mps" if apple() else "gpu" if accelerator == "gpu" or gpus() else "cpu"
+    return accelerator
+
+
+def _accelerator(accelerator: str) -> str | None:
+    if accelerator == "gpu" and device("gpu") == "gpu" and not gpus():
+        return "accelerator gpu: no GPU answers here; `greenseg doctor` says why"
+    if accelerator == "mps" and not apple():
+        return "accelerator mps: only Apple silicon has it"
+    return None
+
+
+def _devices(devices: int, accelerator: str) -> str | None:
+    kind = device(accelerator)
+    there = gpus() if kind == "gpu" else 1
+    if kind == "cpu" or devices <= max(there, 1):
+        return None
+    return f"devices {devices}: there {'is 1 GPU' if there == 1 else f'are {there} GPUs'} here"
+
+
+_PRECISIONS = {
+    ("16-true", "cpu"): "on a CPU it is slow, and ends in NaN; 16-mixed and bf16-true work",
+    ("transformer-engine", "cpu"): "needs a GPU",
+    ("transformer-engine-float16", "cpu"): "needs a GPU",
+    ("transformer-engine", "mps"): "needs a GPU of NVIDIA",
+    ("transformer-engine-float16", "mps"): "needs a GPU of NVIDIA",
+    ("64-true", "mps"): "Apple's GPU has no 64-bit numbers",
+}
+
+
+def _precision(precision: str, accelerator: str) -> str | None:
+    reason = _PRECISIONS.get((precision, device(accelerator)))
+    if not reason and precision.startswith("transformer-engine") and not find_spec("transformer_engine"):
+        reason = "needs the package transformer_engine"
+    return f"precision {precision}: {reason}" if reason else None
+
+
+def _strategy(strategy: str, accelerator: str) -> str | None:
+    if strategy.startswith("ddp") and device(accelerator) == "mps":
+        return f"strategy {strategy}: Lightning has it for CPUs and CUDA, not for Apple's GPU"
+    return None
+
+
+CONSTRAINTS = (
+    Constraint(("accelerator",), _accelerator),
+    Constraint(("devices", "accelerator"), _devices),
+    Constraint(("precision", "accelerator"), _precision),
+    Constraint(("strategy", "accelerator"), _strategy),
+)
+
+
+def check(settings: Settings) -> None:
+    """Whether this machine can run it.
+
+    Raises:
+        UserError: it cannot; all reasons.
+    """
+    problems = [message for _, _, message in violations(CONSTRAINTS, [settings])]
+    if problems:
+        raise UserError(problems)

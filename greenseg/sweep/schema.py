@@ -1,0 +1,124 @@
+"""The JSON Schema of a sweep file, made from the declaration of the settings: editors complete and check with it.
+
+A schema knows one value at a time: that rules name axes, that a range leads to its end or that a network exists is for
+`read_sweep` to say.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from greenseg.config import Settings
+from greenseg.models import names
+from greenseg.sweep import quantity
+from greenseg.sweep.file import KEYS, NAME, ORDERS
+
+Schema = dict[str, Any]
+
+_COMPLETED = {"encoder": [*names.ALIASES, *names.ENCODERS], "decoder": list(names.DECODERS)}
+"""Offered by an editor; other texts may be valid, too (`tu-…`, or in capitals)."""
+
+_ABOVE_0: Schema = {"type": "number", "exclusiveMinimum": 0}
+
+
+def schema() -> Schema:
+    """The schema, as plain values (JSON Schema, draft 7)."""
+    own = Settings.model_json_schema()["properties"]
+    values: dict[str, Schema] = {}
+    for name, declared in own.items():
+        values[name] = {key: part for key, part in declared.items() if key not in ("title", "group", "neutral")}
+        if name in _COMPLETED:
+            values[name]["anyOf"] = [{"enum": _COMPLETED[name]}, {"type": values[name].pop("type")}]
+    settings = _closed({name: _ref(name) for name in values}, minProperties=1)
+    any_setting = "|".join(values)
+    definitions = {
+        **values,
+        "settings": settings,
+        "range": _any(_range("step"), _range("times")),
+        "when": _closed({name: _any(_ref(name), _list(_ref(name))) for name in values}, minProperties=1),
+    }
+    grid = _closed({name: _axis(name, values[name]) for name in values}, minProperties=1)
+    row = {"type": "array", "minItems": 2, "items": {"type": ["string", "number", "boolean"]}}
+    grid["patternProperties"] = {f"^({any_setting})(,\\s*({any_setting}))+$": _branches([_values(row)], _list(row))}
+    keys: dict[str, tuple[str, Schema]] = {
+        "name": ("Folder of the runs; by default the file's name.", {"type": "string", "pattern": f"^{NAME}$"}),
+        "base": (
+            "Settings of all runs; or a file to take them from; or a list of both, where later ones win.",
+            _any(_ref("settings"), _FILE, _list(_any(_ref("settings"), _FILE))),
+        ),
+        "grid": ("Axes: every combination of their values is a run.", grid),
+        "exclude": (
+            "Drops combinations that match all the keys of an entry.",
+            {"type": "array", "items": _ref("settings")},
+        ),
+        "include": (
+            "Adds each entry to the combinations that it does not contradict; where there is none, as one of its own.",
+            {"type": "array", "items": _ref("settings")},
+        ),
+        "seeds": ("Every combination runs once for each.", _list(_ref("seed"))),
+        "order": ("In which order to run; listed by default.", {"enum": list(ORDERS)}),
+        "cool_down": (
+            "Pause before a run, in seconds; at most so long where a temperature of the GPUs, in °C, is given.",
+            _any(
+                _ABOVE_0,
+                _closed({"seconds": _ABOVE_0, "temperature": _ABOVE_0}, required=["seconds"]),
+            ),
+        ),
+        "retries": ("How often a run that failed is tried again at once.", {"type": "integer", "minimum": 0}),
+        "timeout": (
+            "Time after which a run is stopped: seconds, or a text such as 30min.",
+            _any(_ABOVE_0, {"type": "string", "pattern": quantity.TIME}),
+        ),
+        "max_energy": (
+            "Energy of all runs after which no new one starts: joules, or a text such as 2 kWh.",
+            _any(_ABOVE_0, {"type": "string", "pattern": quantity.ENERGY}),
+        ),
+    }
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Sweep of greenseg",
+        **_closed({key: {"description": keys[key][0], **keys[key][1]} for key in KEYS}, minProperties=1),
+        "definitions": definitions,
+    }
+
+
+_FILE: Schema = {"type": "string", "minLength": 1}
+
+
+def _axis(name: str, value: Schema) -> Schema:
+    """Values of one setting: a list, a range where it is a number, or these with a condition."""
+    ranges = [_ref("range")] if value.get("type") in ("integer", "number") else []
+    return {"description": value["description"], **_branches([_values(_ref(name)), *ranges], _list(_ref(name)))}
+
+
+def _range(by: str) -> Schema:
+    number = {"type": "number"}
+    return _closed({"from": number, "to": number, by: number, "when": _ref("when")}, required=["from", "to", by])
+
+
+def _values(item: Schema) -> Schema:
+    return _closed({"values": _list(item), "when": _ref("when")}, required=["values"])
+
+
+def _branches(branches: Sequence[Schema], plain: Schema) -> Schema:
+    return _any(plain, *branches, _list(_any(*branches)))
+
+
+def _any(*schemas: Schema) -> Schema:
+    return {"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0]
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "minItems": 1, "items": items}
+
+
+def _closed(properties: dict[str, Schema], **more: Any) -> Schema:
+    return {"type": "object", "additionalProperties": False, **more, "properties": properties}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/definitions/{name}"}
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=1, ensure_ascii=False))

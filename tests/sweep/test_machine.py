@@ -1,0 +1,112 @@
+"""What a machine cannot run is refused before anything starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greenseg.config import Settings
+from greenseg.errors import UserError
+from greenseg.sweep import machine
+from greenseg.sweep.file import read_sweep
+from greenseg.sweep.plan import make_plan
+from tests.conftest import Command
+from tests.runs import record, write
+
+
+def be(monkeypatch: pytest.MonkeyPatch, gpus: int, apple: bool = False) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: gpus)
+    monkeypatch.setattr(machine, "apple", lambda: apple)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "apple", "values", "expected"),
+    [
+        (0, False, {}, None),
+        (0, False, {"devices": 2, "strategy": "ddp"}, None),
+        (0, False, {"precision": "16-mixed"}, None),
+        (0, False, {"precision": "bf16-true"}, None),
+        (0, False, {"precision": "64-true"}, None),
+        (0, False, {"accelerator": "gpu"}, "accelerator gpu: no GPU answers here"),
+        (0, False, {"accelerator": "mps"}, "accelerator mps: only Apple silicon has it"),
+        (0, False, {"precision": "16-true"}, "precision 16-true: on a CPU it is slow, and ends in NaN"),
+        (2, False, {"precision": "16-true", "accelerator": "cpu"}, "precision 16-true: on a CPU"),
+        (0, False, {"precision": "transformer-engine"}, "precision transformer-engine: needs a GPU"),
+        (2, False, {"precision": "16-true"}, None),
+        (2, False, {"precision": "transformer-engine"}, "needs the package transformer_engine"),
+        (2, False, {"devices": 2}, None),
+        (2, False, {"devices": 3}, "devices 3: there are 2 GPUs here"),
+        (1, False, {"devices": 2, "accelerator": "gpu"}, "devices 2: there is 1 GPU here"),
+        (1, False, {"devices": 4, "accelerator": "cpu"}, None),
+        (0, True, {"accelerator": "mps"}, None),
+        (0, True, {"accelerator": "gpu"}, None),
+        (0, True, {"strategy": "ddp"}, "strategy ddp: Lightning has it for CPUs and CUDA"),
+        (0, True, {"devices": 2}, "devices 2: there is 1 GPU here"),
+        (0, True, {"precision": "64-true"}, "Apple's GPU has no 64-bit numbers"),
+    ],
+)
+def test_what_a_machine_can_run(
+    gpus: int, apple: bool, values: dict[str, Any], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be(monkeypatch, gpus, apple)
+    if not expected:
+        machine.check(Settings.of(values))
+        return
+    with pytest.raises(UserError) as caught:
+        machine.check(Settings.of(values))
+    (problem,) = caught.value.problems
+    assert expected in problem
+
+
+def test_runs_to_do_that_cannot_run_here_are_named_with_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be(monkeypatch, 2)
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        "base: {accelerator: gpu}\n"
+        "grid:\n"
+        "  precision: [32-true, transformer-engine]\n"
+        "  devices: [1, 2, 4]\n"
+        "include:\n"
+        "  - {devices: 1, accelerator: mps}\n"
+    )
+    assert make_plan(read_sweep(file), tmp_path / "runs").impossible == [
+        f"{file}:6:18: accelerator mps: only Apple silicon has it",
+        f"{file}:4:3: devices 4: there are 2 GPUs here",
+        f"{file}:3:3: precision transformer-engine: needs a GPU of NVIDIA",
+        f"{file}:3:3: precision transformer-engine: needs the package transformer_engine",
+    ]
+    file.write_text("grid:\n  precision: [32-true, 16-true]\n  devices: [1, 4]\n")
+    assert make_plan(read_sweep(file), tmp_path / "runs").impossible == [
+        f"{file}:3:3: devices 4: there are 2 GPUs here"
+    ]
+    be(monkeypatch, 0)
+    plan = make_plan(read_sweep(file, ["accelerator=gpu"]), tmp_path / "runs")
+    assert plan.impossible == [
+        "--set accelerator=gpu: accelerator gpu: no GPU answers here; `greenseg doctor` says why"
+    ]
+
+
+def test_runs_that_are_done_need_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    be(monkeypatch, 0)
+    file = tmp_path / "s.yaml"
+    file.write_text("base: {accelerator: gpu}\n")
+    assert len(make_plan(read_sweep(file), tmp_path / "runs").impossible) == 1
+    write(tmp_path / "runs" / "s", record({"accelerator": "gpu"}))
+    assert make_plan(read_sweep(file), tmp_path / "runs").impossible == []
+
+
+def test_train_and_sweep_refuse_with_exit_code_2_and_a_dry_run_tells(greenseg: Command, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("grid:\n  accelerator: [cpu, gpu]\n")
+    gone = {"CUDA_VISIBLE_DEVICES": ""}
+    swept = greenseg("sweep", "s.yaml", **gone)
+    assert swept.returncode == 2
+    assert "error: s.yaml:2:3: accelerator gpu: no GPU answers here" in swept.stderr
+    dry = greenseg("sweep", "s.yaml", "--dry-run", **gone)
+    assert dry.returncode == 0
+    assert "Not on this machine: s.yaml:2:3: accelerator gpu" in dry.stderr
+    trained = greenseg("train", "--accelerator", "gpu", **gone)
+    assert trained.returncode == 2
+    assert "accelerator gpu: no GPU answers here" in trained.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
