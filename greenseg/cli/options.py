@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from greenseg.config import Settings, choices, group_of
 from greenseg.errors import UserError
+from greenseg.sweep import quantity
 
 IDLE_HELP = "First measure for so long, such as 30s, what the idle machine draws, to tell joules above idle."
 
@@ -20,12 +20,10 @@ def parse_seconds(text: str) -> float:
     Raises:
         UserError: it is not a time.
     """
-    if not text:
-        return 0.0
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min)?", text)
-    if not match:
-        raise UserError(f"--idle-baseline: '{text}' is not a time such as 30s or 2m")
-    return float(match[1]) * (1 if match[2] in (None, "s") else 60)
+    try:
+        return quantity.seconds(text) if text else 0.0
+    except ValueError as error:
+        raise UserError(f"--idle-baseline: {error}") from None
 
 
 def measure_idle(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:

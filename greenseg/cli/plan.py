@@ -33,7 +33,8 @@ def print_plan(plan: Plan) -> None:
         say(f"Excluded {count(exclusion.combinations, 'combination')}: {rule} ({exclusion.place})")
     if sweep.duplicates:
         say(f"Merged {count(sweep.duplicates, 'duplicate')}, which would train the same as another run")
-    say(_left(plan))
+    for line in _left(plan):
+        say(line)
     if sweep.max_energy is not None:
         say(f"No new run starts after {joules(sweep.max_energy)}; {joules(plan.joules)} spent so far")
     console.print(_table(plan))
@@ -44,22 +45,23 @@ def print_plan(plan: Plan) -> None:
         warn(f"Not on this machine: {message}")
 
 
-def _left(plan: Plan) -> str:
+def _left(plan: Plan) -> list[str]:
     from greenseg.report.units import count, duration, joules
 
     if not plan.todo:
-        return "Nothing is left to do"
+        return ["Nothing is left to do"]
     left = plan.left
     if not left:
-        return "Time and joules left: unknown until a run of this sweep has finished"
+        return ["Time and joules left: unknown until a run of this sweep has finished"]
 
     def shown(value: Range, unit: Callable[[float], str]) -> str:
-        return f"{unit(value.mean)} ({unit(value.low)} to {unit(value.high)})"
+        spread = f" ({unit(value.low)} to {unit(value.high)})" if value.low < value.high else ""
+        return f"{unit(value.mean)}{spread}"
 
-    return (
-        f"Left: {shown(left.seconds, duration)} one run after the other, and {shown(left.joules, joules)}; predicted "
-        f"from {count(left.finished, 'finished run')}"
-    )
+    return [
+        f"Time left: {shown(left.seconds, duration)}, one run after the other",
+        f"Joules left: {shown(left.joules, joules)}; predicted from {count(left.finished, 'finished run')}",
+    ]
 
 
 def _table(plan: Plan) -> "Table":

@@ -39,7 +39,7 @@ def _accelerator(accelerator: str) -> str | None:
 def _devices(devices: int, accelerator: str) -> str | None:
     kind = device(accelerator)
     there = gpus() if kind == "gpu" else 1
-    if kind == "cpu" or devices <= max(there, 1):
+    if kind == "cpu" or not there or devices <= there:
         return None
     return f"devices {devices}: there {'is 1 GPU' if there == 1 else f'are {there} GPUs'} here"
 

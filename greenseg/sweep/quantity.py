@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +38,13 @@ def joules(value: Any) -> float:
     return _quantity(value, _JOULES, "J", "an energy such as 5000, 500 kJ or 2 kWh")
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number that fits into a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def _quantity(value: Any, units: Mapping[str, float], own: str, what: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         total = float(value)
     elif isinstance(value, str) and re.fullmatch(_ANY, value):
         parts = re.findall(r"([0-9.]+)\s*([A-Za-z]*)", value)

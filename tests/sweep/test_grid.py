@@ -279,6 +279,7 @@ def test_base_takes_settings_from_other_files(tmp_path: Path) -> None:
     [
         ({"sweep": "base: nowhere.yaml"}, ["sweep.yaml:1:1: base: nowhere.yaml: no such file"]),
         ({"sweep": "base:\n- {lr: 1}\n- nowhere.yaml"}, ["sweep.yaml:3:3: base: nowhere.yaml: no such file"]),
+        ({"sweep": 'base: "a\\0b"'}, ["sweep.yaml:1:1: base: 'a\\x00b' is not a file"]),
         ({"sweep": "base: []"}, ["sweep.yaml:1:1: base: the list is empty"]),
         (
             {"sweep": "base: sweep.yaml"},
@@ -388,6 +389,9 @@ def test_how_to_run(tmp_path: Path) -> None:
         ("seeds: [1]\nretries: -1", ["2:1: retries: -1 is not a whole number of 0 or more"]),
         ("seeds: [1]\nretries: true", ["2:1: retries: True is not"]),
         ("seeds: [1]\ntimeout: 3 parsecs", ["2:1: timeout: '3 parsecs': no unit 'parsecs'"]),
+        (f"seeds: [1]\ntimeout: 1{'0' * 400}", ["2:1: timeout: 1000"]),
+        (f"seeds: [1]\ncool_down: 1{'0' * 400}", ["2:1: cool_down: seconds: 1000"]),
+        (f"grid:\n  lr: {{from: 1, to: 1{'0' * 400}, times: 2}}", ["2:17: lr: to: 1000"]),
         ("seeds: [1]\ntimeout: 0", ["2:1: timeout: 0 is not a time such as 90, 30min or 2h, above 0"]),
         ("seeds: [1]\nmax_energy: 2 kwh", ["2:1: max_energy: '2 kwh': no unit 'kwh' (did you mean 'kWh'?)"]),
         ("seeds: [1]\nmax_energy: [2]", ["2:1: max_energy: [2] is not an energy such as 5000, 500 kJ or 2 kWh"]),

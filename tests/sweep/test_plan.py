@@ -1,6 +1,7 @@
 """The plan: where runs stand, and what is left."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,15 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(greenseg: Command, tmp_pat
     write(tmp_path / "runs" / "s", finished({"batch_size": 1, "lr": 1}, 300, 30))
     shown = greenseg("sweep", "s.yaml", "--dry-run")
     assert "6 runs (1 finished, 5 new), 5 to do" in shown.stdout
-    assert "predicted from 1 finished run" in shown.stdout
+    assert "Time left: 2:30 min, one run after the other" in shown.stdout
+    assert "Joules left: 1,500 J; predicted from 1 finished run" in shown.stdout
+    write(tmp_path / "runs" / "s", finished({"batch_size": 1, "lr": 1, "seed": 1}, 900, 60))
+    shown = greenseg("sweep", "s.yaml", "--dry-run")
+    assert "Time left: 3:00 min (2:00 min to 4:00 min), one run" in shown.stdout
+    assert "Joules left: 2,400 J (1,200 J to 3,600 J); predicted from 2 finished runs" in shown.stdout
+    assert all(len(line) <= 100 for line in shown.stdout.splitlines())
+    shutil.rmtree(tmp_path / "runs")
+    write(tmp_path / "runs" / "s", finished({"batch_size": 1, "lr": 1}, 300, 30))
     found = json.loads(greenseg("sweep", "s.yaml", "--dry-run", "--json").stdout)
     assert found["counts"] == {"finished": 1, "new": 5}
     assert (found["runs"], found["todo"], found["duplicates"]) == (6, 5, 4)

@@ -1,0 +1,176 @@
+"""Reading `grid`: lists, ranges, axes that change together, and axes that others decide about."""
+
+import re
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from greenseg.config import Settings
+from greenseg.errors import did_you_mean
+from greenseg.sweep import quantity
+from greenseg.sweep.findings import Findings
+from greenseg.sweep.grid import Axis, Branch, Values, in_order, spread
+from greenseg.yamlfile import Key
+
+_RANGE = ("from", "to", "step", "times")
+_AXIS = (*_RANGE, "values", "when")
+
+
+class AxesReader:
+    """Reads the axes of a sweep.
+
+    Args:
+        findings: of the sweep's file.
+
+    Attributes:
+        labels: setting that is an axis → its key under `grid`.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self._found = findings
+        self.labels: dict[str, Hashable] = {}
+        self._conditions: list[tuple[Key, str, list[Any]]] = []
+
+    def read(self, grid: Any) -> list[Axis]:
+        """The axes that stand under `grid`, in the order of `in_order`; what is wrong with them is reported."""
+        if not isinstance(grid, dict) or not grid:
+            self._found.report(("grid",), "grid: is empty; it maps settings to lists of values")
+            return []
+        named = [(label, tuple(re.split(r",\s*", str(label)))) for label in grid]
+        axes: list[Axis] = []
+        for label, settings in named:
+            unknown = [name for name in settings if name not in Settings.model_fields]
+            for name in unknown:
+                self._found.value(("grid", label), name, None)  # one report for the axis, not one a value
+            for name in settings:
+                if name in self.labels:
+                    self._found.report(("grid", label), f"{name}: is an axis already, '{self.labels[name]}'")
+                self.labels.setdefault(name, label)
+            if not unknown:
+                axes.append(Axis(settings, tuple(self._branches(("grid", label), settings, grid[label]))))
+        for short in ("encoder", "decoder"):
+            if "model" in self.labels and short in self.labels:
+                self._found.report(
+                    ("grid", self.labels[short]),
+                    f"{short}: 'model' is an axis and names the {short} already; drop one of them",
+                )
+        self._check_conditions(axes)
+        try:
+            return in_order(axes)
+        except ValueError as error:
+            if not self._found.problems:
+                self._found.report(("grid",), f"grid: axes depend on each other in a circle: {error}")
+            return axes
+
+    def _branches(self, key: Key, settings: tuple[str, ...], content: Any) -> list[Branch]:
+        """What stands under an axis: a list of values, a mapping such as a range, or a list of such mappings."""
+        if isinstance(content, dict):
+            return [self._branch(key, settings, content)]
+        if not isinstance(content, list):
+            self._found.report(key, f"{key[-1]}: an axis is a list of values; write [{content}], or move it to 'base'")
+            return []
+        if content and all(isinstance(part, dict) for part in content):
+            return [self._branch((*key, i), settings, part) for i, part in enumerate(content)]
+        return [Branch(self._rows(key, settings, content))]
+
+    def _rows(self, key: Key, settings: tuple[str, ...], values: list[Any]) -> tuple[Values, ...]:
+        if not values:
+            self._found.report(key, f"{', '.join(settings)}: the axis is empty; give it a value or leave it out")
+        rows = []
+        for i, value in enumerate(values):
+            place = (*key, i)
+            if len(settings) == 1:
+                rows.append({settings[0]: self._found.value(place, settings[0], value)})
+            elif isinstance(value, list) and len(value) == len(settings):
+                parts = enumerate(zip(settings, value, strict=True))
+                rows.append({n: self._found.value((*place, j), n, part) for j, (n, part) in parts})
+            else:
+                self._found.report(
+                    place, f"{', '.join(settings)}: needs a list of {len(settings)} values, one for each"
+                )
+        return tuple(rows)
+
+    def _branch(self, key: Key, settings: tuple[str, ...], content: Mapping[Any, Any]) -> Branch:
+        label = ", ".join(settings)
+        for part in content:
+            if part not in _AXIS:
+                hint = did_you_mean(str(part), _AXIS)
+                self._found.report((*key, part), f"{label}: unknown key '{part}'{hint}; valid: {', '.join(_AXIS)}")
+        rows: tuple[Values, ...] = ()
+        ranging = [part for part in _RANGE if part in content]
+        if "values" in content and ranging:
+            self._found.report(key, f"{label}: has 'values' and '{ranging[0]}'; drop one of them")
+        elif "values" in content and isinstance(content["values"], list):
+            rows = self._rows((*key, "values"), settings, content["values"])
+        elif "values" in content:
+            self._found.report((*key, "values"), f"{label}: values: must be a list")
+        elif ranging:
+            rows = self._range(key, settings, content)
+        elif set(content) <= {"when"}:
+            self._found.report(key, f"{label}: needs 'values', or a range: 'from', 'to' and 'step' or 'times'")
+        return Branch(rows, self._condition((*key, "when"), label, content["when"]) if "when" in content else {})
+
+    def _range(self, key: Key, settings: tuple[str, ...], content: Mapping[str, Any]) -> tuple[Values, ...]:
+        label = ", ".join(settings)
+        before = len(self._found.problems)
+        given = {part: content[part] for part in _RANGE if part in content}
+        for part, number in given.items():
+            if not quantity.is_number(number):
+                self._found.report((*key, part), f"{label}: {part}: {number!r} is not a number")
+        if not {"from", "to"} <= given.keys() or len(given) != 3:
+            self._found.report(key, f"{label}: a range needs 'from', 'to', and one of 'step' and 'times'")
+        if len(settings) > 1:
+            self._found.report(key, f"{label}: a range gives one value; axes that change together need a list of lists")
+        if len(self._found.problems) > before:
+            return ()
+        try:
+            values = spread(given["from"], given["to"], step=given.get("step"), times=given.get("times"))
+        except ValueError as error:
+            self._found.report(key, f"{label}: {error}")
+            return ()
+        place = (*key, "from")
+        rows = []
+        for value in values:
+            rows.append({label: self._found.value(place, label, value)})
+            if len(self._found.problems) > before:  # of many wrong values the first one says it
+                break
+        return tuple(rows)
+
+    def _condition(self, key: Key, label: str, condition: Any) -> dict[str, tuple[Any, ...]]:
+        if not isinstance(condition, dict) or not condition:
+            self._found.report(key, f"{label}: when: must be a mapping of other axes to a value, or a list of values")
+            return {}
+        found = {}
+        for name, value in condition.items():
+            place = (*key, name)
+            if value == []:
+                self._found.report(place, f"when: {name}: the list is empty")
+            if isinstance(value, list):
+                values = [self._found.value((*place, i), str(name), v) for i, v in enumerate(value)]
+            else:
+                values = [self._found.value(place, str(name), value)]
+            found[str(name)] = tuple(values)
+            self._conditions.append((place, str(name), values))
+        return found
+
+    def _check_conditions(self, axes: list[Axis]) -> None:
+        """Whether conditions name axes and values that these have."""
+        possible: dict[str, set[Any]] = {}
+        for axis in axes:
+            for branch in axis.branches:
+                for row in branch.rows:
+                    for name, value in row.items():
+                        possible.setdefault(name, set()).add(value)
+        for key, name, values in self._conditions:
+            if name not in Settings.model_fields:
+                continue  # it has been said
+            if name not in self.labels:
+                hint = did_you_mean(name, list(self.labels))
+                self._found.report(
+                    key, f"when: '{name}' is not an axis of the grid{hint}; axes: {', '.join(self.labels)}"
+                )
+                continue
+            if values and None not in values and possible.get(name, set()).isdisjoint(values):
+                never = " or ".join(map(repr, values))
+                self._found.report(
+                    key, f"when: the axis '{name}' is never {never}, so that these values are for nothing"
+                )
