@@ -161,6 +161,10 @@ class Comparison:
             return None
         return 1 - mean.value / base.value
 
+    def competes(self, one: Result, other: Result) -> bool:
+        """Whether both have all figures and their joules may be held against each other."""
+        return self.known(one) and self.known(other) and self.comparable(one, other)
+
     def comparable(self, one: Result, other: Result | None) -> bool:
         """Whether the joules of two results may be held against each other."""
         return other is not None and self.kind(one) == self.kind(other)
@@ -186,9 +190,7 @@ class Comparison:
         near = [
             result
             for result in self.results
-            if self.known(result)
-            and self.comparable(result, self.best)
-            and not self.quality.better(limit, self.value(result, self.quality))
+            if self.competes(result, self.best) and not self.quality.better(limit, self.value(result, self.quality))
         ]
         return best_first(near, self.energy, self.quality)[0]
 
@@ -199,19 +201,16 @@ class Comparison:
         assert mean is not None
         return mean.value
 
-    def front(self) -> list[Result]:
-        """The front among results that compete with the best one, cheapest first."""
-        best = self.best
-        if best is None:
-            return []
-        chosen = [row.result for row in self.rows if row.on_front and self.comparable(row.result, best)]
-        return best_first(chosen, self.energy, self.quality)
+    def front_of(self, group: Sequence[Result]) -> list[Result]:
+        """The front of results that compete with each other, cheapest first."""
+        chosen = fronts.front(self.points(group), self.maximise)
+        return best_first((r for r, on_front in zip(group, chosen, strict=True) if on_front), self.energy, self.quality)
 
     def knee(self) -> Result | None:
         """The configuration of the front from which on quality becomes dear; see `front.knee`."""
-        members = self.front()
-        if not members:
+        if self.best is None:
             return None
+        members = self.front_of([result for result in self.results if self.competes(result, self.best)])
         points = self.points(members)
         quality = points[:, 0] if self.quality.more_is_better else -points[:, 0]
         found = fronts.knee(quality, points[:, 1])

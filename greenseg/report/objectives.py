@@ -73,8 +73,8 @@ QUALITIES = _by_name(
 
 ENERGIES = _by_name(
     Objective("total", "total {}", _metric("joules"), "joules of the whole run, all attempts", joule_unit),
-    Objective("gpu", "GPU {}", _component("gpu"), "of it, the GPUs", joule_unit, components=("gpu",)),
-    Objective("cpu", "CPU {}", _component("cpu"), "of it, the CPU", joule_unit, components=("cpu",)),
+    Objective("gpu", "GPU {}", _component("gpu"), "joules of the GPUs", joule_unit, components=("gpu",)),
+    Objective("cpu", "CPU {}", _component("cpu"), "joules of the CPU", joule_unit, components=("cpu",)),
     Objective(
         "per-epoch", "{}/epoch", _metric("joules_per_epoch"), "joules of an epoch, validation included", joule_unit
     ),
