@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
-from greenseg.report.columns import FRONT, figure, interval
+from greenseg.report.columns import FRONT, interval
 from greenseg.report.comparison import Comparison, Effect
-from greenseg.report.labels import axes, label, setting_text, value_text
+from greenseg.report.labels import setting_text, value_text
 from greenseg.report.objectives import Objective
 from greenseg.report.results import Result
 from greenseg.report.statistics import Change
@@ -41,7 +41,7 @@ def decision(comparison: Comparison) -> list[str]:
     knee = comparison.knee()
     if knee is not None:
         above = knee is best or knee is cheapest
-        name = label(knee, axes(comparison.results))
+        name = comparison.label(knee)
         described = f"{name}, as above" if above else _with_figures(comparison, knee)
         said.append(f"Knee, from where on more {quality} becomes dear: {described}.")
     if len(comparison.results) > 1:
@@ -233,7 +233,7 @@ def failures(comparison: Comparison) -> str:
 
 def _with_figures(comparison: Comparison, result: Result) -> str:
     figures = ", ".join(_mean(comparison, objective, result) for objective in comparison.objectives)
-    return f"{label(result, axes(comparison.results))}, {figures} ({count(len(result.finished), 'run')})"
+    return f"{comparison.label(result)}, {figures} ({count(len(result.finished), 'run')})"
 
 
 def _mean(comparison: Comparison, objective: Objective, result: Result) -> str:
@@ -248,7 +248,7 @@ def _figure(comparison: Comparison, objective: Objective, value: float) -> str:
     """A figure with its unit, such as `12.3 kJ/epoch`."""
     if objective is comparison.quality:
         return f"{objective.heading} {value:g}"
-    unit, size = objective.unit([figure(result, objective) for result in comparison.results])
+    unit, size = comparison.unit(objective)
     heading = objective.heading.format(unit).strip().removeprefix("total ")
     return f"{number(value / size)} {heading}"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenseg.report.comparison import Comparison, Row
-from greenseg.report.labels import MODEL, axes, setting, setting_text, source
+from greenseg.report.labels import MODEL, setting, setting_text, source
 from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective
 from greenseg.report.results import Result
 from greenseg.report.statistics import Mean
@@ -35,21 +35,30 @@ class Column:
     descending: bool = False
 
 
-def columns(comparison: Comparison) -> dict[str, Column]:
-    """All columns, by name."""
-    names = [MODEL, *comparison.results[0].settings]
-    found = [_setting_column(name) for name in names]
-    found += [
-        Column("front", "", lambda row: FRONT if row.on_front else "", lambda row: row.on_front, False, True),
-        Column("runs", "runs", _runs, lambda row: len(row.result.finished), descending=True),
-        *(_figure_column(comparison, objective) for objective in OBJECTIVES.values()),
-        Column("saved", "saved", lambda row: _saved(comparison, row), lambda row: row.saved, descending=True),
-        Column("chance", "chance", _chance, lambda row: row.probability, descending=True),
-        Column("rank", "rank", lambda row: str(row.rank or "–"), lambda row: row.rank),
-        Column("status", "status", lambda row: row.result.status, lambda row: row.result.status, False),
-        Column("source", "source", _source, lambda row: source(row.result), False),
-    ]
-    return {column.name: column for column in found}
+_PLACES = {
+    "front": Column("front", "", lambda row: FRONT if row.on_front else "", lambda row: row.on_front, False, True),
+    "runs": Column("runs", "runs", lambda row: _runs(row), lambda row: len(row.result.finished), descending=True),
+    "chance": Column("chance", "chance", lambda row: _chance(row), lambda row: row.probability, descending=True),
+    "rank": Column("rank", "rank", lambda row: str(row.rank or "–"), lambda row: row.rank),
+    "status": Column("status", "status", lambda row: row.result.status, lambda row: row.result.status, False),
+    "source": Column("source", "source", lambda row: _source(row), lambda row: source(row.result), False),
+}
+
+
+def column_names(comparison: Comparison) -> list[str]:
+    """The names of all columns."""
+    return [MODEL, *comparison.results[0].settings, *OBJECTIVES, "saved", *_PLACES]
+
+
+def column(comparison: Comparison, name: str) -> Column:
+    """The column of a name."""
+    if name in _PLACES:
+        return _PLACES[name]
+    if name == "saved":
+        return Column(name, name, lambda row: _saved(comparison, row), lambda row: row.saved, descending=True)
+    if name in OBJECTIVES:
+        return _figure_column(comparison, OBJECTIVES[name])
+    return Column(name, name, lambda row: setting_text(row.result, name), lambda row: setting(row.result, name), False)
 
 
 OPTIONAL = ("params", "per-epoch", "seconds", "chance", "saved")
@@ -59,7 +68,7 @@ OPTIONAL = ("params", "per-epoch", "seconds", "chance", "saved")
 def default_columns(comparison: Comparison) -> list[str]:
     """Names of the columns that a table has where there is room."""
     results = comparison.results
-    shown = axes(results)
+    shown = list(comparison.axes)
     if any(len(result.runs) > 1 for result in results):
         shown.append("runs")
     shown.append(comparison.quality.name)
@@ -72,14 +81,8 @@ def default_columns(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys([*shown, *third, "seconds", "params", "source"]))
 
 
-def _setting_column(name: str) -> Column:
-    return Column(
-        name, name, lambda row: setting_text(row.result, name), lambda row: setting(row.result, name), figure=False
-    )
-
-
 def _figure_column(comparison: Comparison, objective: Objective) -> Column:
-    unit, size = objective.unit([figure(result, objective) for result in comparison.results])
+    unit, size = comparison.unit(objective)
     quality = objective.name in QUALITIES
 
     def text(row: Row) -> str:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from greenseg.config import ACCOUNTING, group_of
 from greenseg.report import front as fronts
-from greenseg.report.labels import differing
+from greenseg.report.labels import axes, differing, label
 from greenseg.report.objectives import Objective
 from greenseg.report.results import REPEATS, Result, Run, best_first
 from greenseg.report.statistics import Change, Mean, change, mean_of, paired_change
@@ -96,6 +96,7 @@ class Comparison:
         self.objectives = [quality, energy, *([third] if third else [])]
         self.results = best_first(results, *self.objectives)
         self.baseline = baseline or self.best
+        self._units: dict[str, tuple[str, float]] = {}
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -125,6 +126,27 @@ class Comparison:
         means = [[result.figure(objective) for objective in self.objectives] for result in results]
         rows = [[np.nan if mean is None else mean.value for mean in row] for row in means]
         return np.array(rows, dtype=float).reshape(len(results), len(self.objectives))
+
+    @cached_property
+    def differing(self) -> list[str]:
+        """The settings in which the results differ; see `labels.differing`."""
+        return differing(self.results)
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """The settings that tell the results apart; see `labels.axes`."""
+        return axes(self.differing)
+
+    def label(self, result: Result) -> str:
+        """A configuration in words, by the settings that tell it from the others."""
+        return label(result, self.axes)
+
+    def unit(self, objective: Objective) -> tuple[str, float]:
+        """The unit for all figures of an objective, and what to divide them by."""
+        if objective.name not in self._units:
+            means = [result.figure(objective) for result in self.results]
+            self._units[objective.name] = objective.unit([mean.value for mean in means if mean])
+        return self._units[objective.name]
 
     @property
     def maximise(self) -> list[bool]:
@@ -233,47 +255,60 @@ class Comparison:
     @cached_property
     def swept(self) -> list[str]:
         """The settings that differ and change what is trained."""
-        return [name for name in differing(self.results) if group_of(name) != ACCOUNTING]
+        return [name for name in self.differing if group_of(name) != ACCOUNTING]
 
     @cached_property
     def effects(self) -> list[Effect]:
         """What each value of each axis does, on average over all pairs of runs that differ in nothing else."""
-        names = differing(self.results) + list(REPEATS)
-        runs = [(run, result) for result in self.results for run in result.finished]
-        values = {id(run): [repr(run.settings[name]) for name in names] for run, _ in runs}
-        return [effect for name in self.swept for effect in self._effects(name, names.index(name), runs, values)]
+        names = [*self.differing, *REPEATS]
+        trials = [
+            _Trial(
+                tuple(repr(run.settings[name]) for name in names),
+                run.figure(self.quality),
+                run.figure(self.energy),
+                self.kind(result),
+            )
+            for result in self.results
+            for run in result.finished
+        ]
+        return [effect for name in self.swept for effect in self._effects(name, names.index(name), trials)]
 
-    def _effects(
-        self, name: str, position: int, runs: list[tuple[Run, Result]], values: dict[int, list[str]]
-    ) -> list[Effect]:
+    def _effects(self, name: str, position: int, trials: Sequence["_Trial"]) -> list[Effect]:
         reference = (self.baseline or self.results[0]).settings[name]
-        pairs: dict[tuple[str, ...], dict[str, tuple[Run, Result]]] = {}
-        named: dict[str, Any] = {}
-        for run, result in runs:
-            own = values[id(run)]
-            named[own[position]] = run.settings[name]
-            pairs.setdefault((*own[:position], *own[position + 1 :]), {})[own[position]] = run, result
+        named = {repr(result.settings[name]): result.settings[name] for result in self.results}
+        alike: dict[tuple[str, ...], dict[str, _Trial]] = {}
+        for trial in trials:
+            rest = trial.values[:position] + trial.values[position + 1 :]
+            alike.setdefault(rest, {})[trial.values[position]] = trial
         found = []
-        for key in sorted(named, key=lambda key: _order(name, named[key])):
-            if key == repr(reference):
-                continue
-            matched = [(by[repr(reference)], by[key]) for by in pairs.values() if repr(reference) in by and key in by]
-            figures = [(before.figure(self.quality), after.figure(self.quality)) for (before, _), (after, _) in matched]
-            differences = [after - before for before, after in figures if before is not None and after is not None]
-            if not differences:
-                continue
-            spent = [
-                (before.figure(self.energy), after.figure(self.energy))
-                for (before, one), (after, other) in matched
-                if self.comparable(one, other)
+        for key in sorted(named, key=lambda key: _order(named[key])):
+            pairs = [(by[repr(reference)], by[key]) for by in alike.values() if repr(reference) in by and key in by]
+            differences = [
+                after.quality - before.quality
+                for before, after in pairs
+                if before.quality is not None and after.quality is not None
             ]
-            known = [(before, after) for before, after in spent if before is not None and after is not None]
-            changed = paired_change([before for before, _ in known], [after for _, after in known])
-            found.append(Effect(name, named[key], reference, mean_of(differences), changed))
+            spent = [
+                (before.energy, after.energy)
+                for before, after in pairs
+                if before.energy is not None and after.energy is not None and before.kind == after.kind
+            ]
+            if differences and key != repr(reference):
+                changed = paired_change([before for before, _ in spent], [after for _, after in spent])
+                found.append(Effect(name, named[key], reference, mean_of(differences), changed))
         return found
 
 
-def _order(name: str, value: Any) -> tuple[bool, float, str]:
+class _Trial(NamedTuple):
+    """A finished run, as far as effects are concerned: its values of all that differs, and its figures."""
+
+    values: tuple[str, ...]
+    quality: float | None
+    energy: float | None
+    kind: Kind
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
     """Numbers by size, all else by name."""
     number = isinstance(value, int | float)
     return (not number, float(value) if number else 0.0, str(value))

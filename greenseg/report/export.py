@@ -9,9 +9,8 @@ from typing import Any
 
 from greenseg import __version__
 from greenseg.report import answer
-from greenseg.report.columns import Column, columns, default_columns
+from greenseg.report.columns import Column, column, default_columns
 from greenseg.report.comparison import Comparison, Effect, Row
-from greenseg.report.labels import axes, label
 from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.results import Run
 from greenseg.report.statistics import Mean
@@ -25,7 +24,6 @@ SCHEMA = 1
 
 def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
     """A line for each row, figures in J, s and g: of each figure its mean and the ends of its 95 % interval."""
-    available = columns(comparison)
     if names is None:
         settings = list(comparison.results[0].settings)
         figures = [name for name in OBJECTIVES if any(row.result.figure(OBJECTIVES[name]) for row in comparison.rows)]
@@ -33,8 +31,8 @@ def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | N
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([heading for name in names for heading in _csv_headings(name)])
-    for row in rows:
-        writer.writerow([cell for name in names for cell in _csv_cells(available[name], row)])
+    shown = [column(comparison, name) for name in names]
+    writer.writerows([cell for one in shown for cell in _csv_cells(one, row)] for row in rows)
     return text.getvalue()
 
 
@@ -43,13 +41,13 @@ def _csv_headings(name: str) -> list[str]:
     return [key, f"{key}_low", f"{key}_high"] if name in OBJECTIVES else [key]
 
 
-def _csv_cells(column: Column, row: Row) -> list[Any]:
-    if column.name in OBJECTIVES:
-        mean = row.result.figure(OBJECTIVES[column.name])
+def _csv_cells(shown: Column, row: Row) -> list[Any]:
+    if shown.name in OBJECTIVES:
+        mean = row.result.figure(OBJECTIVES[shown.name])
         return (
             ["", "", ""] if mean is None else [mean.value, *(("", "") if mean.half is None else (mean.low, mean.high))]
         )
-    value = column.value(row)
+    value = shown.value(row)
     return [{True: "true", False: "false", None: ""}.get(value, value) if isinstance(value, bool | None) else value]
 
 
@@ -85,7 +83,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
     figures = {name: _mean(mean) for name, o in OBJECTIVES.items() if (mean := result.figure(o)) is not None}
     return {
         "configuration": result.runs[0].configuration,
-        "label": label(result, axes(comparison.results)),
+        "label": comparison.label(result),
         "settings": result.settings,
         "ran": {name: value for name, value in result.runs[0].ran.items() if result.settings.get(name, value) != value},
         "status": result.status,
@@ -185,12 +183,11 @@ def _table(
     comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None
 ) -> tuple[list[str], list[bool], list[list[str]]]:
     """Headings, which of them stand to the right, and texts."""
-    available = columns(comparison)
-    shown = [available[name] for name in ["front", *(names or default_columns(comparison))]]
+    shown = [column(comparison, name) for name in ["front", *(names or default_columns(comparison))]]
     return (
-        [column.heading for column in shown],
-        [column.figure for column in shown],
-        [[column.text(row) for column in shown] for row in rows],
+        [one.heading for one in shown],
+        [one.figure for one in shown],
+        [[one.text(row) for one in shown] for row in rows],
     )
 
 

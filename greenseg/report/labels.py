@@ -18,15 +18,14 @@ def differing(results: Sequence[Result]) -> list[str]:
     return [name for name in names if len({repr(result.settings[name]) for result in results}) > 1]
 
 
-def axes(results: Sequence[Result]) -> list[str]:
-    """The settings in which the results differ, or network and precision where none does.
+def axes(names: Sequence[str]) -> list[str]:
+    """What to tell configurations apart by: the settings that differ, or network and precision where none does.
 
     Where encoder and decoder both differ, one column holds both: `model`.
     """
-    names = differing(results)
     if not names:
         return [MODEL, "precision"]
-    return [MODEL, *names[2:]] if tuple(names[:2]) == _FIRST else names
+    return [MODEL, *names[2:]] if tuple(names[:2]) == _FIRST else list(names)
 
 
 def setting(result: Result, name: str) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 
 from greenseg.config import Settings
 from greenseg.report import answer
-from greenseg.report.columns import columns, default_columns
+from greenseg.report.columns import column, default_columns
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.curves import Curve, curve
-from greenseg.report.labels import axes, differing, label, setting_text, source
+from greenseg.report.labels import setting_text, source
 from greenseg.report.objectives import OBJECTIVES, Objective
 from greenseg.report.results import Run
 from greenseg.report.table import title
@@ -34,8 +34,7 @@ def as_html(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | 
 def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> dict[str, Any]:
     """What the page knows, for its script."""
     known = [o for o in OBJECTIVES.values() if any(row.result.figure(o) is not None for row in rows)]
-    available = columns(comparison)
-    shown = [name for name in (names or default_columns(comparison)) if name not in OBJECTIVES]
+    shown = [column(comparison, name) for name in (names or default_columns(comparison)) if name not in OBJECTIVES]
     place = {id(row.result): i for i, row in enumerate(rows)}
     curves = _curves(rows)
     kinds: dict[Any, int] = {}
@@ -45,18 +44,16 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
         "energy": comparison.energy.name,
         "third": comparison.third and comparison.third.name,
         "figures": [_figure(comparison, objective) for objective in known],
-        "axes": differing(comparison.results),
-        "columns": [
-            {"name": name, "heading": available[name].heading, "figure": available[name].figure} for name in shown
-        ],
+        "axes": comparison.differing,
+        "columns": [{"name": one.name, "heading": one.heading, "figure": one.figure} for one in shown],
         "shownFigures": [name for name in (names or default_columns(comparison)) if name in OBJECTIVES],
         "rows": [
             {
                 "id": row.result.runs[0].configuration,
-                "label": label(row.result, axes(comparison.results)),
-                "texts": {name: available[name].text(row) for name in shown},
-                "values": {name: available[name].value(row) for name in shown},
-                "axes": {name: setting_text(row.result, name) for name in differing(comparison.results)},
+                "label": comparison.label(row.result),
+                "texts": {one.name: one.text(row) for one in shown},
+                "values": {one.name: one.value(row) for one in shown},
+                "axes": {name: setting_text(row.result, name) for name in comparison.differing},
                 "kind": kinds.setdefault(comparison.kind(row.result), len(kinds)),
                 "estimated": bool(row.result.estimated),
                 "source": source(row.result) if row.result.finished else "",
@@ -94,8 +91,7 @@ def train_command(run: Run) -> str:
 
 
 def _figure(comparison: Comparison, objective: Objective) -> dict[str, Any]:
-    values = [mean.value for result in comparison.results if (mean := result.figure(objective))]
-    unit, size = objective.unit(values)
+    unit, size = comparison.unit(objective)
     return {
         "name": objective.name,
         "heading": objective.heading.format(unit).strip(),

@@ -21,8 +21,6 @@ from matplotlib.transforms import Bbox
 
 from greenseg.report.comparison import Comparison
 from greenseg.report.curves import curve
-from greenseg.report.labels import axes, label
-from greenseg.report.objectives import Objective
 from greenseg.report.results import Result, best_first
 from greenseg.report.units import joule_unit
 
@@ -59,7 +57,7 @@ def draw_front(comparison: Comparison) -> Figure:
     figure, ax = _figure()
     quality, energy = comparison.quality, comparison.energy
     known = [row for row in comparison.rows if comparison.known(row.result)]
-    size = _scales(ax, quality, energy, [comparison.value(row.result, energy) for row in known])
+    size = _scales(ax, comparison, [comparison.value(row.result, energy) for row in known])
     others = [row.result for row in known if not row.on_front]
     bars = len(known) <= _MOST_WITH_BARS
     for estimated in (False, True):
@@ -112,7 +110,7 @@ def draw_curves(comparison: Comparison) -> Figure:
     ends = [one.joules[-1] for curves in drawn for one in curves if one.joules]
     unit, size = joule_unit(ends)
     for result, curves, colour, dashes in zip(chosen, drawn, _COLOURS, _DASHES, strict=False):
-        name = label(result, axes(comparison.results))
+        name = comparison.label(result)
         for number_, one in enumerate(curves):
             points = [
                 (joules / size, dice) for joules, dice in zip(one.joules, one.dice, strict=True) if dice is not None
@@ -147,9 +145,10 @@ def _saved(figure: Figure, kind: str) -> bytes:
     return content.getvalue()
 
 
-def _scales(ax: Axes, quality: Objective, energy: Objective, values: Sequence[float]) -> float:
+def _scales(ax: Axes, comparison: Comparison, values: Sequence[float]) -> float:
     """Name the axes, choose their scales; returns what to divide the energy by."""
-    unit, size = energy.unit(values)
+    quality, energy = comparison.quality, comparison.energy
+    unit, size = comparison.unit(energy)
     if values and min(values) > 0 and max(values) > 10 * min(values):
         _logarithmic(ax)
     ax.set_xlabel(energy.heading.format(unit).strip().replace("total ", "energy of the run, "))
@@ -209,7 +208,7 @@ def _points(
 def _label(figure: Figure, ax: Axes, comparison: Comparison, results: Sequence[Result], size: float) -> None:
     """Name each point beside it or, where there are many, by a number that a key under the picture explains."""
     ordered = best_first(results, comparison.quality, comparison.energy)
-    texts = [label(result, axes(comparison.results)) for result in ordered]
+    texts = [comparison.label(result) for result in ordered]
     if len(texts) > _MOST_NAMED:
         keys = [f"{number:\N{FIGURE SPACE}>2}  {text}" for number, text in enumerate(texts, 1)]
         half = math.ceil(len(keys) / 2) if max(map(len, keys)) < _LABEL_WIDTH * 2 else len(keys)

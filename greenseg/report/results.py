@@ -40,7 +40,8 @@ class Run:
     Attributes:
         directory: of the run.
         status: as `RunDirectory.status`.
-        record: content of run.json, with a summary up to the last finished epoch where the run did not finish.
+        record: content of run.json but for attempts and data, with a summary up to the last finished epoch where the
+            run did not finish.
     """
 
     directory: RunDirectory
@@ -146,6 +147,8 @@ class Reader:
         status = directory.status_of(record)
         if "energy" not in record:
             record = record | summary(record, directory.epochs())
+        for name in ("attempts", "data"):  # half of it, and of no use to a report: thousands are kept
+            record.pop(name, None)
         run = Run(directory, status, record)
         run.check()
         if status in ("finished", "failed"):  # others go on, or die, without a word in run.json
@@ -168,12 +171,16 @@ def _stamp(directory: RunDirectory) -> tuple[int, ...]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Reading makes millions of objects and no cycles: looking for garbage among them takes as long as reading."""
+    """Reading makes millions of objects and no cycles: looking for garbage among them takes as long as reading.
+
+    Nor is it looked for among them later on; they go when nobody refers to them any more.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if was_enabled:
             gc.enable()
 

@@ -33,7 +33,7 @@ class Scatter:
         cost, quality = comparison.energy, comparison.quality
         xs = [comparison.value(row.result, cost) for row in rows]
         ys = [comparison.value(row.result, quality) for row in rows]
-        unit, size = cost.unit(xs)
+        unit, size = comparison.unit(cost)
         logarithmic = min(xs) > 0 and max(xs) / min(xs) > 10
         ends = [f"{value:.3f}" for value in (max(ys), min(ys))]
         margin = max(map(len, ends)) + 1

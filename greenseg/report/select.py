@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from greenseg.errors import UserError, did_you_mean
 from greenseg.models.names import ALIASES
-from greenseg.report.columns import columns, sort
+from greenseg.report.columns import column, column_names, sort
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import MODEL, setting, value_text
 from greenseg.report.objectives import COSTS, ENERGIES, OBJECTIVES, QUALITIES, Objective
@@ -247,9 +247,8 @@ class Query:
         """
         rows = list(comparison.rows)
         if self.sort:
-            available = columns(comparison)
-            column = available[find_name("--sort", self.sort.removeprefix("-"), list(available))]
-            rows = sort(rows, column, self.sort.startswith("-"))
+            name = find_name("--sort", self.sort.removeprefix("-"), column_names(comparison))
+            rows = sort(rows, column(comparison, name), self.sort.startswith("-"))
         if self.front_only:
             rows = [row for row in rows if row.on_front]
         return rows if self.top is None else rows[: self.top]
@@ -262,7 +261,7 @@ class Query:
         """
         if not self.columns:
             return None
-        available = list(columns(comparison))
+        available = column_names(comparison)
         with Problems() as problems:
             found = [problems.of(partial(find_name, "--columns", name, available)) for name in self.columns.split(",")]
         return [name for name in found if name]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import fmean, stdev
 
 CONFIDENCE = 0.95
 
@@ -39,7 +38,14 @@ def mean_of(values: Sequence[float]) -> Mean:
     n = len(values)
     if n == 1:
         return Mean(values[0], None, 1)
-    return Mean(fmean(values), t_quantile(n - 1) * stdev(values) / math.sqrt(n), n)
+    mean, variance = _moments(values)
+    return Mean(mean, t_quantile(n - 1) * math.sqrt(variance / n), n)
+
+
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and unbiased variance; as those of `statistics`, which take 30 times as long for exact fractions."""
+    mean = math.fsum(values) / len(values)
+    return mean, math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +87,11 @@ def change(befores: Sequence[float], afters: Sequence[float]) -> Change | None:
     two = [math.log(value) for value in afters if value > 0]
     if not one or not two:
         return None
-    difference, n = fmean(two) - fmean(one), min(len(one), len(two))
+    n = min(len(one), len(two))
     if n == 1:
-        return Change(math.expm1(difference), None, None, 1)
-    parts = [stdev(group) ** 2 / len(group) for group in (one, two)]
+        return Change(math.expm1(math.fsum(two) / len(two) - math.fsum(one) / len(one)), None, None, 1)
+    (before, spread_before), (after, spread_after) = _moments(one), _moments(two)
+    difference, parts = after - before, (spread_before / len(one), spread_after / len(two))
     variance = sum(parts)
     if variance == 0:
         half = 0.0

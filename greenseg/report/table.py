@@ -7,9 +7,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from greenseg.report.columns import FRONT, OPTIONAL, Column, columns, default_columns
+from greenseg.report.columns import FRONT, OPTIONAL, Column, column, default_columns
 from greenseg.report.comparison import Comparison, Row
-from greenseg.report.labels import axes
 from greenseg.report.units import count
 
 _SHORT = 12  # longer values may be folded, so that the figures and their source fit a terminal
@@ -33,11 +32,11 @@ class ParetoTable:
     ) -> None:
         self._comparison = comparison
         self._rows = comparison.rows if rows is None else rows
-        self._columns = columns(comparison)
         self._names: list[str] = list(names or default_columns(comparison))
+        self._columns = {name: column(comparison, name) for name in self._names}
         needed = {comparison.energy.name, comparison.third.name if comparison.third else ""}
         self._optional = [name for name in OPTIONAL if name in self._names and name not in needed and not names]
-        self._settings = [name for name in self._names if name in axes(comparison.results)]
+        self._settings = [name for name in self._names if name in comparison.axes]
         self._together: list[str] = []
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
