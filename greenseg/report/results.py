@@ -54,7 +54,8 @@ class Run:
         Raises:
             KeyError, TypeError, ValueError, AttributeError: a part of the record is missing or of another type.
         """
-        str.strip(self.configuration)
+        for text in (self.configuration, self.status):
+            str.strip(text)
         for value in self.metrics.values():
             if not isinstance(value, int | float | dict | None):
                 raise TypeError(f"metrics: {value!r}")
@@ -62,7 +63,7 @@ class Run:
         for objective in OBJECTIVES.values():
             if not isinstance(value := objective.read(self), int | float | None):
                 raise TypeError(f"{objective.name}: {value!r}")
-        for name in ("settings", "ran", "unmeasured", "failure", "hardware"):
+        for name in ("settings", "ran", "unmeasured", "failure", "hardware", "versions"):
             getattr(self, name)  # each may raise
 
     @property
@@ -100,6 +101,11 @@ class Run:
         """Why it failed, such as `out of GPU memory`; empty where it did not, or no reason is known."""
         error = dict(self.record.get("error", {}))
         return _FAILURES.get(str(error.get("kind")), str(error.get("type", "")))
+
+    @property
+    def versions(self) -> dict[str, Any]:
+        """Package → version that it ran with."""
+        return dict(self.record.get("versions", {}))
 
     @property
     def hardware(self) -> str:
