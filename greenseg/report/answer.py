@@ -29,7 +29,7 @@ def decision(comparison: Comparison) -> list[str]:
     """The best one, the cheapest one near it, the knee, the hypervolume: a sentence each."""
     best, quality = comparison.best, comparison.quality.heading
     if best is None:
-        return [f"No configuration has both {quality} and {comparison.energy.describe} yet."]
+        return [f"No configuration has finished with {quality} and {energy_name(comparison)} yet."]
     said = [f"Best {quality}: {_with_figures(comparison, best)}{_not_told_apart(comparison, best)}."]
     cheapest = comparison.cheapest_within(NEAR)
     if cheapest is best or cheapest is None:

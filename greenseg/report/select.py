@@ -146,9 +146,9 @@ def _by_figure(option: str, text: str, chosen: Objective, sign: str, wanted: str
 def _by_number(
     option: str, text: str, key: str, sign: str, wanted: str, results: Sequence[Result]
 ) -> Callable[[Result], bool]:
-    limit = _number(option, text, wanted)
     if key == _STATUS or not all(isinstance(setting(result, key), int | float) for result in results):
         raise UserError(f"{option}: '{text}': {key} is no number; = and != compare it")
+    limit = _number(option, text, wanted)
     return lambda result: _OPERATORS[sign](setting(result, key), limit)
 
 

@@ -1,6 +1,7 @@
 """Comparisons of records written by hand."""
 
 from pathlib import Path
+from typing import Any
 
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.results import Result, Run, by_configuration
@@ -14,9 +15,9 @@ def results(*records: Json) -> list[Result]:
     return by_configuration([Run(RunDirectory(Path("runs/x")), written["status"], written) for written in records])
 
 
-def compared(*records: Json, **query: str | bool) -> Comparison:
+def compared(*records: Json, **query: Any) -> Comparison:
     """The comparison of these records, as `greenseg report` with these options makes it."""
-    return Query(**query).compare(results(*records))  # type: ignore[arg-type]
+    return Query(**query).compare(results(*records))
 
 
 def row(comparison: Comparison, **settings: object) -> Row:
