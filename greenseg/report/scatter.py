@@ -54,13 +54,13 @@ class Scatter:
 
 def _grid(rows: Sequence[Row], xs: Sequence[float], ys: Sequence[float], width: int) -> list[list[str]]:
     grid = [[" "] * width for _ in range(_HEIGHT)]
-    for row, x, y in sorted(zip(rows, xs, ys, strict=True), key=lambda point: point[0].on_front):  # the front on top
-        across = _place(x, xs, width)
-        up = _place(y, ys, _HEIGHT)
+    points = zip(rows, _places(xs, width), _places(ys, _HEIGHT), strict=True)
+    for row, across, up in sorted(points, key=lambda point: point[0].on_front):  # the front on top
         grid[_HEIGHT - 1 - up][across] = FRONT if row.on_front else OTHER
     return grid
 
 
-def _place(value: float, values: Sequence[float], cells: int) -> int:
+def _places(values: Sequence[float], cells: int) -> list[int]:
+    """Which of so many cells each value falls into."""
     low, high = min(values), max(values)
-    return round((value - low) / (high - low) * (cells - 1)) if high > low else 0
+    return [round((value - low) / (high - low) * (cells - 1)) if high > low else 0 for value in values]

@@ -42,7 +42,7 @@ def test_the_report_of_a_sweep(greenseg: Command, runs: Path) -> None:
         "Dice against energy: 3 configurations, 5 runs",
         "0.8505 ±0.0064",
         "out of GPU memory",
-        "Cheapest within 1 % of it: bf16-mixed",
+        "Cheapest within 1 % of it: batch_size=8 bf16-mixed",
         "What each setting does, all else equal",
     ):
         assert text in result.stdout
