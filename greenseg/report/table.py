@@ -9,11 +9,12 @@ from rich.text import Text
 
 from greenseg.report.columns import FRONT, OPTIONAL, Column, column, default_columns
 from greenseg.report.comparison import Comparison, Row
+from greenseg.report.labels import label
 from greenseg.report.units import count
 
 _SHORT = 12  # longer values may be folded, so that the figures and their source fit a terminal
 _FOLDED, _UNFOLDED = 16, 28  # columns that a long value may be folded to, and that it has where there is room
-_CONFIGURATION, _WIDEST_CONFIGURATION = 30, 48  # columns of several settings in one
+_CONFIGURATION, _WIDEST_CONFIGURATION = 32, 48  # columns of several settings in one
 _SOURCE = 24
 _MOST_COLUMNS = 3  # more settings share one column, so that the figures keep theirs
 
@@ -91,7 +92,7 @@ class ParetoTable:
     def _cells(self, row: Row, shown: Sequence[str]) -> list[Text]:
         cells = [Text(FRONT if row.on_front else "")]
         if self._together:
-            cells.append(Text(" ".join(f"{name}={self._columns[name].text(row)}" for name in self._together)))
+            cells.append(Text(label(row.result, self._together)))
         for name in shown:
             style = "red" if name == "source" and not row.result.finished else ""
             if name in ("source", self._comparison.energy.name) and row.result.estimated:
