@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from greenseg.errors import ExitCode, UserError, did_you_mean
+from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES
 
 if TYPE_CHECKING:
     from greenseg.report.comparison import Comparison, Row
@@ -31,14 +32,12 @@ _WIDTH = 100  # of a table in a file
 
 def report(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH…", help="Run directories, or folders of them. [default: runs]")
+        list[Path] | None, typer.Argument(metavar="PATH…", help="Run directories, or folders of them; default: runs.")
     ] = None,
-    quality: Annotated[str, typer.Option(metavar="NAME", help="Quality: dice or iou.")] = "dice",
-    energy: Annotated[
-        str, typer.Option(metavar="NAME", help="Energy: total, gpu, cpu, per-epoch, per-slice, to-dice or co2e.")
-    ] = "total",
+    quality: Annotated[str, typer.Option(metavar="NAME", help=f"Quality: {', '.join(QUALITIES)}.")] = "dice",
+    energy: Annotated[str, typer.Option(metavar="NAME", help=f"Energy: {', '.join(ENERGIES)}.")] = "total",
     third: Annotated[
-        str, typer.Option("--and", metavar="NAME", help="A third objective of the front: params or seconds.")
+        str, typer.Option("--and", metavar="NAME", help=f"A third objective of the front: {', '.join(COSTS)}.")
     ] = "",
     baseline: Annotated[
         str,
@@ -82,22 +81,25 @@ def report(
     if watch and (kind != "table" or output or not sys.stdout.isatty()):
         raise UserError("--watch shows the table on a terminal, and nothing else")
 
-    from greenseg.report.select import Query
     from greenseg.run_directory import find_runs
 
     paths = paths or [Path("runs")]
     missing = [f"{path}: no such folder" for path in paths if not path.is_dir()]
     if missing:
         raise UserError(missing)
+    directories = find_runs(paths)
+    if not directories and not watch:
+        raise UserError(f"{', '.join(map(str, paths))}: no runs here; `greenseg train` or `greenseg sweep` makes some")
+
+    # Only now: numpy and the rest are not needed to say that there is nothing.
+    from greenseg.report.select import Query
+
     query = Query(
         quality, energy, third, baseline, tuple(where or ()), sort, top, columns, front_only, allow_mixed_sources
     )
     if watch:
         _watch(paths, query)
         return
-    directories = find_runs(paths)
-    if not directories:
-        raise UserError(f"{', '.join(map(str, paths))}: no runs here; `greenseg train` or `greenseg sweep` makes some")
     if not _report(directories, query, kind, output, pictures, emissions):
         raise typer.Exit(ExitCode.FAILED)
 

@@ -164,7 +164,9 @@ class Reader:
 
 def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
     """The runs that have begun, and a message for each damaged one, which is left out."""
-    return Reader().read(directories)
+    found = Reader().read(directories)
+    gc.freeze()  # nor is garbage looked for among them later on; they go when nobody refers to them any more
+    return found
 
 
 def _stamp(directory: RunDirectory) -> tuple[int, ...]:
@@ -177,16 +179,12 @@ def _stamp(directory: RunDirectory) -> tuple[int, ...]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Reading makes millions of objects and no cycles: looking for garbage among them takes as long as reading.
-
-    Nor is it looked for among them later on; they go when nobody refers to them any more.
-    """
+    """Reading makes millions of objects and no cycles: looking for garbage among them takes as long as reading."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if was_enabled:
             gc.enable()
 
