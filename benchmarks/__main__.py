@@ -2,9 +2,16 @@
 
 import sys
 
-from benchmarks import cli, data, energy, loop, plan
+from benchmarks import cli, data, energy, loop, plan, report
 
-BENCHMARKS = {"cli": cli.main, "loop": loop.main, "energy": energy.main, "data": data.main, "plan": plan.main}
+BENCHMARKS = {
+    "cli": cli.main,
+    "loop": loop.main,
+    "energy": energy.main,
+    "data": data.main,
+    "plan": plan.main,
+    "report": report.main,
+}
 
 if __name__ == "__main__":
     unknown = set(sys.argv[1:]) - set(BENCHMARKS)

@@ -1,6 +1,7 @@
-"""Draws docs/table.svg, the README's picture: the Pareto table of the runs in a folder, as `greenseg report` prints it.
+"""Draws the README's pictures: docs/table.svg, what `greenseg report` prints of the runs in a folder, and
+docs/front.svg, the front of the runs in another one, with repeats.
 
-make demo && .venv/bin/python docs/picture.py runs/demo
+make demo && .venv/bin/greenseg sweep sweeps/precision.yaml && .venv/bin/python docs/picture.py runs/demo runs/precision
 """
 
 import sys
@@ -8,11 +9,23 @@ from pathlib import Path
 
 from rich.console import Console
 
+from greenseg.files import write_atomically
+from greenseg.report.comparison import Comparison
+from greenseg.report.picture import front_picture
 from greenseg.report.results import by_configuration, read_runs
-from greenseg.report.table import pareto_table
+from greenseg.report.select import Query
+from greenseg.report.view import ReportView
 from greenseg.run_directory import find_runs
 
-runs, _ = read_runs(find_runs([Path(sys.argv[1])]))
+
+def compared(folder: str) -> Comparison:
+    """The comparison of all runs in a folder."""
+    return Query().compare(by_configuration(read_runs(find_runs([Path(folder)]))[0]))
+
+
+here = Path(__file__).parent
+comparison = compared(sys.argv[1])
 console = Console(record=True, width=100, force_terminal=True, color_system="truecolor")
-console.print(pareto_table(by_configuration(runs)))
-console.save_svg(str(Path(__file__).with_name("table.svg")), title="greenseg report runs/")
+console.print(ReportView(comparison, comparison.rows))
+console.save_svg(str(here / "table.svg"), title="greenseg report runs/")
+write_atomically(here / "front.svg", front_picture(compared(sys.argv[2]), "svg"))

@@ -11,16 +11,18 @@ from typing import Any
 import platformdirs
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a machine that dies now, sees the old content or the new, nothing else.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a machine that dies now, sees the old content or the new, nothing else.
+
+    Text is written as UTF-8.
 
     Raises:
         OSError: the disk is full or the folder not writable; the old content is still there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -80,7 +80,8 @@ class RunDirectory:
         """
         path = self.path / "run.json"
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            with open(path, "rb") as file:  # noqa: PTH123  (a report opens thousands)
+                record = json.loads(file.read())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -165,10 +166,16 @@ class RunDirectory:
 
 def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:
     """Every run directory at or below the paths, sorted, each once; a directory is one if it holds a config.yaml."""
-    found: set[Path] = set()
-    for path in paths:
-        found.update(config.parent for config in path.rglob("config.yaml"))
-    return [RunDirectory(path) for path in sorted(found)]
+    found: set[str] = set()
+    folders = [os.fspath(path) for path in paths]
+    while folders:
+        folder = folders.pop()
+        if os.path.exists(os.path.join(folder, "config.yaml")):  # noqa: PTH110, PTH118  (there may be thousands)
+            found.add(folder)  # nothing below a run is a run
+        else:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+                folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return [RunDirectory(Path(path)) for path in sorted(found)]
 
 
 def runs_by_identity(root: Path) -> dict[str, RunDirectory]:

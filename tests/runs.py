@@ -1,8 +1,11 @@
 """Run directories written by hand, as `greenseg.training` writes them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from greenseg.config import Settings
@@ -56,6 +59,9 @@ def record(
     ran: str | None = None,
     unmeasured: Sequence[str] = (),
     error: str | None = None,
+    kind: str | None = None,
+    parameters: int = 1_234_567,
+    hardware: Mapping[str, Any] | None = None,
 ) -> Json:
     """The run.json of a run with these settings, after its end (or, where it is `running`, before it)."""
     settings = Settings.of(values or {})
@@ -84,9 +90,9 @@ def record(
         "settings": settings.resolved(),
         "started": "2026-01-01T00:00:00+00:00",
         "attempts": [attempt if status == "running" else attempt | {"energy": {"train": total}}],
-        "hardware": {"host": "here", "cpu": "some CPU", "cores": 2, "gpus": []},
+        "hardware": {"host": "here", "cpu": "some CPU", "cores": 2, "gpus": [], **(hardware or {})},
         "versions": {"greenseg": "0.1.0"},
-        "network": {"parameters": 1_234_567},
+        "network": {"parameters": parameters},
         "ran": {"precision": ran or settings.precision, "accelerator": "cpu", "devices": 1, "threads": 2},
         "energy_method": {
             "sensors_missing": {"rapl": "not readable"},
@@ -95,7 +101,7 @@ def record(
             "watts_per_gb": 0.4,
         },
         **({} if status == "running" else ended),
-        **({"error": {"type": error, "message": "it went wrong"}} if error else {}),
+        **({"error": {"type": error, "message": "it went wrong", **({"kind": kind} if kind else {})}} if error else {}),
     }
 
 
@@ -108,3 +114,69 @@ def write(root: Path, written: Json, epochs: Sequence[Json] = ()) -> RunDirector
     if epochs:
         (run.path / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in epochs))
     return run
+
+
+def write_many(root: Path, number: int, epochs: int = 50, repeats: int = 3) -> None:
+    """So many run directories of a grid, as large as real ones: quality and joules follow a rule, with some noise.
+
+    One configuration in 25 runs out of GPU memory. Deterministic.
+    """
+    random = Random(0)
+    grid = product(
+        (0.003, 0.001, 0.01, 0.0003, 0.02, 0.005, 0.0001, 0.03, 0.002, 0.0005),
+        (0.01, 0.0, 0.1),
+        ("resnet18", "mobilenet_v2", "resnet34", "efficientnet-b0", "resnet50", "tu-mobilenetv3_small_050"),
+        ("unet", "fpn", "linknet"),
+        ("32-true", "16-mixed", "bf16-mixed"),
+        (8, 16, 32, 64),
+    )
+    sizes = {"resnet18": 14e6, "mobilenet_v2": 6.6e6, "resnet34": 24e6, "efficientnet-b0": 6e6, "resnet50": 32e6}
+    seeds = cycle(range(repeats))
+    for _ in range(number):
+        if (seed := next(seeds)) == 0:
+            lr, decay, encoder, decoder, precision, batch = next(grid)
+            cost = (
+                (sizes.get(encoder, 2.2e6) / 2e6) ** 0.6
+                * (1 if precision == "32-true" else 0.62)
+                * 40_000
+                * random.uniform(0.8, 1.25)
+            )
+            cost *= {"unet": 1.0, "fpn": 0.8, "linknet": 0.7}[decoder] * (1 + 2 / batch)
+            level = (
+                0.93 - 0.25 / math.log10(cost) ** 2 - 0.02 * abs(math.log10(lr / 0.003)) - abs(random.gauss(0, 0.02))
+            )
+            fails = random.random() < 0.04
+        values = {
+            "encoder": encoder, "decoder": decoder, "precision": precision, "batch_size": batch, "epochs": epochs,
+            "lr": lr, "weight_decay": decay, "seed": seed,
+        }  # fmt: skip
+        joules = cost * random.uniform(0.97, 1.03)
+        total = energy(joules / 180, gpu_nvml=0.8 * joules, cpu_rapl=0.17 * joules, dram_rapl=0.03 * joules)
+        dice = min(max(random.gauss(level, 0.006), 0.0), 1.0)
+        written = record(
+            values, "failed" if fails else "finished", dice=dice, total=total, joules_per_epoch=joules / epochs,
+            parameters=int(sizes.get(encoder, 2.2e6)), error="OutOfMemoryError" if fails else None,
+            kind="out_of_gpu_memory" if fails else None, hardware={"gpus": ["NVIDIA A100-SXM4-40GB"]},
+        )  # fmt: skip
+        phases = ("startup", "preparation", "train", "validation", "other")
+        written["energy"]["phases"] = dict.fromkeys(phases, total)
+        written["attempts"][0]["energy"] = dict.fromkeys(phases, total)
+        subjects = [f"case{i:04d}" for i in range(60)]
+        written["data"] = {"slices": {"train": 2000, "validation": 500}, "subjects": {"train": subjects}}
+        if fails:
+            for name in ("dice", "iou", "volume_dice", "best_epoch", "last_dice"):
+                del written["metrics"][name]
+        # Straight to the files: the fsyncs of `write` take longer than all else.
+        settings = Settings.of(values)
+        folder = root / settings.slug
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(
+            "".join(f"{name}: {value}\n" for name, value in settings.resolved().items())
+        )
+        (folder / "run.json").write_text(json.dumps(written, indent=2))
+        part = energy(joules / 180 / epochs, gpu_nvml=0.8 * joules / epochs, cpu_rapl=0.2 * joules / epochs)
+        lines = (
+            epoch(i, dice=dice * (1 - math.exp(-5 * (i + 1) / epochs)), train=part, validation=energy(1, cpu_rapl=1.0))
+            for i in range(epochs)
+        )
+        (folder / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -1,29 +1,86 @@
-"""`greenseg report`: the Pareto table."""
+"""`greenseg report`: from runs to a decision."""
 
-from collections.abc import Iterable
+import importlib.util
+import io
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from greenseg.errors import ExitCode, UserError
+from greenseg.errors import ExitCode, UserError, did_you_mean
+from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES
 
 if TYPE_CHECKING:
+    from greenseg.report.comparison import Comparison, Row
+    from greenseg.report.select import Query
+    from greenseg.report.view import ReportView
     from greenseg.run_directory import RunDirectory
+
+FORMATS = {"table": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html"}
+"""Formats, and the suffix of their files."""
+
+PICTURES = (".png", ".svg", ".pdf")
+_WATCH_SECONDS = 2.0
+_WORDS = 12  # lines of a watched report that are no rows
+_WIDTH = 100  # of a table in a file
 
 
 def report(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH…", help="Run directories, or folders of them. [default: runs]")
+        list[Path] | None, typer.Argument(metavar="PATH…", help="Run directories, or folders of them; default: runs.")
     ] = None,
-    allow_mixed_sources: Annotated[
-        bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules against each other.")
-    ] = False,
+    quality: Annotated[str, typer.Option(metavar="NAME", help=f"Quality: {', '.join(QUALITIES)}.")] = "dice",
+    energy: Annotated[str, typer.Option(metavar="NAME", help=f"Energy: {', '.join(ENERGIES)}.")] = "total",
+    third: Annotated[
+        str, typer.Option("--and", metavar="NAME", help=f"A third objective of the front: {', '.join(COSTS)}.")
+    ] = "",
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY=VALUE,…", help="Count savings and effects against the best that has these; default: the best."
+        ),
+    ] = "",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CONDITION", help="Only those with encoder=resnet18,resnet34 or dice>=0.8; repeatable."),
+    ] = None,
+    sort: Annotated[str, typer.Option(metavar="COLUMN", help="Best first by this; -COLUMN: worst first.")] = "",
+    top: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the first N; a table alone stops at 40 and the front.")
+    ] = None,
+    columns: Annotated[str, typer.Option(metavar="NAME,…", help="Show these settings and figures.")] = "",
+    front_only: Annotated[bool, typer.Option("--front-only", help="Only the front.")] = False,
+    format: Annotated[str, typer.Option(metavar="NAME", help=f"One of: {', '.join(FORMATS)}.")] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write there; .md, .csv, .json, .tex, .html tell the format."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the front as .png, .svg or .pdf; needs the extra 'plots'.")
+    ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Likewise, draw Dice against the joules spent until then.")
+    ] = None,
     emissions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the runs as CodeCarbon's emissions.csv.")
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow a running sweep until Ctrl-C.")] = False,
+    allow_mixed_sources: Annotated[
+        bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules against each other.")
+    ] = False,
 ) -> None:
-    """Print accuracy against energy: one row a configuration, the Pareto front marked."""
+    """Hold accuracy against energy: a row for each configuration, the Pareto front, and the answer in words."""
+    kind = _format(format, output)
+    pictures = {path: draw for path, draw in ((plot, "front"), (curves, "curves")) if path}
+    _check_pictures(pictures)
+    if watch and (kind != "table" or output or not sys.stdout.isatty()):
+        raise UserError("--watch shows the table on a terminal, and nothing else")
+
     from greenseg.run_directory import find_runs
 
     paths = paths or [Path("runs")]
@@ -31,30 +88,163 @@ def report(
     if missing:
         raise UserError(missing)
     directories = find_runs(paths)
-    if not directories:
+    if not directories and not watch:
         raise UserError(f"{', '.join(map(str, paths))}: no runs here; `greenseg train` or `greenseg sweep` makes some")
-    if not print_report(directories, allow_mixed_sources, emissions):
+
+    # Only now: numpy and the rest are not needed to say that there is nothing.
+    from greenseg.report.select import Query
+
+    query = Query(
+        quality, energy, third, baseline, tuple(where or ()), sort, top, columns, front_only, allow_mixed_sources
+    )
+    if watch:
+        _watch(paths, query)
+        return
+    if not _report(directories, query, kind, output, pictures, emissions):
         raise typer.Exit(ExitCode.FAILED)
 
 
-def print_report(
-    directories: "Iterable[RunDirectory]", allow_mixed_sources: bool = False, emissions: Path | None = None
+def print_report(directories: "Iterable[RunDirectory]", allow_mixed_sources: bool = False) -> bool:
+    """Print the table of these runs and the answer in words; False if a record was damaged and left out."""
+    from greenseg.report.select import Query
+
+    return _report(directories, Query(allow_mixed_sources=allow_mixed_sources))
+
+
+def _report(
+    directories: "Iterable[RunDirectory]",
+    query: "Query",
+    kind: str = "table",
+    output: Path | None = None,
+    pictures: Mapping[Path, str] | None = None,
+    emissions: Path | None = None,
 ) -> bool:
-    """Print the table of these runs; False if a record was damaged and left out."""
+    """Print or write the report; False if a record was damaged and left out."""
     from greenseg.cli.view import console, say, warn
     from greenseg.files import write_atomically
-    from greenseg.report.emissions import emissions_csv
     from greenseg.report.results import by_configuration, read_runs
-    from greenseg.report.table import pareto_table
 
     runs, damaged = read_runs(directories)
     for message in damaged:
         warn(f"left out: {message}")
+    files: dict[Path, str | bytes] = {}
     if runs:
-        console.print(pareto_table(by_configuration(runs), allow_mixed_sources))
-    else:
+        comparison = query.compare(by_configuration(runs))
+        rows, names = query.rows(comparison), query.names(comparison)
+        if output:
+            files[output] = _text(query, comparison, rows, names, kind)
+        elif kind == "table":
+            console.print(_view(query, comparison, rows, names))
+        else:
+            sys.stdout.write(_text(query, comparison, rows, names, kind))
+        for path, what in (pictures or {}).items():
+            from greenseg.report import picture
+
+            files[path] = picture.PICTURES[what](comparison, path.suffix.lstrip("."))
+    elif kind == "table":
         say("No run has begun yet.")
+    else:
+        warn("No run has begun yet.")
     if emissions:
-        write_atomically(emissions, emissions_csv(runs))
-        say(f"Wrote {emissions}")
+        from greenseg.report.emissions import emissions_csv
+
+        files[emissions] = emissions_csv(runs)
+    for path, content in files.items():
+        write_atomically(path, content)
+        warn(f"Wrote {path}")
     return not damaged
+
+
+def _view(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None) -> "ReportView":
+    from greenseg.report.view import ReportView
+
+    return ReportView(comparison, rows, names, all_rows=query.top is not None)
+
+
+def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None, kind: str) -> str:
+    """The report in a format, as the content of a file."""
+    if kind == "table":
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(file=text, width=_WIDTH).print(_view(query, comparison, rows, names))
+        return text.getvalue()
+    if kind == "html":
+        from greenseg.report.page import as_html
+
+        return as_html(comparison, rows, names)
+    from greenseg.report.export import EXPORTS
+
+    return EXPORTS[kind](comparison, rows, names)
+
+
+def _watch(paths: Sequence[Path], query: "Query") -> None:
+    """Show the table anew whenever a run gets on, until Ctrl-C."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from greenseg.cli.view import console
+    from greenseg.report.results import Reader, by_configuration
+    from greenseg.report.units import joules
+    from greenseg.run_directory import find_runs
+
+    reader = Reader()
+
+    def now() -> Group:
+        runs, damaged = reader.read(find_runs(paths))
+        states = Counter(run.status for run in runs)
+        counts = ", ".join(f"{number} {status}" for status, number in sorted(states.items()))
+        spent = joules(sum(run.energy.joules for run in runs))
+        head = Text(f"{time.strftime('%H:%M:%S')}  {counts or 'no run has begun yet'}, {spent}. Ctrl-C ends.", "bold")
+        lines = [head, *(Text(f"left out: {message}", "yellow") for message in damaged)]
+        if not runs:
+            return Group(*lines)
+        comparison = query.compare(by_configuration(runs))
+        rows = query.rows(comparison)[: max(console.height - _WORDS, 5)]
+        return Group(*lines, ParetoTable(comparison, rows, query.names(comparison)), *map(Text, decision(comparison)))
+
+    from greenseg.report.answer import decision
+    from greenseg.report.table import ParetoTable
+
+    with suppress(KeyboardInterrupt), Live(now(), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            live.update(now(), refresh=True)
+
+
+def _format(name: str, output: Path | None) -> str:
+    """The format asked for, by name or by the suffix of the file to write.
+
+    Raises:
+        UserError: there is no such format, or the suffix tells none.
+    """
+    if name:
+        if name not in FORMATS:
+            raise UserError(
+                f"--format: no '{name}'{did_you_mean(name, list(FORMATS))}; there are: {', '.join(FORMATS)}"
+            )
+        return name
+    if output is None:
+        return "table"
+    by_suffix = {suffix: kind for kind, suffix in FORMATS.items()}
+    if output.suffix not in by_suffix:
+        hint = " (--plot draws the front)" if output.suffix in PICTURES else ""
+        valid = ", ".join(by_suffix)
+        raise UserError(f"--output {output}: its suffix tells no format{hint}; give --format, or one of {valid}")
+    return by_suffix[output.suffix]
+
+
+def _check_pictures(pictures: Mapping[Path, str]) -> None:
+    """Whether pictures of these suffixes can be drawn here.
+
+    Raises:
+        UserError: a suffix that is none of a picture, or matplotlib is missing.
+    """
+    problems = [
+        f"{path}: a picture is one of {', '.join(PICTURES)}" for path in pictures if path.suffix not in PICTURES
+    ]
+    if pictures and importlib.util.find_spec("matplotlib") is None:
+        problems.append("pictures need matplotlib, the extra 'plots': pip install 'greenseg[plots]'")
+    if problems:
+        raise UserError(problems)

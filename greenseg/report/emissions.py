@@ -29,7 +29,7 @@ def emissions_csv(runs: Iterable[Run]) -> str:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    energy, hardware, versions = run.energy, run.record.get("hardware", {}), run.record.get("versions", {})
+    energy, hardware, versions = run.energy, run.record.get("hardware", {}), run.versions
     co2e = run.metrics.get("co2e", {})
     row: dict[str, Any] = {
         "timestamp": run.record.get("ended", run.record.get("started", "")),

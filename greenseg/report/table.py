@@ -1,177 +1,124 @@
 """The Pareto table: one row a configuration, only the axes that differ, every joule with its source."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
-from greenseg.report.front import on_front
-from greenseg.report.results import Result
-from greenseg.report.units import count, joule_unit, joules, number
+from greenseg.report.columns import FRONT, OPTIONAL, Column, column, default_columns
+from greenseg.report.comparison import Comparison, Row
+from greenseg.report.labels import label
+from greenseg.report.units import count
 
-FRONT = "●"
 _SHORT = 12  # longer values may be folded, so that the figures and their source fit a terminal
+_FOLDED, _UNFOLDED = 16, 28  # columns that a long value may be folded to, and that it has where there is room
+_CONFIGURATION, _WIDEST_CONFIGURATION = 32, 48  # columns of several settings in one
+_SOURCE = 24
 _MOST_COLUMNS = 3  # more settings share one column, so that the figures keep theirs
 
-_MARKS = {
-    APPROXIMATE: "some windows were shorter than the counter's period; power at their end × their length.",
-    SHARED: "other processes used the same GPU; the joules may be theirs.",
-    APPORTIONED: "other runs used the same CPU; a share of its counter, by CPU time.",
-}
 
-
-def axes(results: Sequence[Result]) -> list[str]:
-    """The settings in which the results differ, or network and precision where none does.
-
-    Where encoder and decoder both differ, one column holds both: `model`.
-    """
-    names = list(results[0].settings)
-    differing = [name for name in names if len({repr(result.settings.get(name)) for result in results}) > 1]
-    if not differing:
-        return ["model", "precision"]
-    if {"encoder", "decoder"} <= set(differing):
-        differing[differing.index("encoder")] = "model"
-        differing.remove("decoder")
-    return differing
-
-
-def source(result: Result) -> str:
-    """Where the joules come from: `nvml + rapl`, or by component where one was estimated and another measured."""
-    sources = result.sources
-    components: dict[str, list[str]] = {}
-    for component, name in sources.items():
-        components.setdefault(name, []).append(component)
-    if result.estimated and len(components) > 1:
-        text = ", ".join(f"{name} ({' '.join(parts)})" for name, parts in components.items())
-    else:
-        text = " + ".join(components)
-    unknown = [f"{component} unknown" for component in result.unmeasured]
-    return ", ".join([text or "none", *sorted(result.marks), *unknown])
-
-
-def pareto_table(results: Sequence[Result], allow_mixed_sources: bool = False) -> RenderableType:
-    """The table of results, in their order, with the front marked and what must be known under it.
+class ParetoTable:
+    """The table of a comparison; as wide as there is room, figures that do not fit are left out, and said so.
 
     Args:
-        results: at least one.
-        allow_mixed_sources: rank measured and estimated joules against each other.
+        comparison: what to show.
+        rows: those to show, in their order; None for all of the comparison.
+        names: of the columns to show, whatever their width; None for the usual ones.
     """
-    chosen = on_front(results, allow_mixed_sources)
-    names = axes(results)
-    repeats = any(len(result.runs) > 1 for result in results)
-    epoch_unit, epoch_size = joule_unit(result.joules_per_epoch for result in results)
-    total_unit, total_size = joule_unit(result.joules for result in results)
 
-    table = Table(
-        title=_title(results),
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    table.add_column("", no_wrap=True)
-    together = len(names) > _MOST_COLUMNS
-    if together:
-        table.add_column("configuration", overflow="fold")
-    for name in [] if together else names:
-        short = name == "precision" or max(len(_setting(result, name)) for result in results) <= _SHORT
-        table.add_column(name, min_width=len(name), no_wrap=short, overflow="fold")
-    if repeats:
-        table.add_column("runs", justify="right", no_wrap=True)
-    for heading in ("Dice", f"{epoch_unit}/epoch", f"total {total_unit}", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("source", min_width=len("estimate,"), overflow="fold")
+    def __init__(
+        self, comparison: Comparison, rows: Sequence[Row] | None = None, names: Sequence[str] | None = None
+    ) -> None:
+        self._comparison = comparison
+        self._rows = comparison.rows if rows is None else rows
+        self._names: list[str] = list(names or default_columns(comparison))
+        self._columns = {name: column(comparison, name) for name in self._names}
+        needed = {comparison.energy.name, comparison.third.name if comparison.third else ""}
+        self._optional = [name for name in OPTIONAL if name in self._names and name not in needed and not names]
+        self._settings = [name for name in self._names if name in comparison.axes]
+        self._together: list[str] = []
 
-    for i, result in enumerate(results):
-        best = i in chosen
-        values = [_setting(result, name) for name in names]
-        if together:
-            values = [" ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))]
-        cells: list[str | Text] = [FRONT if best else "", *values]
-        if repeats:
-            done, total = len(result.finished), len(result.runs)
-            cells.append(str(total) if done == total else f"{done} of {total}")
-        if result.dice is None:
-            cells += ["–", "–", "–", "–", Text(_unfinished(result), style="red")]
-        else:
-            cells += [
-                f"{result.dice:.4f}",
-                _scaled(result.joules_per_epoch, epoch_size),
-                _scaled(result.joules, total_size),
-                number(result.seconds),
-                Text(source(result), style="italic" if result.estimated else ""),
-            ]
-        table.add_row(*cells, style="green" if best else "")
-    return Group(table, *_notes(results, allow_mixed_sources))
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        needed = [name for name in self._names if name not in self._optional]
+        tight = self._width(needed, _FOLDED) > options.max_width
+        self._together = self._settings if tight or len(self._settings) > _MOST_COLUMNS else []
+        names, left_out = list(self._names), []
+        for name in self._optional:
+            # The first ones go rather than that a setting is folded, the last ones only where folding is not enough.
+            longest = _FOLDED if name in OPTIONAL[-2:] else _UNFOLDED  # chance and saved
+            if self._width(names, longest) > options.max_width:
+                names.remove(name)
+                left_out.append(self._columns[name].heading)
+        yield self._table(names)
+        if left_out:
+            room = f"No room for: {', '.join(left_out)}. A wider terminal or --columns shows them."
+            yield Text(room, style="dim")
 
-
-def _title(results: Sequence[Result]) -> str:
-    runs = sum(len(result.runs) for result in results)
-    return f"Dice against energy: {count(len(results), 'configuration')}, {count(runs, 'run')}"
-
-
-def _scaled(value: float | None, size: float) -> str:
-    return number(None if value is None else value / size)
-
-
-def _setting(result: Result, name: str) -> str:
-    """The value asked for, and what ran instead where that differs."""
-    if name == "model":
-        return f"{result.settings['encoder']}-{result.settings['decoder']}"
-    asked = _value(result.settings.get(name))
-    ran = {_value(run.ran[name]) for run in result.runs if name == "precision" and name in run.ran}
-    changed = sorted(ran - {asked})
-    return f"{asked} → {', '.join(changed)}" if changed else asked
-
-
-def _value(value: Any) -> str:
-    return (
-        {True: "yes", False: "no", None: "–"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
-    )
-
-
-def _unfinished(result: Result) -> str:
-    statuses = sorted({run.status for run in result.runs})
-    reason = next((run.record["error"] for run in result.runs if run.record.get("error")), None)
-    return ", ".join(statuses) + (f": {reason['type']}" if reason else "")
-
-
-def _notes(results: Sequence[Result], allow_mixed_sources: bool) -> list[Text]:
-    notes = [f"{FRONT} on the front: no other configuration here has at least its Dice for fewer joules."]
-    runs = [run for result in results for run in result.runs]
-    wasted = sum(run.energy.joules for run in runs if run.status != "finished")
-    spent = f"All runs together: {joules(sum(run.energy.joules for run in runs))}"
-    notes.append(f"{spent}, {joules(wasted)} of it on runs that did not finish." if wasted else f"{spent}.")
-    finished = [result for result in results if result.dice is not None]
-    if any(result.estimated for result in finished):
-        notes.append(
-            "estimate: joules modelled from the run's own CPU seconds and memory, not measured; for comparing runs of "
-            "one machine; in absolute terms they may be several times off."
+    def _table(self, names: Sequence[str]) -> Table:
+        table = Table(
+            title=title(self._comparison),
+            title_justify="left",
+            title_style="bold",
+            header_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
         )
-    if len({(result.estimated, tuple(result.sources)) for result in finished}) > 1:
-        notes.append(
-            "Sources differ between rows: measured and estimated joules "
-            + (
-                "are ranked against each other, as asked."
-                if allow_mixed_sources
-                else "are not ranked against each other."
+        table.add_column("", no_wrap=True)
+        shown = [name for name in names if name not in self._together]
+        if self._together:
+            table.add_column(
+                "configuration", overflow="fold", min_width=_CONFIGURATION, max_width=_WIDEST_CONFIGURATION
             )
-        )
-    for mark, meaning in _MARKS.items():
-        if any(mark in result.marks for result in finished):
-            notes.append(f"{mark}: {meaning}")
-    changed = {_setting(result, "precision") for result in results if "→" in _setting(result, "precision")}
-    for change in sorted(changed):
-        asked, _, ran = change.partition(" → ")
-        notes.append(f"Asked for precision {asked}, ran {ran}: Lightning has no {asked} on this device.")
-    if any(result.unmeasured for result in finished):
-        notes.append("unknown: this component has no sensor and no estimate; its joules are missing from the sums.")
-    if any(0 < len(result.finished) < len(result.runs) for result in results):
-        notes.append("Figures are means over the repeats that finished.")
-    return [Text(note, style="dim") for note in notes]
+        for name in shown:
+            self._add(table, self._columns[name])
+        for row in self._rows:
+            table.add_row(*self._cells(row, shown), style="green" if row.on_front else "")
+        return table
+
+    def _add(self, table: Table, column: Column) -> None:
+        width = self._natural(column.name)
+        if column.name == "source":
+            table.add_column(column.heading, min_width=len("estimate,"), max_width=_SOURCE, overflow="fold")
+        elif column.figure:
+            table.add_column(column.heading, justify="right", no_wrap=True)
+        elif column.name == "precision" or width <= _SHORT:
+            table.add_column(column.heading, no_wrap=True)
+        else:
+            table.add_column(column.heading, min_width=min(width, _FOLDED), overflow="fold")
+
+    def _cells(self, row: Row, shown: Sequence[str]) -> list[Text]:
+        cells = [Text(FRONT if row.on_front else "")]
+        if self._together:
+            cells.append(Text(label(row.result, self._together)))
+        for name in shown:
+            style = "red" if name == "source" and not row.result.finished else ""
+            if name in ("source", self._comparison.energy.name) and row.result.estimated:
+                style = "italic"
+            cells.append(Text(self._columns[name].text(row), style=style))
+        return cells
+
+    def _width(self, names: Sequence[str], longest: int) -> int:
+        """Of a table with these columns, with settings folded where they are longer."""
+        widths = [len(FRONT), _CONFIGURATION] if self._together else [len(FRONT)]
+        for name in names:
+            folds = name in self._settings and name != "precision"
+            if name not in self._together:
+                widths.append(min(self._natural(name), longest) if folds else self._natural(name))
+        return sum(widths) + 2 * len(widths)
+
+    def _natural(self, name: str) -> int:
+        """Characters of the widest cell of a column."""
+        column = self._columns[name]
+        widest = max([len(column.heading), *(len(column.text(row)) for row in self._rows)])
+        return min(widest, _SOURCE) if name == "source" else widest
+
+
+def title(comparison: Comparison) -> str:
+    """What is compared, and how much of it."""
+    energy = "energy" if comparison.energy.name == "total" else comparison.energy.describe
+    size = f"{count(len(comparison.results), 'configuration')}, {count(len(comparison.runs), 'run')}"
+    third = f" and {comparison.third.describe}" if comparison.third else ""
+    return f"{comparison.quality.heading} against {energy}{third}: {size}"

@@ -1,6 +1,20 @@
 """Numbers as people read them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+Unit = Callable[[Iterable[float | None]], tuple[str, float]]
+"""Chooses one unit for a whole column of figures: its name, and what to divide by."""
+
+
+def plain_unit(values: Iterable[float | None]) -> tuple[str, float]:
+    """Figures that are shown as they are."""
+    return "", 1.0
+
+
+def parameter_unit(values: Iterable[float | None]) -> tuple[str, float]:
+    """Millions of parameters, unless all networks are tiny."""
+    largest = max((value for value in values if value is not None), default=0.0)
+    return ("M", 1e6) if largest >= 1e5 else ("", 1.0)
 
 
 def joule_unit(values: Iterable[float | None]) -> tuple[str, float]:
@@ -51,3 +65,11 @@ def size(n: int) -> str:
         if n < 999.5 * divisor or unit == "GB":
             break
     return f"{n / divisor:.3g} {unit}"
+
+
+def percent(share: float | None) -> str:
+    """A share as `31 %`, with a true minus sign; one decimal below 10 %; – for None."""
+    if share is None:
+        return "–"
+    digits = 0 if abs(share) >= 0.0995 or share == 0 else 1
+    return f"{share * 100:.{digits}f} %".replace("-", "−")

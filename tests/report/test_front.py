@@ -1,48 +1,175 @@
-"""The Pareto front, against its definition."""
+"""Fronts, ranks, hypervolume and chances, against their definitions."""
 
-from pathlib import Path
-
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greenseg.report.front import front, on_front
-from greenseg.report.results import Result, Run, by_configuration
-from greenseg.run_directory import RunDirectory
+from greenseg.report import front as fronts
+from greenseg.report.comparison import Comparison
+from greenseg.report.front import front, front_probability, hypervolume, knee, ranks
+from greenseg.report.objectives import ENERGIES, QUALITIES
+from greenseg.report.results import Result
+from tests.report.comparisons import compared, results
 from tests.runs import Json, energy, record
 
-Point = tuple[float, float]
+Point = tuple[float, ...]
 
-# Few distinct values: ties and duplicates are the rule.
-_POINTS = st.lists(st.tuples(st.integers(-2, 2), st.integers(0, 3)) | st.tuples(st.floats(0, 1), st.floats(0, 9)))
-
-
-def beats(one: Point, other: Point) -> bool:
-    return one[0] >= other[0] and one[1] <= other[1] and one != other
+NAN = float("nan")
 
 
-def reference(points: list[Point]) -> list[int]:
-    return [i for i, point in enumerate(points) if not any(beats(other, point) for other in points)]
+def points_of(dimensions: int) -> st.SearchStrategy[list[Point]]:
+    """Few distinct values: ties and duplicates are the rule; and NaN, and infinity, and -0."""
+    few = st.integers(-2, 2).map(float)
+    any_number = few | st.floats(-9, 9) | st.sampled_from([NAN, -0.0, 0.0, 1e300, -1e-300])
+    return st.lists(st.tuples(*[few] * dimensions) | st.tuples(*[any_number] * dimensions), max_size=12)
 
 
-@given(_POINTS)
+def beats(one: Point, other: Point, maximise: list[bool]) -> bool:
+    pairs = list(zip(one, other, maximise, strict=True))
+    return all(a >= b if more else a <= b for a, b, more in pairs) and any(a != b for a, b, _ in pairs)
+
+
+def reference(points: list[Point], maximise: list[bool]) -> list[bool]:
+    """Whether nothing beats it, by looking at all pairs; a NaN is beaten by definition and beats nothing."""
+    return [
+        not any(map(np.isnan, point)) and not any(beats(other, point, maximise) for other in points) for point in points
+    ]
+
+
+def array(points: list[Point], dimensions: int) -> fronts.Points:
+    return np.array(points, dtype=float).reshape(len(points), dimensions)
+
+
+@given(points_of(2))
 @example([])
 @example([(0.5, 1), (0.5, 1), (0.5, 2), (0.4, 1), (0.6, 2)])
 @example([(0.0, 0.0), (-0.0, 0.0), (0.0, -0.0)])
+@example([(NAN, 0.0), (1.0, NAN), (NAN, NAN)])
+@settings(deadline=None)
 def test_the_front_is_what_nothing_beats(points: list[Point]) -> None:
-    assert front(points) == reference(points)
+    assert front(array(points, 2), [True, False]).tolist() == reference(points, [True, False])
 
 
-@given(_POINTS.flatmap(lambda points: st.tuples(st.just(points), st.permutations(points))))
+@given(points_of(3), st.lists(st.booleans(), min_size=3, max_size=3))
+@settings(deadline=None)
+def test_the_front_of_three_objectives(points: list[Point], maximise: list[bool]) -> None:
+    assert front(array(points, 3), maximise).tolist() == reference(points, maximise)
+
+
+@given(points_of(2).flatmap(lambda points: st.tuples(st.just(points), st.permutations(points))))
+@settings(deadline=None)
 def test_the_order_of_the_points_does_not_matter(both: tuple[list[Point], list[Point]]) -> None:
-    points, shuffled = both
-    assert sorted(points[i] for i in front(points)) == sorted(shuffled[i] for i in front(shuffled))
+    chosen = [
+        sorted(
+            point for point, on_front in zip(points, front(array(points, 2), [True, False]), strict=True) if on_front
+        )
+        for points in both
+    ]
+    assert chosen[0] == chosen[1]
+
+
+@given(points_of(2))
+@settings(deadline=None)
+def test_ranks_are_fronts_of_what_is_left(points: list[Point]) -> None:
+    found = ranks(array(points, 2), [True, False])
+    left = list(range(len(points)))
+    expected, rank = [0] * len(points), 1
+    while left and any(on := reference([points[i] for i in left], [True, False])):
+        for i, on_front in zip(left, on, strict=True):
+            expected[i] = rank if on_front else 0
+        left, rank = [i for i, on_front in zip(left, on, strict=True) if not on_front], rank + 1
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([], 0.0),
+        ([(NAN, 1.0)], 0.0),
+        ([(1.0, 0.0)], 1.0),  # the ideal itself
+        ([(0.5, 5.0)], 0.25),
+        ([(0.5, 5.0), (0.5, 5.0), (0.4, 6.0)], 0.25),
+        ([(0.5, 5.0), (1.0, 10.0)], 0.25),  # what costs as much as the reference adds nothing
+        ([(0.2, 0.0), (0.8, 5.0)], 0.2 + 0.6 * 0.5),
+        ([(0.5, 20.0)], 0.0),  # worse than the reference
+    ],
+)
+def test_hypervolume(points: list[Point], expected: float) -> None:
+    found = hypervolume(array(points, 2), [True, False], reference=[0.0, 10.0], ideal=[1.0, 0.0])
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("quality", "cost", "expected"),
+    [
+        ([0.1, 0.8, 0.9], [1, 10, 100], 1),
+        ([0.1, 0.2, 0.9], [1, 10, 100], None),  # hollow: each step is worth more than the last
+        ([0.1, 0.5, 0.9], [1, 10, 100], None),  # straight, by decades
+        ([0.1, 0.7, 0.8, 0.9], [1, 2, 50, 100], 1),
+        ([0.1, 0.9], [1, 10], None),
+        ([0.5, 0.5, 0.5], [1, 1, 1], None),
+        ([0.1, 0.5, 0.9], [0, 1, 2], None),
+    ],
+)
+def test_the_knee(quality: list[float], cost: list[float], expected: int | None) -> None:
+    assert knee(np.array(quality), np.array(cost, dtype=float)) == expected
+
+
+# ── chances
+
+
+def naive_probability(repeats: list[fronts.Points], maximise: list[bool], draws: int) -> list[float]:
+    random = np.random.default_rng(1)
+    counted = np.zeros(len(repeats))
+    for _ in range(draws):
+        means = [rows[random.integers(0, len(rows), len(rows))].mean(axis=0) for rows in repeats]
+        counted += reference([tuple(mean) for mean in means], maximise)
+    return (counted / draws).tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_chances_are_those_of_a_naive_bootstrap(dimensions: int) -> None:
+    random = np.random.default_rng(7)
+    repeats = [random.normal(random.random(dimensions), 0.2, (n, dimensions)) for n in (1, 2, 3, 5, 3, 2, 4, 3)]
+    maximise = [True, False, False][:dimensions]
+    found = front_probability(repeats, maximise, draws=4000)
+    assert found.tolist() == pytest.approx(naive_probability(repeats, maximise, 4000), abs=0.04)
+    assert any(0.05 < chance < 0.95 for chance in found)
+
+
+@given(points_of(2).map(lambda points: [point for point in points if not any(map(np.isnan, point))]))
+@settings(deadline=None, max_examples=30)
+def test_with_single_repeats_the_chance_is_the_front(points: list[Point]) -> None:
+    repeats = [array([point], 2) for point in points]
+    assert front_probability(repeats, [True, False], draws=2).tolist() == reference(points, [True, False])
+
+
+def test_what_cannot_be_on_the_front_has_no_chance_and_takes_none() -> None:
+    good, near, bad = [[0.9, 1.0], [0.8, 2.0]], [[0.9, 2.5], [0.7, 0.5]], [[0.5, 3.0], [0.6, 4.0]]
+    repeats = [np.array(rows) for rows in (good, near, bad, bad)]
+    found = front_probability(repeats, [True, False])
+    assert found[2] == found[3] == 0
+    assert found[:2].tolist() == front_probability(repeats[:2], [True, False]).tolist()
+
+
+def test_chances_are_the_same_each_time() -> None:
+    repeats = [np.array([[0.8, 1.0], [0.9, 2.0], [0.7, 1.5]]), np.array([[0.85, 1.0], [0.8, 1.9]])]
+    assert front_probability(repeats, [True, False]).tolist() == front_probability(repeats, [True, False]).tolist()
+
+
+# ── of results
 
 
 def result(dice: float, total: Json, unmeasured: tuple[str, ...] = (), status: str = "finished") -> Result:
-    written = record(status=status, dice=dice, total=total, unmeasured=unmeasured)
-    (joined,) = by_configuration([Run(RunDirectory(Path("nowhere")), status, written)])
+    (joined,) = results(record(status=status, dice=dice, total=total, unmeasured=unmeasured))
     return joined
+
+
+def on_front(those: list[Result], allow_mixed_sources: bool = False) -> set[int]:
+    comparison = Comparison(those, QUALITIES["dice"], ENERGIES["total"], allow_mixed_sources=allow_mixed_sources)
+    chosen = {id(row.result) for row in comparison.rows if row.on_front}
+    return {i for i, one in enumerate(those) if id(one) in chosen}
 
 
 def test_an_estimate_neither_beats_a_measurement_nor_is_beaten_by_one() -> None:
@@ -50,10 +177,11 @@ def test_an_estimate_neither_beats_a_measurement_nor_is_beaten_by_one() -> None:
     estimated = [result(0.9, energy(1, cpu_estimate=1)), result(0.6, energy(1, cpu_estimate=300))]
     assert on_front([*measured, *estimated]) == {0, 2}
     assert on_front([*estimated, *measured]) == {0, 2}
+    assert on_front([*measured, *estimated], allow_mixed_sources=True) == {2}
 
 
 def test_only_results_that_count_the_same_components_compete() -> None:
-    results = [
+    those = [
         result(0.8, energy(1, gpu_nvml=100, cpu_rapl=50)),
         result(0.8, energy(1, cpu_rapl=50)),  # its GPU was not counted, so it cannot win by that
         result(0.8, energy(1, gpu_nvml=100, cpu_estimate=20)),
@@ -61,7 +189,7 @@ def test_only_results_that_count_the_same_components_compete() -> None:
         result(0.7, energy(1, cpu_rapl=40), unmeasured=("gpu",)),
         result(0.7, energy(1, gpu_nvml=100, cpu_rapl=60)),
     ]
-    assert on_front(results) == {0, 1, 2, 3, 4}
+    assert on_front(those) == {0, 1, 2, 3, 4}
 
 
 def test_the_kind_of_sensor_does_not_matter_where_it_measures() -> None:
@@ -69,32 +197,47 @@ def test_the_kind_of_sensor_does_not_matter_where_it_measures() -> None:
 
 
 def test_partly_estimated_is_estimated() -> None:
-    assert on_front([result(0.8, energy(1, cpu_rapl=100, cpu_estimate=1)), result(0.8, energy(1, cpu_rapl=50))]) == {
-        0,
-        1,
-    }
+    partly, measured = energy(1, cpu_rapl=100, cpu_estimate=1), energy(1, cpu_rapl=50)
+    assert on_front([result(0.8, partly), result(0.8, measured)]) == {0, 1}
+
+
+def test_where_only_the_gpu_counts_only_its_source_matters() -> None:
+    one = record({"epochs": 1}, dice=0.8, total=energy(1, gpu_nvml=100, cpu_rapl=5))
+    two = record({"epochs": 2}, dice=0.7, total=energy(1, gpu_nvml=200, cpu_estimate=5))
+    assert [row.on_front for row in compared(one, two, energy="gpu").rows] == [True, False]
+    assert [row.on_front for row in compared(one, two).rows] == [True, True]
 
 
 def test_what_did_not_finish_is_not_on_the_front() -> None:
     assert on_front([result(0.9, energy(1, cpu_rapl=1), status="failed"), result(0.8, energy(1, cpu_rapl=2))]) == {1}
-    assert on_front([]) == set()
 
 
 _KINDS = ["cpu_rapl", "cpu_estimate", "gpu_nvml"]
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from(_KINDS)), max_size=8))
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from(_KINDS)), min_size=1, max_size=8))
 @settings(deadline=None)
 def test_each_kind_of_joules_has_its_own_front(rows: list[tuple[int, int, str]]) -> None:
-    results = [result(dice / 4, energy(1, **{kind: joules})) for dice, joules, kind in rows]
-    assert on_front(results) == {
+    those = [result(dice / 4, energy(1, **{kind: joules})) for dice, joules, kind in rows]
+    assert on_front(those) == {
         i
         for i, (dice, joules, kind) in enumerate(rows)
-        if not any(beats((d, j), (dice, joules)) for d, j, k in rows if k == kind)
+        if not any(beats((d, j), (dice, joules), [True, False]) for d, j, k in rows if k == kind)
     }
 
 
 def test_dice_of_zero_is_a_dice() -> None:
-    (found,) = by_configuration([Run(RunDirectory(Path("nowhere")), "finished", record(dice=0.0))])
-    assert found.dice == pytest.approx(0.0)
+    (found,) = results(record(dice=0.0))
+    mean = found.figure(QUALITIES["dice"])
+    assert mean is not None
+    assert mean.value == pytest.approx(0.0)
     assert on_front([found]) == {0}
+
+
+def test_a_third_objective_lets_more_on_the_front() -> None:
+    def one(epochs: int, dice: float, joules: float, parameters: int) -> Json:
+        return record({"epochs": epochs}, dice=dice, total=energy(1, cpu_rapl=joules), parameters=parameters)
+
+    records = one(1, 0.9, 10, 500), one(2, 0.8, 20, 100), one(3, 0.7, 30, 300)
+    assert [row.on_front for row in compared(*records).rows] == [True, False, False]
+    assert [row.on_front for row in compared(*records, third="params").rows] == [True, True, False]

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from greenseg.report.results import Result, Run, by_configuration, read_runs
-from greenseg.report.table import pareto_table
+from greenseg.report.export import EXPORTS
+from greenseg.report.objectives import OBJECTIVES
+from greenseg.report.page import as_html
+from greenseg.report.results import Reader, Result, Run, by_configuration, read_runs
+from greenseg.report.select import Query
+from greenseg.report.view import ReportView
 from greenseg.run_directory import RunDirectory, find_runs
 from tests.runs import Json, energy, epoch, record, write
 
@@ -19,17 +23,22 @@ def results(folder: Path) -> list[Result]:
     return by_configuration(runs)
 
 
+def mean(result: Result, name: str) -> float | None:
+    found = result.figure(OBJECTIVES[name])
+    return None if found is None else found.value
+
+
 def test_repeats_are_averaged(tmp_path: Path) -> None:
     for seed, (dice, joules) in enumerate([(0.6, 100), (0.7, 200), (0.8, 600)]):
         total = energy(10 * seed, cpu_rapl=joules)
         write(tmp_path, record({"seed": seed}, dice=dice, total=total, joules_per_epoch=joules / 10))
     (result,) = results(tmp_path)
     assert len(result.runs) == len(result.finished) == 3
-    assert result.dice == pytest.approx(0.7)
-    assert result.iou == pytest.approx(sum(d / (2 - d) for d in (0.6, 0.7, 0.8)) / 3)
-    assert result.joules == pytest.approx(300)
-    assert result.joules_per_epoch == pytest.approx(30)
-    assert result.seconds == pytest.approx(10)
+    assert mean(result, "dice") == pytest.approx(0.7)
+    assert mean(result, "iou") == pytest.approx(sum(d / (2 - d) for d in (0.6, 0.7, 0.8)) / 3)
+    assert mean(result, "total") == pytest.approx(300)
+    assert mean(result, "per-epoch") == pytest.approx(30)
+    assert mean(result, "seconds") == pytest.approx(10)
     assert result.sources == {"cpu": "rapl"}
     assert "seed" not in result.settings
 
@@ -41,13 +50,13 @@ def test_means_are_over_the_repeats_that_finished(tmp_path: Path) -> None:
     (result,) = results(tmp_path)
     assert len(result.runs) == 3
     assert len(result.finished) == 1
-    assert result.dice == pytest.approx(0.8)
+    assert mean(result, "dice") == pytest.approx(0.8)
 
 
 def test_a_configuration_without_a_finished_run_is_a_result_without_figures(tmp_path: Path) -> None:
     write(tmp_path, record({}, "failed", error="OutOfMemoryError"))
     (result,) = results(tmp_path)
-    assert (result.dice, result.iou, result.joules, result.joules_per_epoch, result.seconds) == (None,) * 5
+    assert [mean(result, name) for name in OBJECTIVES] == [None] * len(OBJECTIVES)
     assert result.sources == {}
     assert result.unmeasured == []
 
@@ -83,7 +92,7 @@ def test_an_unfinished_run_is_summed_up_from_its_epochs(tmp_path: Path) -> None:
 def test_a_run_that_died_before_its_first_epoch_is_a_row_as_well(tmp_path: Path) -> None:
     write(tmp_path, record({}, "running"))
     (result,) = results(tmp_path)
-    assert result.dice is None
+    assert mean(result, "dice") is None
     assert [run.status for run in result.runs] == ["interrupted"]
 
 
@@ -144,7 +153,10 @@ def test_a_record_that_is_not_what_greenseg_writes_never_breaks_a_report(key: st
         run.write_record({**wrong, outer[0]: changed} if outer else changed)
         runs, damaged = read_runs(find_runs([tmp_path]))
         assert len(runs) + len(damaged) == 2
-        Console(quiet=True).print(pareto_table(by_configuration(runs)))
+        comparison = Query().compare(by_configuration(runs))
+        Console(quiet=True).print(ReportView(comparison, comparison.rows))
+        for export in (*EXPORTS.values(), as_html):
+            assert export(comparison, comparison.rows, None)
 
 
 def test_damaged_epochs_of_a_dead_run_are_named(tmp_path: Path) -> None:
@@ -166,5 +178,47 @@ def test_a_line_of_another_kind_is_a_damaged_record(tmp_path: Path) -> None:
 
 def test_a_run_keeps_its_record_to_itself() -> None:
     run = Run(RunDirectory(Path("nowhere")), "finished", record())
-    run.metrics["dice"] = 0
-    assert run.metrics["dice"] == pytest.approx(0.8)
+    for mapping in (run.metrics, run.settings):
+        with pytest.raises(TypeError):
+            mapping["dice"] = 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("out_of_gpu_memory", "out of GPU memory"),
+        ("out_of_memory", "out of memory"),
+        ("timeout", "timed out"),
+        ("error", "SomeError"),
+        ("a kind of tomorrow", "SomeError"),
+        (None, "SomeError"),
+    ],
+)
+def test_failures_are_said_in_words(kind: str | None, words: str) -> None:
+    run = Run(RunDirectory(Path("nowhere")), "failed", record({}, "failed", error="SomeError", kind=kind))
+    assert run.failure == words
+
+
+def test_a_figure_that_some_repeats_lack_is_none(tmp_path: Path) -> None:
+    """Joules to a Dice over those repeats that reached it would be those of the lucky ones."""
+    for seed, joules in enumerate((50.0, None, 70.0)):
+        written = record({"seed": seed})
+        written["metrics"]["energy_to_dice"] = {"dice": 0.85, "joules": joules}
+        write(tmp_path, written)
+    (result,) = results(tmp_path)
+    assert mean(result, "to-dice") is None
+    assert mean(result, "dice") is not None
+
+
+def test_only_what_changed_is_read_anew(tmp_path: Path) -> None:
+    run, going_on = write(tmp_path, record({"seed": 1})), write(tmp_path, record({"seed": 2}, "running"), [epoch(0)])
+    reader = Reader()
+    (first, before), _ = reader.read([run, going_on])
+    going_on.append_epoch(epoch(1, dice=0.9))
+    (again, after), _ = reader.read([run, going_on])
+    assert again is first
+    assert (before.metrics["dice"], after.metrics["dice"]) == (0.5, 0.9)
+    run.write_record(record({"seed": 1}, dice=0.1))
+    assert reader.read([run])[0][0].metrics["dice"] == pytest.approx(0.1)
+    (run.path / "run.json").unlink()
+    assert reader.read([run]) == ([], [])

@@ -11,20 +11,15 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from greenseg.config import Settings, choices
+from greenseg.report.columns import FRONT
+from greenseg.report.labels import source
 from greenseg.report.panel import run_panel
-from greenseg.report.results import Result, Run, by_configuration, read_runs
-from greenseg.report.table import FRONT, axes, pareto_table, source
-from greenseg.report.units import duration, joule_unit, joules, number
-from greenseg.run_directory import RunDirectory
+from greenseg.report.results import read_runs
+from greenseg.report.select import Query
+from greenseg.report.units import duration, joule_unit, joules, number, parameter_unit, percent
+from greenseg.report.view import ReportView
+from tests.report.comparisons import compared, results
 from tests.runs import Json, energy, record, write
-
-
-def runs(*records: Json) -> list[Run]:
-    return [Run(RunDirectory(Path("runs/x")), written["status"], written) for written in records]
-
-
-def results(*records: Json) -> list[Result]:
-    return by_configuration(runs(*records))
 
 
 def shown(what: RenderableType, width: int = 100) -> str:
@@ -37,13 +32,31 @@ def shown(what: RenderableType, width: int = 100) -> str:
     return text
 
 
-def table(*records: Json) -> str:
-    return shown(pareto_table(results(*records)))
+def table(*records: Json, width: int = 100, **options: Any) -> str:
+    query = Query(**options)
+    comparison = query.compare(results(*records))
+    view = ReportView(comparison, query.rows(comparison), query.names(comparison), query.top is not None)
+    return shown(view, width)
+
+
+def head(text: str) -> str:
+    """The line of the headings."""
+    return text.splitlines()[2]
+
+
+def body(text: str) -> str:
+    """The table without what stands under it."""
+    return text.partition(f"\n{FRONT} on")[0]
+
+
+def flat(text: str) -> str:
+    """Without the ends of lines."""
+    return re.sub(r"\s+", " ", text)
 
 
 def row(text: str, *words: str) -> str:
     """The one line that has all these words."""
-    (line,) = [line for line in text.splitlines() if all(word in line for word in words)]
+    (line,) = [line for line in body(text).splitlines() if all(word in line for word in words)]
     return line
 
 
@@ -51,12 +64,12 @@ def row(text: str, *words: str) -> str:
 
 
 def test_only_settings_that_differ_are_columns() -> None:
-    found = results(record({"epochs": 1, "lr": 0.1}), record({"epochs": 2, "lr": 0.1}))
-    assert axes(found) == ["epochs"]
-    text = shown(pareto_table(found))
-    assert "epochs" in text
-    assert "lr" not in text
-    assert "precision" not in text
+    records = record({"epochs": 1, "lr": 0.1}), record({"epochs": 2, "lr": 0.1})
+    assert compared(*records).axes == ["epochs"]
+    headings = head(table(*records)).split()
+    assert "epochs" in headings
+    assert "lr" not in headings
+    assert "precision" not in headings
 
 
 @pytest.mark.parametrize(
@@ -69,9 +82,9 @@ def test_only_settings_that_differ_are_columns() -> None:
     ],
 )
 def test_how_the_network_is_shown(models: list[str], expected: list[str]) -> None:
-    found = results(*(record({"model": model}) for model in models))
-    assert axes(found) == expected
-    text = shown(pareto_table(found))
+    records = [record({"model": model}) for model in models]
+    assert compared(*records).axes == expected
+    text = body(table(*records))
     for model in models:
         encoder, decoder = model.split("-")
         assert {"encoder": encoder, "decoder": decoder, "model": model}[expected[0]] in text
@@ -79,15 +92,15 @@ def test_how_the_network_is_shown(models: list[str], expected: list[str]) -> Non
 
 def test_seeds_are_repeats_not_an_axis() -> None:
     text = table(record({"seed": 0}), record({"seed": 1}))
-    assert "seed" not in text
+    assert "seed" not in body(text)
     assert "Dice against energy: 1 configuration, 2 runs" in text
-    assert re.search(r"\bruns\b", text.splitlines()[2])
+    assert "runs" in head(text).split()
 
 
 def test_a_table_without_repeats_has_no_column_for_them() -> None:
     text = table(record({"epochs": 1}), record({"epochs": 2}))
     assert "2 configurations, 2 runs" in text
-    assert "runs" not in text.splitlines()[2]
+    assert "runs" not in head(text).split()
 
 
 def test_what_an_axis_holds_is_shown_for_what_it_is() -> None:
@@ -101,7 +114,7 @@ def test_what_an_axis_holds_is_shown_for_what_it_is() -> None:
 
 def test_figures_of_a_row() -> None:
     total = energy(123.4, gpu_nvml=9000, cpu_rapl=876)
-    line = row(table(record(dice=0.81234, total=total, joules_per_epoch=98.7)), "0.8123")
+    line = row(table(record(dice=0.81234, total=total, joules_per_epoch=98.7), width=110), "0.8123")
     assert line.split() == [
         FRONT,
         "mobilenet_v2-unet",
@@ -109,7 +122,9 @@ def test_figures_of_a_row() -> None:
         "0.8123",
         "98.7",
         "9,876",
+        "baseline",
         "123",
+        "1.23",
         "rapl",
         "+",
         "nvml",
@@ -118,23 +133,27 @@ def test_figures_of_a_row() -> None:
 
 def test_repeats_are_one_row_of_means() -> None:
     text = table(record({"seed": 0}, dice=0.6), record({"seed": 1}, dice=0.8))
-    assert row(text, "0.7000").split()[3] == "2"
+    assert row(text, "0.7000", "±1.2706").split()[3] == "2", "t(1, 97.5 %) · 0.1"
+    assert "95 % interval" in text
 
 
 def test_a_failed_run_is_a_row_with_its_reason() -> None:
     text = table(record({"epochs": 1}), record({"epochs": 2}, "failed", error="OutOfMemoryError"))
-    assert row(text, "failed: OutOfMemoryError").split()[:6] == ["2", "–", "–", "–", "–", "failed:"]
+    assert row(text, "failed: OutOfMemoryError").split() == ["2", *["–"] * 6, "failed:", "OutOfMemoryError"]
+    assert "1 configuration without a finished run: 1 × failed: OutOfMemoryError." in text
     assert FRONT in row(text, "0.8000")
 
 
 def test_an_interrupted_run_is_a_row() -> None:
     assert row(table(record({"epochs": 1}, "interrupted")), "interrupted", "–")
+    assert row(table(record({"epochs": 1}, "failed", error="X", kind="out_of_gpu_memory")), "failed: out of GPU")
 
 
 def test_means_over_some_repeats_say_so() -> None:
     text = table(record({"seed": 0}), record({"seed": 1}, "failed"), record({"seed": 2}, "interrupted"))
     assert "1 of 3" in row(text, "0.8000")
-    assert "Figures are means over the repeats that finished." in text
+    assert "Repeats are missing from 1 configuration (1 × failed, 1 × interrupted)." in flat(text)
+    assert "Figures are means over the repeats that finished." in flat(text)
     assert "means over" not in table(record({"seed": 0}), record({"seed": 1}))
 
 
@@ -176,9 +195,10 @@ def test_the_front_is_marked() -> None:
     ],
 )
 def test_source(total: Json, unmeasured: list[str], expected: str) -> None:
-    (found,) = results(record(total=total, unmeasured=unmeasured))
+    written = record(total=total, unmeasured=unmeasured)
+    (found,) = results(written)
     assert source(found) == expected
-    assert ("unknown: this component has no sensor" in shown(pareto_table([found]))) == bool(unmeasured)
+    assert ("unknown: this component has no sensor" in table(written)) == bool(unmeasured)
 
 
 def test_estimates_are_explained_and_measurements_are_not() -> None:
@@ -218,10 +238,10 @@ def test_words_stay_whole_in_a_table_of_networks_and_precisions() -> None:
         for precision in ("32-true", "16-mixed")
         for seed in (0, 1)
     ]
-    rows = table(*records, record({"epochs": 3}, "failed", error="OutOfMemoryError")).partition(f"\n{FRONT} on")[0]
+    rows = body(table(*records, record({"epochs": 3}, "failed", error="OutOfMemoryError")))
     assert rows.count("estimate") == 4
     assert rows.count("unknown") == 4
-    assert rows.count("16-mixed → bf16-mixed") == 2
+    assert rows.count("→") == 2
     assert "failed" in rows
     assert "0 of 1" in rows
 
@@ -242,12 +262,37 @@ def other(name: str) -> Any:
     return words.get(name, not default if isinstance(default, bool) else 0.5 if isinstance(default, float) else 64)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, len(Settings.model_fields) - 2])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, len(Settings.model_fields) - 3])
 def test_dice_and_joules_are_shown_however_many_settings_differ(count: int) -> None:
-    names = [name for name in Settings.model_fields if name not in ("model", "seed")][:count]
+    names = [name for name in Settings.model_fields if name not in ("model", "seed", "fold")][:count]
     text = table(record({name: other(name) for name in names}, dice=0.8), record(dice=0.7))
     for figure in ("0.8000", "0.7000", "1,050", "J/epoch", "total J", "estimate"):
         assert figure in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_a_wider_table_leaves_out_less(width: int) -> None:
+    records = [
+        record({"encoder": encoder, "precision": precision, "seed": seed}, total=energy(1, gpu_nvml=9, cpu_rapl=1))
+        for encoder in ("resnet18", "tu-mobilenetv3_small_050")
+        for precision in ("32-true", "bf16-mixed")
+        for seed in (0, 1)
+    ]
+    text = table(*records, width=width)
+    shown_ = [name for name in ("saved", "chance", "seconds", "J/epoch", "M params") if name in head(text)]
+    assert shown_ == ["saved", "chance", "seconds", "J/epoch", "M params"][: {80: 0, 100: 2, 120: 3, 200: 5}[width]]
+    assert ("No room for" in text) == (width < 200)
+
+
+def test_a_long_table_stops_and_keeps_the_front() -> None:
+    records = [record({"epochs": n}, dice=0.9 - n / 1000, total=energy(1, cpu_rapl=100 + n)) for n in range(1, 61)]
+    records[-1] = record({"epochs": 60}, dice=0.1, total=energy(1, cpu_rapl=1))
+    text = table(*records)
+    assert body(text).count("rapl") == 41
+    assert row(text, FRONT, "0.1000")
+    assert "19 configurations more: --top 60 shows all." in text
+    assert body(table(*records, top=60)).count("rapl") == 60
+    assert body(table(*records, top=3)).count("rapl") == 3
 
 
 # ── the panel
@@ -322,6 +367,17 @@ def test_joules(value: float | None, text: str) -> None:
     assert joules(value) == text
 
 
+def test_shares() -> None:
+    shares = [None, 0.0, 0.31, -0.31, 0.0512, 1.0, -0.004]
+    assert [percent(share) for share in shares] == ["–", "0 %", "31 %", "−31 %", "5.1 %", "100 %", "−0.4 %"]
+
+
+def test_parameters_are_counted_in_millions_unless_all_are_tiny() -> None:
+    assert parameter_unit([None, 100, 2e6]) == ("M", 1e6)
+    assert parameter_unit([None, 100]) == ("", 1)
+    assert parameter_unit([]) == ("", 1)
+
+
 def test_a_unit_is_that_of_the_largest_value() -> None:
     assert joule_unit([]) == ("J", 1)
     assert joule_unit([None, 5]) == ("J", 1)
@@ -346,5 +402,8 @@ def test_the_source_is_never_cut_off_on_a_narrow_terminal() -> None:
         for encoder in ("resnet18", "tu-mobilenetv3_small_050")
         for precision in ("32-true", "bf16-mixed")
     ]
-    text = shown(pareto_table(results(*records)), width=80)
-    assert text.partition("on the front")[0].count("estimate") == 4
+    for repeats in ([], [record({"encoder": "resnet18", "precision": "32-true", "seed": 1})]):
+        text = body(table(*records, *repeats, width=80))
+        assert text.count("estimate") == 4
+        assert len(re.findall(r"0\.8000", text)) == 4
+        assert "No room for" in text

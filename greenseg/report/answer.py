@@ -1,0 +1,276 @@
+"""The answer in words: which configuration, what it saves, how sure that is, and what to beware of."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
+from greenseg.report.columns import FRONT, interval
+from greenseg.report.comparison import Comparison, Effect
+from greenseg.report.labels import setting_text, value_text
+from greenseg.report.objectives import Objective
+from greenseg.report.results import Result
+from greenseg.report.statistics import Change
+from greenseg.report.units import count, joules, number, percent
+
+NEAR = 0.01
+"""The share of the best quality that may be given up for energy."""
+
+_MOST_NAMED = 3
+
+_MARKS = {
+    APPROXIMATE: "some windows were shorter than the counter's period; power at their end × their length.",
+    SHARED: "other processes used the same GPU; the joules may be theirs.",
+    APPORTIONED: "other runs used the same CPU; a share of its counter, by CPU time.",
+}
+
+
+def decision(comparison: Comparison) -> list[str]:
+    """The best one, the cheapest one near it, the knee, the hypervolume: a sentence each."""
+    best, quality = comparison.best, comparison.quality.heading
+    if best is None:
+        return [f"No configuration has finished with {quality} and {energy_name(comparison)} yet."]
+    said = [f"Best {quality}: {_with_figures(comparison, best)}{_not_told_apart(comparison, best)}."]
+    cheapest = comparison.cheapest_within(NEAR)
+    if cheapest is best or cheapest is None:
+        said.append(f"No cheaper one is within {NEAR:.0%} of it.".replace("%", " %"))
+    else:
+        change = comparison.change(best, cheapest)
+        less = f", {_less(change)} than the best" if change else ""
+        said.append(f"Cheapest within {NEAR * 100:g} % of it: {_with_figures(comparison, cheapest)}{less}.")
+    knee = comparison.knee()
+    if knee is not None:
+        above = knee is best or knee is cheapest
+        name = comparison.label(knee)
+        described = f"{name}, as above" if above else _with_figures(comparison, knee)
+        said.append(f"Knee, from where on more {quality} becomes dear: {described}.")
+    if len(comparison.results) > 1:
+        said += _volumes(comparison)
+    return said
+
+
+def _not_told_apart(comparison: Comparison, best: Result) -> str:
+    """How many others may be as good, as far as the repeats of the best one tell."""
+    mean = best.figure(comparison.quality)
+    others = [result.figure(comparison.quality) for result in comparison.results if result is not best]
+    if mean is None or mean.half is None:
+        return ""
+    within = sum(mean.low <= other.value <= mean.high for other in others if other)
+    return f"; its interval holds the means of {count(within, 'other')}" if within else ""
+
+
+def _volumes(comparison: Comparison) -> list[str]:
+    said = []
+    volumes = comparison.volumes()
+    for volume in volumes:
+        corners = [
+            ", ".join(
+                _figure(comparison, objective, value)
+                for objective, value in zip(comparison.objectives, corner, strict=True)
+            )
+            for corner in (volume.reference, volume.ideal)
+        ]
+        among = f" of {count(volume.configurations, 'configuration')}" if len(volumes) > 1 else ""
+        said.append(f"Hypervolume{among}: {volume.share:.3f} of the box from ({corners[0]}) to ({corners[1]}).")
+    return said
+
+
+def energy_name(comparison: Comparison) -> str:
+    """What the energy objective is called where no unit is wanted."""
+    return "joules" if comparison.energy.name == "total" else comparison.energy.heading.format("joules")
+
+
+def effect_rows(comparison: Comparison, most: int | None = None) -> list[list[str]]:
+    """For each value of each axis: setting, value, held against, quality, energy, pairs. Those of most energy first.
+
+    Args:
+        comparison: whose effects.
+        most: at most so many.
+    """
+    effects = comparison.effects
+    if most is not None and len(effects) > most:
+        strongest = sorted(effects, key=lambda effect: -abs(effect.energy.share if effect.energy else 0))[:most]
+        effects = [effect for effect in effects if effect in strongest]
+    return [_effect(effect) for effect in effects]
+
+
+def _effect(effect: Effect) -> list[str]:
+    mean = effect.quality
+    quality = f"{mean.value:+.4f}".replace("-", "−") + (f" ±{mean.half:.4f}" if mean.half is not None else "")
+    energy = "–" if effect.energy is None else _signed(effect.energy.share)
+    if effect.energy is not None and effect.energy.low is not None and effect.energy.high is not None:
+        energy += f" ({_signed(effect.energy.low)} to {_signed(effect.energy.high)})".replace(" %", "")
+    return [effect.axis, value_text(effect.value), value_text(effect.reference), quality, energy, str(mean.n)]
+
+
+def unpaired(comparison: Comparison) -> list[str]:
+    """The axes for which no two runs differ in nothing else."""
+    found = {effect.axis for effect in comparison.effects}
+    return [name for name in comparison.swept if name not in found]
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """What makes the answer less sure than it looks."""
+    results = comparison.results
+    finished = [result for result in results if result.finished]
+    said = []
+    if len({(result.estimated, tuple(result.sources)) for result in finished}) > 1:
+        ranked = (
+            "are ranked against each other, as asked"
+            if comparison.allow_mixed_sources
+            else "are not ranked against each other"
+        )
+        said.append(f"Sources differ between rows: measured and estimated joules {ranked}.")
+    if any(result.estimated for result in finished):
+        said.append(
+            "estimate: joules modelled from the run's own CPU seconds and memory, not measured; for comparing runs of "
+            "one machine; in absolute terms they may be several times off."
+        )
+    said += _of_repeats(results)
+    hardware = Counter(run.hardware for result in finished for run in result.finished)
+    if len(hardware) > 1:
+        said.append(
+            f"Hardware differs between runs: {_counted(hardware)}. Their joules and seconds are not comparable."
+        )
+    versions = Counter(str(run.versions.get("torch")) for result in finished for run in result.finished)
+    if len(versions) > 1:
+        said.append(f"Versions of torch differ between runs: {_counted(versions)}.")
+    for mark, meaning in _MARKS.items():
+        if any(mark in result.marks for result in finished):
+            said.append(f"{mark}: {meaning}")
+    for asked, ran in sorted(
+        {(result.settings["precision"], other) for result in results for other in _other_precisions(result)}
+    ):
+        said.append(f"Asked for precision {asked}, ran {ran}: Lightning has no {asked} on this device.")
+    if any(result.unmeasured for result in finished):
+        said.append("unknown: this component has no sensor and no estimate; its joules are missing from the sums.")
+    said += _of_objectives(comparison)
+    return said
+
+
+def _of_repeats(results: Sequence[Result]) -> list[str]:
+    said = []
+    single = [result for result in results if len(result.finished) == 1]
+    if single and len(results) > 1:
+        all_or_some = (
+            "All configurations"
+            if len(single) == len([r for r in results if r.finished])
+            else count(len(single), "configuration")
+        )
+        said.append(
+            f"{all_or_some} ran once: no interval, and a difference to another may be chance. Repeat with "
+            "seeds: [0, 1, 2]."
+        )
+    missing = [result for result in results if 0 < len(result.finished) < len(result.runs)]
+    if missing:
+        why = Counter(
+            run.failure or run.status for result in missing for run in result.runs if run.status != "finished"
+        )
+        said.append(
+            f"Repeats are missing from {count(len(missing), 'configuration')} ({_counted(why)}). "
+            "Figures are means over the repeats that finished."
+        )
+    return said
+
+
+def _of_objectives(comparison: Comparison) -> list[str]:
+    """Of figures that some have and others have not, and of settings that they depend on."""
+    said = []
+    finished = [result for result in comparison.results if result.finished]
+    for objective in comparison.objectives:
+        without = sum(result.figure(objective) is None for result in finished)
+        if without:
+            what = objective.heading.format("joules").strip()
+            said.append(f"{count(without, 'configuration')} without {what} in every repeat: not ranked.")
+    for name, key in {"to-dice": "energy_to_dice", "co2e": "co2e", "per-epoch": "measure_after"}.items():
+        if comparison.energy.name == name:
+            values = {_accounted(run, key) for result in finished for run in result.finished}
+            if len(values) > 1:
+                said.append(f"{key} differs between runs: {', '.join(sorted(map(str, values)))}.")
+    return said
+
+
+def _accounted(run: Any, key: str) -> Any:
+    """What a derived figure was derived with."""
+    if key == "measure_after":
+        return run.settings[key]
+    metric = run.metrics.get(key, {})
+    return (
+        metric.get("dice") if key == "energy_to_dice" else f"{metric.get('grams_per_kwh')} g/kWh × {metric.get('pue')}"
+    )
+
+
+def legend(comparison: Comparison) -> list[str]:
+    """What the signs of the table mean, and what all runs cost."""
+    quality = comparison.quality.heading
+    third = f" and {comparison.third.describe}" if comparison.third else ""
+    said = [f"{FRONT} on the front: no other configuration here has at least its {quality} for less energy{third}."]
+    if any(
+        mean is not None and mean.half is not None
+        for mean in (r.figure(comparison.quality) for r in comparison.results)
+    ):
+        said.append("±: 95 % interval of the mean over repeats (Student t).")
+    if any(row.probability is not None for row in comparison.rows):
+        said.append("chance: how often it is on the front when repeats are drawn anew (bootstrap, 1000 draws).")
+    runs = comparison.runs
+    wasted = sum(run.energy.joules for run in runs if run.status != "finished")
+    spent = f"All runs together: {joules(sum(run.energy.joules for run in runs))}"
+    said.append(f"{spent}, {joules(wasted)} of it on runs that did not finish." if wasted else f"{spent}.")
+    return said
+
+
+def failures(comparison: Comparison) -> str:
+    """How many configurations have no finished run, and why; empty where all have one."""
+    failed = [result for result in comparison.results if not result.finished]
+    why = Counter(result.status for result in failed)
+    return f"{count(len(failed), 'configuration')} without a finished run: {_counted(why)}." if failed else ""
+
+
+# ── parts of sentences
+
+
+def _with_figures(comparison: Comparison, result: Result) -> str:
+    figures = ", ".join(_mean(comparison, objective, result) for objective in comparison.objectives)
+    return f"{comparison.label(result)}, {figures} ({count(len(result.finished), 'run')})"
+
+
+def _mean(comparison: Comparison, objective: Objective, result: Result) -> str:
+    mean = result.figure(objective)
+    assert mean is not None
+    if objective is comparison.quality:
+        return f"{objective.heading} {interval(mean)}"
+    return _figure(comparison, objective, mean.value)
+
+
+def _figure(comparison: Comparison, objective: Objective, value: float) -> str:
+    """A figure with its unit, such as `12.3 kJ/epoch`."""
+    if objective is comparison.quality:
+        return f"{objective.heading} {value:g}"
+    unit, size = comparison.unit(objective)
+    heading = objective.heading.format(unit).strip().removeprefix("total ")
+    return f"{number(value / size)} {heading}"
+
+
+def _less(change: Change) -> str:
+    more = change.share > 0
+    shares = [abs(share) for share in (change.share, change.low, change.high) if share is not None]
+    said = percent(shares[0])
+    if change.low is not None and change.high is not None:
+        low, high = (change.low, change.high) if more else (-change.high, -change.low)
+        said += f" ({percent(low)} to {percent(high)})".replace(" %", "", 1)
+    return f"{said} {'more' if more else 'less'}"
+
+
+def _signed(share: float) -> str:
+    return ("+" if share >= 0 else "") + percent(share)
+
+
+def _counted(counts: Counter[str]) -> str:
+    named = [f"{number} × {name}" for name, number in counts.most_common(_MOST_NAMED)]
+    rest = len(counts) - len(named)
+    return ", ".join(named) + (f" and {rest} others" if rest else "")
+
+
+def _other_precisions(result: Result) -> Iterable[str]:
+    _, arrow, ran = setting_text(result, "precision").partition(" → ")
+    return [ran] if arrow else []

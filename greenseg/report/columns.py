@@ -1,0 +1,143 @@
+"""The columns that a report can show, sort by and export: settings, figures, and a configuration's place."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from greenseg.report.comparison import Comparison, Row
+from greenseg.report.labels import MODEL, setting, setting_text, source
+from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective
+from greenseg.report.results import Result
+from greenseg.report.statistics import Mean
+from greenseg.report.units import number, percent
+
+FRONT = "●"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        name: as for `--columns` and `--sort`.
+        heading: over the column.
+        text: what a person reads.
+        value: what a program reads, and what rows are sorted by; None where there is none.
+        figure: whether it is a number.
+        descending: whether the largest value is the best.
+    """
+
+    name: str
+    heading: str
+    text: Callable[[Row], str]
+    value: Callable[[Row], Any]
+    figure: bool = True
+    descending: bool = False
+
+
+_PLACES = {
+    "front": Column("front", "", lambda row: FRONT if row.on_front else "", lambda row: row.on_front, False, True),
+    "runs": Column("runs", "runs", lambda row: _runs(row), lambda row: len(row.result.finished), descending=True),
+    "chance": Column("chance", "chance", lambda row: _chance(row), lambda row: row.probability, descending=True),
+    "rank": Column("rank", "rank", lambda row: str(row.rank or "–"), lambda row: row.rank),
+    "status": Column("status", "status", lambda row: row.result.status, lambda row: row.result.status, False),
+    "source": Column("source", "source", lambda row: _source(row), lambda row: source(row.result), False),
+}
+
+
+def column_names(comparison: Comparison) -> list[str]:
+    """The names of all columns."""
+    return [MODEL, *comparison.results[0].settings, *OBJECTIVES, "saved", *_PLACES]
+
+
+def column(comparison: Comparison, name: str) -> Column:
+    """The column of a name."""
+    if name in _PLACES:
+        return _PLACES[name]
+    if name == "saved":
+        return Column(name, name, lambda row: _saved(comparison, row), lambda row: row.saved, descending=True)
+    if name in OBJECTIVES:
+        return _figure_column(comparison, OBJECTIVES[name])
+    return Column(name, name, lambda row: setting_text(row.result, name), lambda row: setting(row.result, name), False)
+
+
+OPTIONAL = ("params", "per-epoch", "seconds", "chance", "saved")
+"""Columns that a table can do without where room is scarce, the first one soonest."""
+
+
+def default_columns(comparison: Comparison) -> list[str]:
+    """Names of the columns that a table has where there is room."""
+    results = comparison.results
+    shown = list(comparison.axes)
+    if any(len(result.runs) > 1 for result in results):
+        shown.append("runs")
+    shown.append(comparison.quality.name)
+    if comparison.energy.name == "total" and any(result.figure(ENERGIES["per-epoch"]) for result in results):
+        shown.append("per-epoch")
+    shown += [comparison.energy.name, "saved"]
+    if any(row.probability is not None for row in comparison.rows):
+        shown.append("chance")
+    third = [comparison.third.name] if comparison.third else []
+    return list(dict.fromkeys([*shown, *third, "seconds", "params", "source"]))
+
+
+def _figure_column(comparison: Comparison, objective: Objective) -> Column:
+    unit, size = comparison.unit(objective)
+    quality = objective.name in QUALITIES
+
+    def text(row: Row) -> str:
+        mean = row.result.figure(objective)
+        if mean is None:
+            return "–"
+        return interval(mean) if quality else number(mean.value / size)
+
+    return Column(
+        objective.name,
+        objective.heading.format(unit).strip(),
+        text,
+        lambda row: figure(row.result, objective),
+        descending=objective.more_is_better,
+    )
+
+
+def figure(result: Result, objective: Objective) -> float | None:
+    """The mean, if there is one."""
+    mean = result.figure(objective)
+    return None if mean is None else mean.value
+
+
+def interval(mean: Mean) -> str:
+    """A quality with its 95 % interval: `0.8123 ±0.0045`; without it for one repeat."""
+    return f"{mean.value:.4f}" + (f" ±{mean.half:.4f}" if mean.half is not None else "")
+
+
+def _runs(row: Row) -> str:
+    done, total = len(row.result.finished), len(row.result.runs)
+    return str(total) if done == total else f"{done} of {total}"
+
+
+def _saved(comparison: Comparison, row: Row) -> str:
+    if row.result is comparison.baseline:
+        return "baseline"
+    return percent(row.saved)
+
+
+def _chance(row: Row) -> str:
+    """A single repeat has no spread: whether it is on the front cannot be said with a probability."""
+    return percent(row.probability) if len(row.result.finished) > 1 else "–"
+
+
+def _source(row: Row) -> str:
+    return source(row.result) if row.result.finished else row.result.status
+
+
+def sort(rows: Sequence[Row], column: Column, reverse: bool = False) -> list[Row]:
+    """Rows in the order of a column, the best first; those without a value last, either way."""
+    known = [row for row in rows if column.value(row) is not None]
+    unknown = [row for row in rows if column.value(row) is None]
+
+    def key(row: Row) -> tuple[int, Any]:
+        found = column.value(row)
+        return (0, found) if isinstance(found, int | float) else (1, str(found))
+
+    return sorted(known, key=key, reverse=column.descending != reverse) + unknown

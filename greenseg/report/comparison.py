@@ -1,0 +1,314 @@
+"""What a report knows: every configuration held against all others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from greenseg.config import ACCOUNTING, group_of
+from greenseg.report import front as fronts
+from greenseg.report.labels import axes, differing, label
+from greenseg.report.objectives import Objective
+from greenseg.report.results import REPEATS, Result, Run, best_first
+from greenseg.report.statistics import Change, Mean, change, mean_of, paired_change
+
+Kind = tuple[frozenset[str], ...]
+"""Which components were measured, estimated, unmeasured: only results that share it can be ranked by joules."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration, and where it stands among the others.
+
+    Attributes:
+        result: the configuration.
+        on_front: whether nothing beats its means.
+        probability: that it is on the front, given the spread of its repeats; None where no configuration it competes
+            with has repeats, or it has no figures.
+        rank: 1 on the front, 2 on the front of the rest, and so on; None without figures.
+        saved: share of the baseline's energy that it saves; None where their joules cannot be compared.
+    """
+
+    result: Result
+    on_front: bool = False
+    probability: float | None = None
+    rank: int | None = None
+    saved: float | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The hypervolume of the front among results whose joules can be compared.
+
+    Attributes:
+        share: of the box between `reference` and `ideal` that the front dominates.
+        reference, ideal: corners of the box, a figure for each objective.
+        configurations: how many compete.
+    """
+
+    share: float
+    reference: tuple[float, ...]
+    ideal: tuple[float, ...]
+    configurations: int
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a value of an axis does, against the baseline's value, with everything else equal.
+
+    Attributes:
+        axis, value, reference: the setting, its value, and the value that it is held against.
+        quality: mean difference of the quality over all pairs.
+        energy: change of the energy, where pairs are comparable.
+    """
+
+    axis: str
+    value: Any
+    reference: Any
+    quality: Mean
+    energy: Change | None
+
+
+class Comparison:
+    """Results compared by a quality, an energy and perhaps a third objective.
+
+    Args:
+        results: at least one configuration.
+        quality, energy: the objectives.
+        third: one more.
+        baseline: what savings are counted against; None for the one of the best quality.
+        allow_mixed_sources: rank measured and estimated joules against each other.
+    """
+
+    def __init__(
+        self,
+        results: Sequence[Result],
+        quality: Objective,
+        energy: Objective,
+        third: Objective | None = None,
+        baseline: Result | None = None,
+        allow_mixed_sources: bool = False,
+    ) -> None:
+        self.quality, self.energy, self.third = quality, energy, third
+        self.allow_mixed_sources = allow_mixed_sources
+        self.objectives = [quality, energy, *([third] if third else [])]
+        self.results = best_first(results, *self.objectives)
+        self.baseline = baseline or self.best
+        self._units: dict[str, tuple[str, float]] = {}
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Every configuration with its place, best quality first."""
+        places = {id(row.result): row for members in self.groups for row in self._places(members)}
+        return [places.get(id(result)) or Row(result, saved=self.saved(result)) for result in self.results]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """All runs."""
+        return [run for result in self.results for run in result.runs]
+
+    def known(self, result: Result) -> bool:
+        """Whether it has a figure for every objective."""
+        return all(result.figure(objective) is not None for objective in self.objectives)
+
+    def kind(self, result: Result) -> Kind:
+        """What it competes within: an estimate neither beats a measurement nor is beaten by one."""
+        if self.allow_mixed_sources:
+            return ()
+        parts = (frozenset(result.sources), result.estimated, frozenset(result.unmeasured))
+        counted = self.energy.components
+        return tuple(part & set(counted) for part in parts) if counted else parts
+
+    def points(self, results: Sequence[Result]) -> fronts.Points:
+        """Means of all objectives, shape (results, objectives); NaN where there is none."""
+        means = [[result.figure(objective) for objective in self.objectives] for result in results]
+        rows = [[np.nan if mean is None else mean.value for mean in row] for row in means]
+        return np.array(rows, dtype=float).reshape(len(results), len(self.objectives))
+
+    @cached_property
+    def differing(self) -> list[str]:
+        """The settings in which the results differ; see `labels.differing`."""
+        return differing(self.results)
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """The settings that tell the results apart; see `labels.axes`."""
+        return axes(self.differing)
+
+    def label(self, result: Result) -> str:
+        """A configuration in words, by the settings that tell it from the others."""
+        return label(result, self.axes)
+
+    def unit(self, objective: Objective) -> tuple[str, float]:
+        """The unit for all figures of an objective, and what to divide them by."""
+        if objective.name not in self._units:
+            means = [result.figure(objective) for result in self.results]
+            self._units[objective.name] = objective.unit([mean.value for mean in means if mean])
+        return self._units[objective.name]
+
+    @property
+    def maximise(self) -> list[bool]:
+        """For each objective, whether more is better."""
+        return [objective.more_is_better for objective in self.objectives]
+
+    @cached_property
+    def groups(self) -> list[list[Result]]:
+        """The results that have figures, those together that compete; the largest group first."""
+        groups: dict[Kind, list[Result]] = {}
+        for result in self.results:
+            if self.known(result):
+                groups.setdefault(self.kind(result), []).append(result)
+        return sorted(groups.values(), key=len, reverse=True)
+
+    def _places(self, members: Sequence[Result]) -> list[Row]:
+        """The places of results that compete with each other."""
+        points = self.points(members)
+        chosen, ranks = fronts.front(points, self.maximise), fronts.ranks(points, self.maximise)
+        probabilities: Sequence[float | None] = [None] * len(members)
+        repeats = [np.array(result.values(*self.objectives), dtype=float) for result in members]
+        if any(len(rows) > 1 for rows in repeats):
+            probabilities = fronts.front_probability(repeats, self.maximise).tolist()
+        return [
+            Row(result, bool(on_front), probability, int(rank), self.saved(result))
+            for result, on_front, probability, rank in zip(members, chosen, probabilities, ranks, strict=True)
+        ]
+
+    def saved(self, result: Result) -> float | None:
+        """Share of the baseline's energy that it saves; None where their joules cannot be compared."""
+        mean = result.figure(self.energy)
+        base = self.baseline.figure(self.energy) if self.baseline else None
+        if mean is None or base is None or not base.value or not self.comparable(result, self.baseline):
+            return None
+        return 1 - mean.value / base.value
+
+    def competes(self, one: Result, other: Result) -> bool:
+        """Whether both have all figures and their joules may be held against each other."""
+        return self.known(one) and self.known(other) and self.comparable(one, other)
+
+    def comparable(self, one: Result, other: Result | None) -> bool:
+        """Whether the joules of two results may be held against each other."""
+        return other is not None and self.kind(one) == self.kind(other)
+
+    def change(self, before: Result, after: Result) -> Change | None:
+        """By how much the energy changes from one configuration to another; None where they cannot be compared."""
+        if not self.comparable(before, after):
+            return None
+        return change(*([row[0] for row in result.values(self.energy)] for result in (before, after)))
+
+    # ── what stands out
+
+    @property
+    def best(self) -> Result | None:
+        """The best quality among those that have all figures."""
+        return next((result for result in self.results if self.known(result)), None)
+
+    def cheapest_within(self, share: float = 0.01) -> Result | None:
+        """The one of least energy whose quality is within a share of the best; among those comparable to the best."""
+        if self.best is None:
+            return None
+        limit = self.value(self.best, self.quality) * (1 - share if self.quality.more_is_better else 1 + share)
+        near = [
+            result
+            for result in self.results
+            if self.competes(result, self.best) and not self.quality.better(limit, self.value(result, self.quality))
+        ]
+        return best_first(near, self.energy, self.quality)[0]
+
+    @staticmethod
+    def value(result: Result, objective: Objective) -> float:
+        """The mean of a result that has it."""
+        mean = result.figure(objective)
+        assert mean is not None
+        return mean.value
+
+    def front_of(self, group: Sequence[Result]) -> list[Result]:
+        """The front of results that compete with each other, cheapest first."""
+        chosen = fronts.front(self.points(group), self.maximise)
+        return best_first((r for r, on_front in zip(group, chosen, strict=True) if on_front), self.energy, self.quality)
+
+    def knee(self) -> Result | None:
+        """The configuration of the front from which on quality becomes dear; see `front.knee`."""
+        if self.best is None:
+            return None
+        members = self.front_of([result for result in self.results if self.competes(result, self.best)])
+        points = self.points(members)
+        quality = points[:, 0] if self.quality.more_is_better else -points[:, 0]
+        found = fronts.knee(quality, points[:, 1])
+        return None if found is None else members[found]
+
+    def volumes(self) -> list[Volume]:
+        """The hypervolume of every group of results that compete: reference is the worst there is or could be."""
+        found = []
+        for members in self.groups:
+            points = self.points(members)
+            reference, ideal = [], []
+            for column, objective in zip(points.T, self.objectives, strict=True):
+                worst = float(column.min() if objective.more_is_better else column.max())
+                reference.append(worst if objective.worst is None else objective.worst)
+                ideal.append(objective.ideal)
+            share = fronts.hypervolume(points, self.maximise, reference, ideal)
+            found.append(Volume(share, tuple(reference), tuple(ideal), len(members)))
+        return found
+
+    @cached_property
+    def swept(self) -> list[str]:
+        """The settings that differ and change what is trained."""
+        return [name for name in self.differing if group_of(name) != ACCOUNTING]
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """What each value of each axis does, on average over all pairs of runs that differ in nothing else."""
+        names = [*self.differing, *REPEATS]
+        trials = [
+            _Trial(
+                tuple(repr(run.settings[name]) for name in names),
+                run.figure(self.quality),
+                run.figure(self.energy),
+                self.kind(result),
+            )
+            for result in self.results
+            for run in result.finished
+        ]
+        return [effect for name in self.swept for effect in self._effects(name, names.index(name), trials)]
+
+    def _effects(self, name: str, position: int, trials: Sequence["_Trial"]) -> list[Effect]:
+        reference = (self.baseline or self.results[0]).settings[name]
+        named = {repr(result.settings[name]): result.settings[name] for result in self.results}
+        alike: dict[tuple[str, ...], dict[str, _Trial]] = {}
+        for trial in trials:
+            rest = trial.values[:position] + trial.values[position + 1 :]
+            alike.setdefault(rest, {})[trial.values[position]] = trial
+        found = []
+        for key in sorted(named, key=lambda key: _order(named[key])):
+            pairs = [(by[repr(reference)], by[key]) for by in alike.values() if repr(reference) in by and key in by]
+            differences = [
+                after.quality - before.quality
+                for before, after in pairs
+                if before.quality is not None and after.quality is not None
+            ]
+            spent = [
+                (before.energy, after.energy)
+                for before, after in pairs
+                if before.energy is not None and after.energy is not None and before.kind == after.kind
+            ]
+            if differences and key != repr(reference):
+                changed = paired_change([before for before, _ in spent], [after for _, after in spent])
+                found.append(Effect(name, named[key], reference, mean_of(differences), changed))
+        return found
+
+
+class _Trial(NamedTuple):
+    """A finished run, as far as effects are concerned: its values of all that differs, and its figures."""
+
+    values: tuple[str, ...]
+    quality: float | None
+    energy: float | None
+    kind: Kind
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size, all else by name."""
+    number = isinstance(value, int | float)
+    return (not number, float(value) if number else 0.0, str(value))

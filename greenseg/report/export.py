@@ -1,0 +1,194 @@
+"""A comparison as data: CSV, JSON, Markdown, LaTeX."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from greenseg import __version__
+from greenseg.report import answer
+from greenseg.report.columns import Column, column, default_columns
+from greenseg.report.comparison import Comparison, Effect, Row
+from greenseg.report.objectives import OBJECTIVES
+from greenseg.report.results import Run
+from greenseg.report.statistics import Mean
+from greenseg.report.table import title
+
+Export = Callable[[Comparison, Sequence[Row], Sequence[str] | None], str]
+"""Writes these rows of a comparison, with the columns of these names (None: the usual ones)."""
+
+SCHEMA = 1
+
+
+def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
+    """A line for each row, figures in J, s and g: of each figure its mean and the ends of its 95 % interval."""
+    if names is None:
+        settings = list(comparison.results[0].settings)
+        figures = [name for name in OBJECTIVES if any(row.result.figure(OBJECTIVES[name]) for row in comparison.rows)]
+        names = [*settings, "runs", "front", "chance", "rank", *figures, "saved", "status", "source"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([heading for name in names for heading in _csv_headings(name)])
+    shown = [column(comparison, name) for name in names]
+    writer.writerows([cell for one in shown for cell in _csv_cells(one, row)] for row in rows)
+    return text.getvalue()
+
+
+def _csv_headings(name: str) -> list[str]:
+    key = name.replace("-", "_")
+    return [key, f"{key}_low", f"{key}_high"] if name in OBJECTIVES else [key]
+
+
+def _csv_cells(shown: Column, row: Row) -> list[Any]:
+    if shown.name in OBJECTIVES:
+        mean = row.result.figure(OBJECTIVES[shown.name])
+        return (
+            ["", "", ""] if mean is None else [mean.value, *(("", "") if mean.half is None else (mean.low, mean.high))]
+        )
+    value = shown.value(row)
+    return [{True: "true", False: "false", None: ""}.get(value, value) if isinstance(value, bool | None) else value]
+
+
+def as_json(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
+    """Everything that the report knows, whatever the columns; figures in J, s and g."""
+    return json.dumps(as_data(comparison, rows), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
+    """The comparison as a mapping that JSON can hold."""
+    knee, cheapest, best = comparison.knee(), comparison.cheapest_within(answer.NEAR), comparison.best
+    named = {"best": best, "cheapest_near_best": cheapest, "knee": knee, "baseline": comparison.baseline}
+    return {
+        "schema": SCHEMA,
+        "greenseg": __version__,
+        "objectives": [
+            {"name": o.name, "describe": o.describe, "more_is_better": o.more_is_better} for o in comparison.objectives
+        ],
+        "configurations": [_row(comparison, row) for row in rows],
+        "answer": {name: None if result is None else result.runs[0].configuration for name, result in named.items()},
+        "hypervolume": [
+            {"share": v.share, "reference": v.reference, "ideal": v.ideal, "configurations": v.configurations}
+            for v in comparison.volumes()
+        ],
+        "effects": [_effect(effect) for effect in comparison.effects],
+        "said": answer.decision(comparison),
+        "warnings": answer.warnings(comparison),
+    }
+
+
+def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
+    result = row.result
+    figures = {name: _mean(mean) for name, o in OBJECTIVES.items() if (mean := result.figure(o)) is not None}
+    return {
+        "configuration": result.runs[0].configuration,
+        "label": comparison.label(result),
+        "settings": result.settings,
+        "ran": {name: value for name, value in result.runs[0].ran.items() if result.settings.get(name, value) != value},
+        "status": result.status,
+        "finished": len(result.finished),
+        "runs": [_run(run) for run in result.runs],
+        "figures": figures,
+        "front": row.on_front,
+        "chance": row.probability,
+        "rank": row.rank,
+        "saved": row.saved,
+        "sources": result.sources,
+        "estimated": sorted(result.estimated),
+        "unmeasured": result.unmeasured,
+        "marks": sorted(result.marks),
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    reason = {"failure": run.failure} if run.failure else {}
+    return {"path": str(run.directory.path), "status": run.status, **reason}
+
+
+def _mean(mean: Mean) -> dict[str, float | int]:
+    ends = {} if mean.half is None else {"low": mean.low, "high": mean.high}
+    return {"mean": mean.value, **ends, "n": mean.n}
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    energy = effect.energy
+    return {
+        "axis": effect.axis,
+        "value": effect.value,
+        "reference": effect.reference,
+        "quality": _mean(effect.quality),
+        "energy": energy and {"share": energy.share, "low": energy.low, "high": energy.high, "n": energy.n},
+    }
+
+
+def as_markdown(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
+    """A table as GitHub shows it, the answer in words under it."""
+    headings, right, cells = _table(comparison, rows, names)
+    lines = [f"**{title(comparison)}**", "", *_markdown_table(headings, right, cells), ""]
+    lines += [*(f"- {_markdown(said)}" for said in answer.decision(comparison)), ""]
+    effects = answer.effect_rows(comparison)
+    if effects:
+        names_of_effects = [
+            "setting",
+            "value",
+            "instead of",
+            comparison.quality.heading,
+            answer.energy_name(comparison),
+            "pairs",
+        ]
+        lines += [*_markdown_table(names_of_effects, [False, False, False, True, True, True], effects), ""]
+    lines += [f"- {_markdown(warning)}" for warning in [*answer.legend(comparison), *answer.warnings(comparison)]]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(headings: Sequence[str], right: Sequence[bool], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---:" if to_the_right else "---" for to_the_right in right]
+    body = [[_markdown(cell) for cell in row] for row in rows]
+    return [f"| {' | '.join(cells)} |" for cells in ([_markdown(h) for h in headings], rule, *body)]
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text)
+
+
+def as_latex(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
+    """A `tabular` for LaTeX with the package booktabs; the front in bold."""
+    headings, right, cells = _table(comparison, rows, names)
+    lines = [
+        f"% {title(comparison)}",
+        f"\\begin{{tabular}}{{{''.join('r' if to_the_right else 'l' for to_the_right in right)}}}",
+        "\\toprule",
+        " & ".join(_latex(heading) for heading in headings) + " \\\\",
+        "\\midrule",
+    ]
+    for row, texts in zip(rows, cells, strict=True):
+        shown = [f"\\textbf{{{_latex(text)}}}" if row.on_front and text else _latex(text) for text in texts]
+        lines.append(" & ".join(shown) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "→": r"$\rightarrow$", "●": r"$\bullet$",
+    "−": r"$-$", "–": "--", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _table(
+    comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None
+) -> tuple[list[str], list[bool], list[list[str]]]:
+    """Headings, which of them stand to the right, and texts."""
+    shown = [column(comparison, name) for name in ["front", *(names or default_columns(comparison))]]
+    return (
+        [one.heading for one in shown],
+        [one.figure for one in shown],
+        [[one.text(row) for one in shown] for row in rows],
+    )
+
+
+EXPORTS: dict[str, Export] = {"markdown": as_markdown, "csv": as_csv, "json": as_json, "latex": as_latex}

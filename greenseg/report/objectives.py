@@ -1,0 +1,91 @@
+"""What a report can trade off: quality, energy, other costs. Each is a line that says how a record holds it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from greenseg.report.units import Unit, joule_unit, parameter_unit, plain_unit
+
+if TYPE_CHECKING:
+    from greenseg.report.results import Run
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A figure of a run that can be compared.
+
+    Attributes:
+        name: on the command line, and in exports.
+        heading: of a column; `{}` stands for the unit.
+        read: the figure of a run; None where its record does not hold it.
+        unit: the unit for a column of such figures.
+        more_is_better: else less is.
+        ideal: the best that it could be.
+        worst: the worst that it could be; None where there is no such limit.
+        components: whose joules it counts; empty for all of them.
+        describe: what it is, in half a sentence.
+    """
+
+    name: str
+    heading: str
+    read: Callable[["Run"], float | None]
+    describe: str
+    unit: Unit = plain_unit
+    more_is_better: bool = False
+    ideal: float = 0.0
+    worst: float | None = None
+    components: tuple[str, ...] = ()
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether one figure is better than another."""
+        return one > other if self.more_is_better else one < other
+
+
+def _metric(name: str) -> Callable[["Run"], float | None]:
+    return lambda run: run.metrics.get(name)
+
+
+def _component(name: str) -> Callable[["Run"], float | None]:
+    return lambda run: run.energy.component(name) if name in run.energy.sources else None
+
+
+def _part(metric: str, key: str) -> Callable[["Run"], float | None]:
+    return lambda run: run.metrics.get(metric, {}).get(key)
+
+
+def _parameters(run: "Run") -> float | None:
+    return run.record.get("network", {}).get("parameters")  # type: ignore[no-any-return]
+
+
+def _by_name(*objectives: Objective) -> dict[str, Objective]:
+    return {objective.name: objective for objective in objectives}
+
+
+def _quality(name: str, heading: str, describe: str) -> Objective:
+    """One between 0 and 1, of which more is better."""
+    return Objective(name, heading, _metric(name), describe, more_is_better=True, ideal=1.0, worst=0.0)
+
+
+QUALITIES = _by_name(
+    _quality("dice", "Dice", "Dice of whole volumes, at its best epoch"),
+    _quality("iou", "IoU", "IoU of whole volumes, at the epoch of the best Dice"),
+)
+
+ENERGIES = _by_name(
+    Objective("total", "total {}", _metric("joules"), "joules of the whole run, all attempts", joule_unit),
+    Objective("gpu", "GPU {}", _component("gpu"), "joules of the GPUs", joule_unit, components=("gpu",)),
+    Objective("cpu", "CPU {}", _component("cpu"), "joules of the CPU", joule_unit, components=("cpu",)),
+    Objective(
+        "per-epoch", "{}/epoch", _metric("joules_per_epoch"), "joules of an epoch, validation included", joule_unit
+    ),
+    Objective("per-slice", "{}/slice", _metric("joules_per_slice"), "joules of training on one slice", joule_unit),
+    Objective("to-dice", "{} to Dice", _part("energy_to_dice", "joules"), "joules until the target Dice", joule_unit),
+    Objective("co2e", "g CO2e", _part("co2e", "grams"), "greenhouse gases, in g CO2 equivalent"),
+)
+
+COSTS = _by_name(
+    Objective("params", "{} params", _parameters, "parameters of the network", parameter_unit),
+    Objective("seconds", "seconds", _metric("seconds"), "duration of the run, all attempts"),
+)
+
+OBJECTIVES = QUALITIES | ENERGIES | COSTS

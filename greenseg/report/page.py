@@ -1,0 +1,128 @@
+"""The report as one HTML file that works offline: the front to hover and zoom, filters, a table to sort, curves."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from greenseg.config import Settings
+from greenseg.report import answer
+from greenseg.report.columns import column, default_columns
+from greenseg.report.comparison import Comparison, Row
+from greenseg.report.curves import Curve, curve
+from greenseg.report.labels import setting_text, source
+from greenseg.report.objectives import OBJECTIVES, Objective
+from greenseg.report.results import Run
+from greenseg.report.table import title
+
+MOST_CURVES = 3000
+"""Runs whose learning curves are in the page; more would make it slow to open."""
+
+_DATA = "{{data}}"
+_TITLE = "{{title}}"
+
+
+def as_html(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
+    """The page: nothing in it is loaded from elsewhere."""
+    template = resources.files("greenseg.report").joinpath("page.html").read_text(encoding="utf-8")
+    data = json.dumps(page_data(comparison, rows, names), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    # In a script element, "</script>" or "<!--" would end or change it, wherever it stands.
+    return template.replace(_TITLE, _escaped(title(comparison))).replace(_DATA, data.replace("<", "\\u003c"))
+
+
+def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> dict[str, Any]:
+    """What the page knows, for its script."""
+    known = [o for o in OBJECTIVES.values() if any(row.result.figure(o) is not None for row in rows)]
+    shown = [column(comparison, name) for name in (names or default_columns(comparison)) if name not in OBJECTIVES]
+    place = {id(row.result): i for i, row in enumerate(rows)}
+    curves = _curves(rows)
+    kinds: dict[Any, int] = {}
+    return {
+        "title": title(comparison),
+        "quality": comparison.quality.name,
+        "energy": comparison.energy.name,
+        "third": comparison.third and comparison.third.name,
+        "figures": [_figure(comparison, objective) for objective in known],
+        "axes": comparison.differing,
+        "columns": [{"name": one.name, "heading": one.heading, "figure": one.figure} for one in shown],
+        "shownFigures": [name for name in (names or default_columns(comparison)) if name in OBJECTIVES],
+        "rows": [
+            {
+                "id": row.result.runs[0].configuration,
+                "label": comparison.label(row.result),
+                "texts": {one.name: one.text(row) for one in shown},
+                "values": {one.name: one.value(row) for one in shown},
+                "axes": {name: setting_text(row.result, name) for name in comparison.differing},
+                "kind": kinds.setdefault(comparison.kind(row.result), len(kinds)),
+                "estimated": bool(row.result.estimated),
+                "source": source(row.result) if row.result.finished else "",
+                "status": row.result.status,
+                "figures": {
+                    o.name: [mean.value, mean.half] for o in known if (mean := row.result.figure(o)) is not None
+                },
+                "settings": {name: str(value) for name, value in row.result.settings.items()},
+                "runs": [_run(run) for run in row.result.runs],
+                "curves": [_rounded(one) for one in curves.get(id(row.result), [])],
+            }
+            for row in rows
+        ],
+        "baseline": place.get(id(comparison.baseline)),
+        "said": answer.decision(comparison),
+        "effects": answer.effect_rows(comparison),
+        "effectHeadings": [comparison.quality.heading, answer.energy_name(comparison)],
+        "notes": [*answer.legend(comparison), *filter(None, [answer.failures(comparison)])],
+        "warnings": answer.warnings(comparison),
+    }
+
+
+def train_command(run: Run) -> str:
+    """The command that repeats a run anywhere: every setting that is not the default."""
+    words = ["greenseg", "train"]
+    for name, value in run.settings.items():
+        default = Settings.model_fields[name].default if name in Settings.model_fields else value
+        if name in ("encoder", "decoder") or value != default:
+            option = f"--{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                words.append(option if value else option.replace("--", "--no-", 1))
+            else:
+                words += [option, str(value)]
+    return shlex.join(words)
+
+
+def _figure(comparison: Comparison, objective: Objective) -> dict[str, Any]:
+    unit, size = comparison.unit(objective)
+    return {
+        "name": objective.name,
+        "heading": objective.heading.format(unit).strip(),
+        "size": size,
+        "more": objective.more_is_better,
+        "describe": objective.describe,
+        "digits": 4 if objective.more_is_better else None,
+    }
+
+
+def _run(run: Run) -> dict[str, str]:
+    return {"path": str(run.directory.path), "status": run.failure or run.status, "command": train_command(run)}
+
+
+def _curves(rows: Sequence[Row]) -> dict[int, list[Curve]]:
+    """Learning curves by id of the result, those of the front first, as long as the page bears it."""
+    found: dict[int, list[Curve]] = {}
+    read = 0
+    for row in sorted(rows, key=lambda row: not row.on_front):
+        if read + len(row.result.finished) > MOST_CURVES:
+            break
+        read += len(row.result.finished)
+        found[id(row.result)] = [curve(run) for run in row.result.finished]
+    return found
+
+
+def _rounded(one: Curve) -> list[list[float | None]]:
+    """[joules, Dice], with as many digits as a screen shows."""
+    joules: list[float | None] = [float(f"{value:.5g}") for value in one.joules]
+    return [joules, [None if value is None else round(value, 4) for value in one.dice]]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

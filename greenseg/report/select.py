@@ -1,0 +1,267 @@
+"""What a user names on the command line: objectives, conditions, a baseline, columns."""
+
+import contextlib
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from greenseg.errors import UserError, did_you_mean
+from greenseg.models.names import ALIASES
+from greenseg.report.columns import column, column_names, sort
+from greenseg.report.comparison import Comparison, Row
+from greenseg.report.labels import MODEL, setting, value_text
+from greenseg.report.objectives import COSTS, ENERGIES, OBJECTIVES, QUALITIES, Objective
+from greenseg.report.results import Result, best_first
+
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "=": operator.eq, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
+_CONDITION = re.compile(r"\s*([\w-]+)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_MOST_LISTED = 12
+_STATUS = "status"
+
+T = TypeVar("T")
+
+
+class Problems:
+    """Collects mistakes, so that all of them are said at once: at the end of the context, as one UserError."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._found and error is None:
+            raise UserError(self._found)
+
+    def of(self, ask: Callable[[], T]) -> T | None:
+        """The answer; None where it is a mistake, which is noted."""
+        try:
+            return ask()
+        except UserError as error:
+            self._found += error.problems
+            return None
+
+
+def find_name(option: str, name: str, valid: Sequence[str]) -> str:
+    """The valid name that a user means, - and _ being the same.
+
+    Raises:
+        UserError: there is none; the message lists them, and names the nearest one.
+    """
+    for candidate in valid:
+        if candidate.replace("-", "_") == name.strip().replace("-", "_"):
+            return candidate
+    raise UserError(f"{option}: no '{name}'{did_you_mean(name, valid)}; there are: {', '.join(valid)}")
+
+
+def objective(option: str, name: str, valid: Mapping[str, Objective], results: Sequence[Result]) -> Objective:
+    """The objective of that name.
+
+    Raises:
+        UserError: there is none of that name, or no run that finished has it; the message says what there is.
+    """
+    chosen = valid[find_name(option, name, list(valid))]
+    if any(run.figure(chosen) is not None for result in results for run in result.finished):
+        return chosen
+    if not any(result.finished for result in results):
+        return chosen  # nothing has finished: a table of what failed or runs is all there is
+    have = [
+        other.name
+        for other in valid.values()
+        if any(run.figure(other) is not None for result in results for run in result.finished)
+    ]
+    raise UserError(f"{option} {name}: no run here has it; they have: {', '.join(have) or 'none of these'}")
+
+
+def where(results: Sequence[Result], conditions: Sequence[str]) -> list[Result]:
+    """The results that meet all conditions such as `precision=16-mixed`, `encoder=resnet18,resnet34`, `dice>=0.8`.
+
+    Raises:
+        UserError: a condition is not one, names nothing that there is, or leaves no result; all of them.
+    """
+    with Problems() as problems:
+        tests = [problems.of(partial(_condition, "--where", condition, results)) for condition in conditions]
+    chosen = [result for result in results if all(test(result) for test in tests if test)]
+    if not chosen:
+        raise UserError(f"--where {' --where '.join(conditions)}: no configuration here meets this")
+    return chosen
+
+
+def baseline(results: Sequence[Result], text: str, quality: Objective | None) -> Result:
+    """The one of the best quality of those that finished with all of `key=value,key=value`.
+
+    Raises:
+        UserError: a part is not a setting with its value, or no result has them all; all such mistakes.
+    """
+    with Problems() as problems:
+        tests = [problems.of(partial(_assignment, part, results)) for part in text.split(",")]
+    found = [result for result in results if all(test(result) for test in tests if test)]
+    finished = [result for result in found if result.finished]
+    if not finished:
+        what = "no run of it has finished" if found else "no configuration here has all of this"
+        raise UserError(f"--baseline {text}: {what}")
+    return best_first(finished, *([quality] if quality else []))[0]
+
+
+def _assignment(text: str, results: Sequence[Result]) -> Callable[[Result], bool]:
+    match = _CONDITION.fullmatch(text)
+    if match is None or match[2] != "=":
+        raise UserError(f"--baseline: '{text}' is not key=value, such as precision=32-true")
+    return _condition("--baseline", text, results)
+
+
+def _condition(option: str, text: str, results: Sequence[Result]) -> Callable[[Result], bool]:
+    match = _CONDITION.fullmatch(text)
+    if match is None:
+        raise UserError(f"{option}: '{text}' is not a condition such as precision=16-mixed or dice>=0.8")
+    settings = list(results[0].settings)
+    key = find_name(option, match[1], [*settings, MODEL, _STATUS, *OBJECTIVES])
+    sign, wanted = match[2], match[3]
+    if key in OBJECTIVES:
+        return _by_figure(option, text, OBJECTIVES[key], sign, wanted)
+    if sign in ("=", "!="):
+        return _by_value(option, key, sign, wanted, results)
+    return _by_number(option, text, key, sign, wanted, results)
+
+
+def _by_figure(option: str, text: str, chosen: Objective, sign: str, wanted: str) -> Callable[[Result], bool]:
+    limit = _number(option, text, wanted)
+
+    def test(result: Result) -> bool:
+        mean = result.figure(chosen)
+        return mean is not None and _OPERATORS[sign](mean.value, limit)
+
+    return test
+
+
+def _by_number(
+    option: str, text: str, key: str, sign: str, wanted: str, results: Sequence[Result]
+) -> Callable[[Result], bool]:
+    if key == _STATUS or not all(isinstance(setting(result, key), int | float) for result in results):
+        raise UserError(f"{option}: '{text}': {key} is no number; = and != compare it")
+    limit = _number(option, text, wanted)
+    return lambda result: _OPERATORS[sign](setting(result, key), limit)
+
+
+def _by_value(option: str, key: str, sign: str, wanted: str, results: Sequence[Result]) -> Callable[[Result], bool]:
+    present = {text for result in results for text in _texts(result, key)}
+    chosen = set()
+    for value in wanted.split(","):
+        known = next((text for text in _spellings(value.strip()) if text in present), None)
+        if known is None:
+            listed = sorted(present)[:_MOST_LISTED]
+            more = f" and {len(present) - len(listed)} more" if len(present) > len(listed) else ""
+            raise UserError(
+                f"{option}: no run here has {key} '{value}'{did_you_mean(value, sorted(present))}; there are: "
+                f"{', '.join(listed)}{more}"
+            )
+        chosen.add(known)
+    return lambda result: bool(chosen & _texts(result, key)) == (sign == "=")
+
+
+def _texts(result: Result, key: str) -> set[str]:
+    if key == _STATUS:
+        return {run.status for run in result.runs}
+    return {value_text(setting(result, key))}
+
+
+def _spellings(value: str) -> list[str]:
+    """The value, and what else a user may have meant by it: an alias of an encoder, YAML's words, 1e-3 for 0.001."""
+    spellings = [value, {"true": "yes", "false": "no"}.get(value.lower(), value), ALIASES.get(value.lower(), value)]
+    encoder, dash, decoder = value.rpartition("-")
+    if dash:
+        spellings.append(f"{ALIASES.get(encoder.lower(), encoder)}-{decoder}")
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            spellings.append(str(kind(value)))
+    return spellings
+
+
+def _number(option: str, text: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"{option}: '{text}': '{value}' is not a number") from None
+
+
+@dataclass(frozen=True)
+class Query:
+    """What of the runs to compare, and what of the comparison to show; the fields are options of `greenseg report`.
+
+    Attributes:
+        quality, energy, third: names of objectives; `third` may be empty.
+        baseline: settings of the baseline, as `key=value,key=value`; empty for the best one.
+        where: conditions.
+        sort: name of a column, with a leading - for worst first; empty for the quality.
+        top: number of rows; None for as many as a table should have.
+        columns: names, separated by commas; empty for the usual ones.
+        front_only: only rows on the front.
+        allow_mixed_sources: rank measured and estimated joules against each other.
+    """
+
+    quality: str = "dice"
+    energy: str = "total"
+    third: str = ""
+    baseline: str = ""
+    where: tuple[str, ...] = ()
+    sort: str = ""
+    top: int | None = None
+    columns: str = ""
+    front_only: bool = False
+    allow_mixed_sources: bool = False
+
+    def compare(self, results: Sequence[Result]) -> Comparison:
+        """The comparison that is asked for.
+
+        Args:
+            results: at least one.
+
+        Raises:
+            UserError: something named is not there; all such mistakes.
+        """
+        with Problems() as problems:
+            chosen = problems.of(lambda: where(results, self.where))
+            quality = problems.of(lambda: objective("--quality", self.quality, QUALITIES, results))
+            energy = problems.of(lambda: objective("--energy", self.energy, ENERGIES, results))
+            third = problems.of(lambda: objective("--and", self.third, COSTS, results)) if self.third else None
+            base = problems.of(lambda: baseline(results, self.baseline, quality)) if self.baseline else None
+        assert chosen
+        assert quality
+        assert energy
+        return Comparison(chosen, quality, energy, third, base, self.allow_mixed_sources)
+
+    def rows(self, comparison: Comparison) -> list[Row]:
+        """The rows to show, in their order.
+
+        Raises:
+            UserError: there is no such column to sort by.
+        """
+        rows = list(comparison.rows)
+        if self.sort:
+            name = find_name("--sort", self.sort.removeprefix("-"), column_names(comparison))
+            rows = sort(rows, column(comparison, name), self.sort.startswith("-"))
+        if self.front_only:
+            rows = [row for row in rows if row.on_front]
+        return rows if self.top is None else rows[: self.top]
+
+    def names(self, comparison: Comparison) -> list[str] | None:
+        """The columns to show; None for the usual ones.
+
+        Raises:
+            UserError: there are no such columns; all of them.
+        """
+        if not self.columns:
+            return None
+        available = column_names(comparison)
+        with Problems() as problems:
+            found = [problems.of(partial(find_name, "--columns", name, available)) for name in self.columns.split(",")]
+        return [name for name in found if name]

@@ -1,0 +1,83 @@
+"""A comparison on the terminal: table, scatter, answer in words."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from greenseg.report import answer
+from greenseg.report.comparison import Comparison, Row
+from greenseg.report.scatter import Scatter
+from greenseg.report.table import ParetoTable
+from greenseg.report.units import count
+
+ROWS = 40
+"""Rows that a table has unless more are asked for; those of the front are always among them."""
+
+_EFFECTS = 12
+
+
+class ReportView:
+    """Everything that `greenseg report` says.
+
+    Args:
+        comparison: what to show.
+        rows: those to show, in their order.
+        names: of the columns; None for the usual ones.
+        all_rows: show them all, even if there are very many.
+    """
+
+    def __init__(
+        self, comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None = None, all_rows: bool = False
+    ) -> None:
+        self._comparison, self._names = comparison, names
+        self._rows = list(rows) if all_rows else [row for i, row in enumerate(rows) if i < ROWS or row.on_front]
+        self._hidden = len(rows) - len(self._rows)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        comparison = self._comparison
+        yield ParetoTable(comparison, self._rows, self._names)
+        if self._hidden:
+            yield Text(
+                f"{count(self._hidden, 'configuration')} more: --top {len(comparison.rows)} shows all.", style="dim"
+            )
+        for said in answer.legend(comparison):
+            yield Text(said, style="dim")
+        if failures := answer.failures(comparison):
+            yield Text(failures, style="red")
+        yield Text()
+        yield Scatter(comparison)
+        for said in answer.decision(comparison):
+            yield Text(said)
+        yield from self._effects()
+        for warning in answer.warnings(comparison):
+            yield Text(warning, style="yellow")
+
+    def _effects(self) -> RenderResult:
+        comparison = self._comparison
+        rows = answer.effect_rows(comparison, _EFFECTS)
+        if rows:
+            table = Table(
+                title="What each setting does, all else equal",
+                title_justify="left",
+                title_style="bold",
+                box=box.SIMPLE_HEAD,
+                pad_edge=False,
+                collapse_padding=True,
+            )
+            for heading in ("setting", "value", "instead of"):
+                table.add_column(heading, overflow="fold")
+            for heading in (comparison.quality.heading, answer.energy_name(comparison), "pairs"):
+                table.add_column(heading, justify="right")
+            for row in rows:
+                table.add_row(*map(Text, row))
+            yield table
+        hidden = len(comparison.effects) - len(rows)
+        if hidden:
+            yield Text(f"{count(hidden, 'smaller effect')} more in --format json.", style="dim")
+        if unpaired := answer.unpaired(comparison):
+            yield Text(
+                f"No two runs differ only in {', nor only in '.join(unpaired)}: no effect can be told.", style="dim"
+            )
