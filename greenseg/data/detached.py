@@ -1,0 +1,137 @@
+"""MetaImage and NRRD: where the values lie, and whether they are all there.
+
+Both have a header in plain text, in the file of the values or beside it. ITK believes it: it claims the memory that the
+header promises before it looks at the file, and hands out whatever was in that memory where a compressed MetaImage ends
+early. Formats: https://itk.org/Wiki/MetaIO/Documentation and https://teem.sourceforge.net/nrrd/format.html.
+"""
+
+import math
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
+
+_LONGEST_HEADER = 1 << 16
+_BYTES = {
+    "char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "long": 4, "ulong": 4,
+    "longlong": 8, "ulonglong": 8, "float": 4, "double": 8,
+    "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
+}  # fmt: skip
+"""Type → bytes a value, without the decoration that either format puts around it."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    fields: dict[str, str]
+    end: int  # where the values begin, if they lie in the same file
+
+    @property
+    def data_file(self) -> str:
+        """Name of the file of the values, empty where they follow the header."""
+        name = self.fields.get("elementdatafile") or self.fields.get("datafile", "")
+        return "" if name.upper() == "LOCAL" else name
+
+    @property
+    def sizes(self) -> list[int] | None:
+        try:
+            sizes = [int(n) for n in (self.fields.get("dimsize") or self.fields["sizes"]).split()]
+            return [*sizes, int(self.fields.get("elementnumberofchannels", "1"))]
+        except (KeyError, ValueError):
+            return None
+
+    @property
+    def value_bytes(self) -> int | None:
+        kind = (self.fields.get("elementtype") or self.fields.get("type", "")).lower().replace("unsigned", "u")
+        kind = re.sub(r"met_|_array$|_t$|signed|[ _]", "", kind)
+        return _BYTES.get(re.sub(r"(short|long)int$", r"\1", kind))
+
+    @property
+    def encoding(self) -> str:
+        """`raw`, `deflate` (zlib or gzip), or another one."""
+        if "encoding" in self.fields:
+            return {"gzip": "deflate", "gz": "deflate"}.get(self.fields["encoding"], self.fields["encoding"])
+        if self.fields.get("compresseddata", "false").lower() == "true":
+            return "deflate"
+        return "raw" if self.fields.get("binarydata", "true").lower() == "true" else "ascii"
+
+
+def data_files(path: Path) -> list[Path]:
+    """The files beside a header that hold its values; none where they follow it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    name = _header(path).data_file
+    if not name:
+        return []
+    if (path.parent / name).is_file():
+        return [path.parent / name]
+    # A list or a pattern of names, one file a slice: any of them may be meant.
+    return sorted(beside for beside in path.parent.iterdir() if beside.is_file() and beside != path)
+
+
+def problem_of(path: Path) -> str | None:
+    """What is wrong with the values of a MetaImage or NRRD file, as far as ITK would not tell; or None.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    header = _header(path)
+    sizes, value_bytes = header.sizes, header.value_bytes
+    if sizes is None or value_bytes is None:
+        return None  # ITK tells what it cannot read
+    if min(sizes) < 1:
+        return f"its header gives impossible sizes {sizes[:-1]}"
+    if not header.data_file:
+        file, start = path, header.end
+    elif (path.parent / header.data_file).is_file():
+        file, start = path.parent / header.data_file, 0
+    elif re.search(r"[%\s]|^LIST", header.data_file):
+        return None  # one file a slice
+    else:
+        return f"its values are not there: {path.parent / header.data_file}: no such file"
+    promised = math.prod(sizes) * value_bytes
+    if header.encoding == "deflate":
+        with file.open("rb") as values:
+            values.seek(start)
+            try:
+                found = _inflated(values, promised)
+            except zlib.error as error:
+                return f"damaged ({error}); copy it again"
+    else:
+        found = file.stat().st_size - start
+        promised = promised if header.encoding == "raw" else promised // value_bytes  # a character a value, at least
+    if found < promised:
+        shown = "×".join(str(n) for n in (sizes if sizes[-1] > 1 else sizes[:-1]))
+        return f"cut short: {found} bytes for {shown} pixels of {value_bytes}; copy it again"
+    return None
+
+
+def _inflated(values: BinaryIO, enough: int) -> int:
+    """Bytes that a zlib or gzip stream holds; it is not read on once they are more than `enough`."""
+    inflate, found = zlib.decompressobj(wbits=47), 0
+    while found <= enough and not inflate.eof and (chunk := values.read(1 << 14)):  # at most 16 MB, inflated
+        found += len(inflate.decompress(chunk))
+    return found
+
+
+def _header(path: Path) -> _Header:
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_HEADER)
+    nrrd = head.startswith(b"NRRD")
+    fields: dict[str, str] = {}
+    end = 0
+    for line in head.splitlines(keepends=True):
+        end += len(line)
+        text = line.decode("latin-1").strip()
+        if nrrd and not text:
+            break
+        key, separator, value = text.partition(":" if nrrd else "=")
+        if separator and not text.startswith("#"):
+            fields[key.lower().replace(" ", "")] = value.removeprefix("=").strip()
+        if not nrrd and key.strip() == "ElementDataFile":
+            break
+    return _Header(fields, end)
