@@ -22,11 +22,19 @@ _BYTES = {
 }  # fmt: skip
 """Type → bytes a value, without the decoration that either format puts around it."""
 
+_NUMBERS = {
+    "DimSize": 1, "ElementSpacing": 1, "ElementSize": 1, "Offset": 1, "Position": 1, "Origin": 1, "CenterOfRotation": 1,
+    "TransformMatrix": 2, "Rotation": 2, "Orientation": 2, "HeaderSize": 0, "ElementNumberOfChannels": 0,
+    "CompressedDataSize": 0,
+}  # fmt: skip
+"""Fields of a MetaImage that hold so many numbers: dimensions to this power."""
+
 
 @dataclass(frozen=True)
 class _Header:
     fields: dict[str, str]
     end: int  # where the values begin, if they lie in the same file
+    strange: str = ""  # the first line that is no field, or too long for one
 
     @property
     def data_file(self) -> str:
@@ -41,6 +49,24 @@ class _Header:
             return [*sizes, int(self.fields.get("elementnumberofchannels", "1"))]
         except (KeyError, ValueError):
             return None
+
+    @property
+    def damaged(self) -> str | None:
+        """The first field that ITK would crash on: one without the numbers it needs, or a line that is none."""
+        if self.strange:
+            return self.strange[:40]
+        if self.fields.get("ndims", "3") not in tuple("12345"):
+            return "NDims"
+        dimensions = int(self.fields.get("ndims", "3"))
+        for field, power in _NUMBERS.items():
+            if (value := self.fields.get(field.lower())) is not None:
+                try:
+                    complete = len([float(number) for number in value.split()]) == dimensions**power
+                except ValueError:
+                    complete = False
+                if not complete:
+                    return field
+        return None
 
     @property
     def value_bytes(self) -> int | None:
@@ -81,6 +107,8 @@ def problem_of(path: Path) -> str | None:
     """
     header = _header(path)
     sizes, value_bytes = header.sizes, header.value_bytes
+    if header.damaged:
+        return f"its header is damaged ({header.damaged})"
     if sizes is None or value_bytes is None:
         return None  # ITK tells what it cannot read
     if min(sizes) < 1:
@@ -123,15 +151,17 @@ def _header(path: Path) -> _Header:
         head = file.read(_LONGEST_HEADER)
     nrrd = head.startswith(b"NRRD")
     fields: dict[str, str] = {}
-    end = 0
-    for line in head.splitlines(keepends=True):
+    end, strange = 0, ""
+    for number, line in enumerate(head.splitlines(keepends=True)):
         end += len(line)
         text = line.decode("latin-1").strip()
         if nrrd and not text:
             break
+        if nrrd and number and not text.startswith("#") and ":=" not in text and (":" not in text or len(text) > 500):
+            strange = strange or text
         key, separator, value = text.partition(":" if nrrd else "=")
         if separator and not text.startswith("#"):
             fields[key.lower().replace(" ", "")] = value.removeprefix("=").strip()
         if not nrrd and key.strip() == "ElementDataFile":
             break
-    return _Header(fields, end)
+    return _Header(fields, end, strange)
