@@ -123,6 +123,31 @@ def prepare(
     """
     root = root or data_root(settings)
     cases = cases_of(settings, root)
+    try:
+        slices = _slices(cases, settings, root, verify, progress, cost)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: no room for the slice cache, {5 * settings.image_size**2 / 1e3:.0f} kB a slice; free "
+            f"some (greenseg data cache --clear), or set GREENSEG_CACHE to a folder elsewhere",
+            str(_home()),
+        ) from None
+    if all(len(subject["empty"]) == subject["slices"] for subject in slices.subjects("train")):
+        hint = f" with labels {settings.labels}; `greenseg data check` lists those there are" if settings.labels else ""
+        raise UserError(f"{root}: no brain in any training slice{hint}")
+    return slices
+
+
+def _slices(
+    cases: list[Case],
+    settings: Settings,
+    root: Path,
+    verify: bool,
+    progress: Callable[[int, int], None],
+    cost: Callable[[], dict[str, Any]],
+) -> Slices:
     folder = _home() / _key(cases, settings)
     index, built = _whole(folder, verify), False
     if index is None:
@@ -137,11 +162,7 @@ def prepare(
         raise OSError(f"{folder}: the slices that were just written are not there")
     split_of = {case.subject: case.split for case in cases}
     index["subjects"] = [subject | {"split": split_of[subject["name"]]} for subject in index["subjects"]]
-    slices = Slices(folder, index, tuple(cases), built)
-    if all(len(subject["empty"]) == subject["slices"] for subject in slices.subjects("train")):
-        hint = f" with labels {settings.labels}; `greenseg data check` lists those there are" if settings.labels else ""
-        raise UserError(f"{root}: no brain in any training slice{hint}")
-    return slices
+    return Slices(folder, index, tuple(cases), built)
 
 
 def cached() -> Iterator[Slices]:
@@ -286,15 +307,5 @@ def _build(
         }
         write_json(unfinished / _INDEX, index | {"crc32": _crc_of(index)})
         unfinished.rename(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            room = 5 * settings.image_size**2  # bytes a slice
-            raise OSError(
-                error.errno,
-                f"{error.strerror}: no room for the slice cache, {room / 1e3:.0f} kB a slice; free some "
-                f"(greenseg data cache --clear), or set GREENSEG_CACHE to a folder elsewhere",
-                str(folder.parent),
-            ) from None
-        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -58,6 +58,8 @@ class _Header:
         if self.fields.get("ndims", "3") not in tuple("12345"):
             return "NDims"
         dimensions = int(self.fields.get("ndims", "3"))
+        if "ndims" in self.fields and not self.fields.get("elementdatafile"):
+            return "ElementDataFile"
         for field, power in _NUMBERS.items():
             if (value := self.fields.get(field.lower())) is not None:
                 try:
@@ -85,18 +87,13 @@ class _Header:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The files beside a header that hold its values; none where they follow it.
+    """The file beside a header that holds its values; none where they follow it.
 
     Raises:
         OSError: the file cannot be read.
     """
     name = _header(path).data_file
-    if not name:
-        return []
-    if (path.parent / name).is_file():
-        return [path.parent / name]
-    # A list or a pattern of names, one file a slice: any of them may be meant.
-    return sorted(beside for beside in path.parent.iterdir() if beside.is_file() and beside != path)
+    return [path.parent / name] if name and (path.parent / name).is_file() else []
 
 
 def problem_of(path: Path) -> str | None:
@@ -117,10 +114,10 @@ def problem_of(path: Path) -> str | None:
         file, start = path, header.end
     elif (path.parent / header.data_file).is_file():
         file, start = path.parent / header.data_file, 0
-    elif re.search(r"[%\s]|^LIST", header.data_file):
-        return None  # one file a slice
+    elif re.match(r"LIST\b|\S*%", header.data_file):
+        return "its values lie in several files; write it as one"  # MetaIO does not notice when one is missing
     else:
-        return f"its values are not there: {path.parent / header.data_file}: no such file"
+        return f"its values are not there: no file {header.data_file[:60]!r} in its folder"
     promised = math.prod(sizes) * value_bytes
     if header.encoding == "deflate":
         with file.open("rb") as values:
@@ -129,6 +126,8 @@ def problem_of(path: Path) -> str | None:
                 found = _inflated(values, promised)
             except zlib.error as error:
                 return f"damaged ({error}); copy it again"
+        if found > promised:
+            return "damaged (more values than its header promises); copy it again"
     else:
         found = file.stat().st_size - start
         promised = promised if header.encoding == "raw" else promised // value_bytes  # a character a value, at least

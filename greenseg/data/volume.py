@@ -183,7 +183,7 @@ def values_problem(image: sitk.Image) -> str | None:
     values = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(values).all():
         return "holds values that are not finite (NaN or infinity)"
-    if max(abs(float(values.min())), abs(float(values.max()))) > np.finfo(np.float32).max:
+    if max(abs(float(values.min())), abs(float(values.max()))) > float(np.finfo(np.float32).max):
         return f"holds values too large for an image ({float(values.min()):g} to {float(values.max()):g})"
     return None
 
