@@ -104,7 +104,9 @@ def check(
             try:
                 content = seen.add(entry)
                 if (same := first_with.setdefault(content, entry)) is not entry and same.image != entry.image:
-                    problems.append(f"{entry.where}: duplicate; holds the same pixels, in the same place, as {same.image}")
+                    problems.append(
+                        f"{entry.where}: duplicate; holds the same pixels, in the same place, as {same.image}"
+                    )
             except UserError as error:
                 problems += error.problems
             done += 1

@@ -10,7 +10,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def problem_of(path: Path) -> str | None:
         return f"damaged or cut short ({error}); copy it again"
 
 
-def _problem(file: IO[bytes]) -> str | None:
+def _problem(file: BinaryIO | gzip.GzipFile) -> str | None:
     header = file.read(544)
     for order in "<>":
         if len(header) >= 352 and struct.unpack_from(f"{order}i", header)[0] == 348:
@@ -74,6 +74,6 @@ def _problem(file: IO[bytes]) -> str | None:
     return None if finite else "holds values that are not finite (NaN or infinity)"
 
 
-def _skip(file: IO[bytes], count: int) -> None:
+def _skip(file: BinaryIO | gzip.GzipFile, count: int) -> None:
     while count > 0 and (skipped := file.read(min(count, _CHUNK))):
         count -= len(skipped)

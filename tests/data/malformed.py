@@ -10,8 +10,8 @@ import os
 import random
 import re
 import resource
-import signal
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -163,9 +163,14 @@ def attempt(seed: int, folder: Path) -> str:
     try:
         slices = cache.prepare(Settings.of({"data": str(root), "image_size": 32, "spacing": 1.5}))
     except UserError as error:
-        assert all(str(folder) in problem and "\n" not in problem for problem in error.problems), error.problems
-        assert {path.name for path in (cache_folder() / "slices").glob("*") if path.is_dir()} == before, "what was refused is cached"
-        return f"{form} {how} refused: {error.problems[0].replace(str(root), '')}"
+        problems = error.problems
+    else:
+        problems = []
+    if problems:
+        assert all(str(folder) in problem and "\n" not in problem for problem in problems), problems
+        now = {path.name for path in (cache_folder() / "slices").glob("*") if path.is_dir()}
+        assert now == before or "no brain" in problems[0], "what was refused is cached"
+        return f"{form} {how} refused: {problems[0].replace(str(root), '')}"
     assert not found.problems or "duplicate" in found.problems[0], f"train takes what check refuses: {found.problems}"
     assert np.isfinite(slices.images).all()
     assert slices.images.min() >= 0
@@ -197,7 +202,10 @@ def outcomes(first: int, count: int, folder: Path) -> Iterator[tuple[int, str]]:
     seed = first
     while seed < first + count:
         arguments = [sys.executable, "-m", __spec__.name, str(seed), str(first + count - seed), str(folder)]
-        environment = os.environ | {"GREENSEG_CACHE": str(folder / "cache"), "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment = os.environ | {
+            "GREENSEG_CACHE": str(folder / "cache"),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
         with subprocess.Popen(arguments, stdout=-1, stderr=-3, text=True, env=environment) as process:
             for line in process.stdout or ():
                 seed, outcome = json.loads(line)

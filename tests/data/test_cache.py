@@ -72,11 +72,18 @@ def test_a_copy_and_a_touch_keep_the_cache(home: Path, tmp_path: Path) -> None:
 def test_the_split_and_the_folds_share_one_cache(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data", 6)
     first = prepare(data)
-    for changes in ({"split_seed": 5}, {"folds": 3, "fold": 2}, {"validation_share": 0.5}, {"drop_empty_slices": 1.0}):
+    same: list[dict[str, Any]] = [
+        {"split_seed": 5},
+        {"folds": 3, "fold": 2},
+        {"validation_share": 0.5},
+        {"drop_empty_slices": 1.0},
+    ]
+    other: list[dict[str, Any]] = [{"spacing": 3.0}, {"image_size": 64}, {"labels": "1"}]
+    for changes in same:
         again = prepare(data, **changes)
         assert (again.built, again.folder) == (False, first.folder)
     assert [s["name"] for s in again.subjects("validation")] != []
-    for changes in ({"spacing": 3.0}, {"image_size": 64}, {"labels": "1"}):
+    for changes in other:
         assert prepare(data, **changes).built
 
 
@@ -150,9 +157,7 @@ def _cut(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["images.f32", "masks.u8", "index.json"])
 @pytest.mark.parametrize("damage", [_flip, _cut, Path.unlink])
-def test_damage_is_noticed_and_repaired(
-    damage: Callable[[Path], None], name: str, home: Path, tmp_path: Path
-) -> None:
+def test_damage_is_noticed_and_repaired(damage: Callable[[Path], None], name: str, home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data")
     first = prepare(data)
     good = first.images.copy(), first.masks.copy()
@@ -179,7 +184,9 @@ def test_the_command_compares_bytes(greenseg: Command, tmp_path: Path) -> None:
 def test_a_preparation_that_was_killed_leaves_nothing_that_is_used(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data", 4)
     code = "import sys, json, time; from greenseg.config import Settings; from greenseg.data import cache\n"
-    code += "cache.prepare(Settings.of(json.loads(sys.argv[1])), progress=lambda done, total: time.sleep(done > 2 and 60))"
+    code += (
+        "cache.prepare(Settings.of(json.loads(sys.argv[1])), progress=lambda done, total: time.sleep(done > 2 and 60))"
+    )
     wanted = json.dumps({"data": str(data), "image_size": 32, "spacing": 4.0})
     process = subprocess.Popen([sys.executable, "-c", code, wanted])
     deadline = time.monotonic() + 60
@@ -218,11 +225,16 @@ def test_a_full_disk_is_said_with_the_remedy_and_leaves_nothing(home: Path, tmp_
     code = "import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
     code += "from greenseg.cli import main; main()"
     result = subprocess.run(
-        [sys.executable, "-c", code, "train", "--data", str(data), *SMALL], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, "-c", code, "train", "--data", str(data), *SMALL],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
         encoding="utf-8",
     )
     assert result.returncode == 1
-    assert result.stderr.startswith(f"error: {home}: File too large: no room for the slice cache, 5 kB a slice; free some")
+    assert result.stderr.startswith(
+        f"error: {home}: File too large: no room for the slice cache, 5 kB a slice; free some"
+    )
     assert [path for path in home.iterdir() if path.is_dir()] == []
     assert not (tmp_path / "runs").exists()
 
@@ -244,7 +256,7 @@ def test_no_space_left(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_list_and_clear(greenseg: Command, home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data")
-    folders = [prepare(data, **changes).folder for changes in ({}, {"spacing": 2.0, "labels": "1"})]
+    folders = [prepare(data).folder, prepare(data, spacing=2.0, labels="1").folder]
     (home / f".{folders[0].name}-abc").mkdir()
     listed = greenseg("data", "cache")
     assert listed.returncode == 0

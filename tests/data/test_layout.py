@@ -240,7 +240,9 @@ def test_a_link_to_nowhere_and_a_pipe_are_said_at_once(gone: str, tmp_path: Path
         path.unlink()
     first.symlink_to(tmp_path / "nowhere")
     os.mkfifo(second)
-    assert [problem.partition(": ")[0] for problem in mistakes(tmp_path)] == [f"{gone}/{p.name}" for p in (first, second)]
+    assert [problem.partition(": ")[0] for problem in mistakes(tmp_path)] == [
+        f"{gone}/{p.name}" for p in (first, second)
+    ]
 
 
 # ── E2MIP
@@ -291,7 +293,9 @@ def test_the_first_channel_is_used_and_said(description: str | None, tmp_path: P
     found = look(tmp_path)
     assert [e.image.name for e in found.entries] == ["a_0000.nii.gz", "b_0000.nii.gz"]
     assert found.problems == []
-    assert found.notes == ([] if description is None else [f"{tmp_path}: 2 channels a case; the first one, T2, is used"])
+    assert found.notes == (
+        [] if description is None else [f"{tmp_path}: 2 channels a case; the first one, T2, is used"]
+    )
 
 
 @pytest.mark.parametrize("description", ["{", "[]", '{"channel_names": ["T2"]}', '{"channel_names": 3}', "\0"])

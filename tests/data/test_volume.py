@@ -64,7 +64,8 @@ def dicom(folder: Path, image: sitk.Image, series: str = "1.2.826.0.1.3680043.2.
     for z in range(image.GetDepth()):
         one = image[:, :, z : z + 1]
         for key, value in {
-            "0008|0060": "MR", "0020|000d": "1.2.826.0.1.3680043.2.1125.9", "0020|000e": series, "0020|0013": str(z + 1),
+            "0008|0060": "MR", "0020|000d": "1.2.826.0.1.3680043.2.1125.9", "0020|000e": series,
+            "0020|0013": str(z + 1),
             "0008|0018": f"{series}.{z + 1}", "0020|0037": "1\\0\\0\\0\\1\\0", "0018|0050": str(image.GetSpacing()[2]),
             "0020|0032": "\\".join(map(str, image.TransformIndexToPhysicalPoint((0, 0, z)))),
         }.items():  # fmt: skip
@@ -98,7 +99,9 @@ def test_a_dicom_series_is_a_volume(tmp_path: Path) -> None:
 
 def test_two_series_in_a_folder_or_none_are_refused(tmp_path: Path) -> None:
     dicom(tmp_path / "two", volume())
-    assert "2 DICOM series; keep one a folder" in refused(dicom(tmp_path / "two", volume(), "1.2.826.0.1.3680043.2.1125.2"))
+    assert "2 DICOM series; keep one a folder" in refused(
+        dicom(tmp_path / "two", volume(), "1.2.826.0.1.3680043.2.1125.2")
+    )
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "readme.txt").write_text("no series")
     assert refused(tmp_path / "none") == "no DICOM series in this folder"
