@@ -76,7 +76,7 @@ def _labels(value: Any) -> str:
     """Canonical: whole numbers above 0, each once, ascending, with commas between them."""
     text = str(value).replace(" ", "")
     if not re.fullmatch(r"(\d{1,9}(,\d{1,9})*)?", text) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a list of labels such as 1,2,3")
+        raise ValueError(f"{value!r} is not labels written as text, such as 1,2,3")
     labels = sorted({int(label) for label in text.split(",")}) if text else []
     if 0 in labels:
         raise ValueError("0 is background; labels are above 0")

@@ -45,7 +45,7 @@ def greenseg(tmp_path: Path) -> Command:
             cwd=tmp_path,
             env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | variables,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=timeout,
         )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from greenseg.config import Settings
-from greenseg.errors import ExitCode
+from greenseg.errors import ExitCode, UserError
 
 app = typer.Typer(help="Check data sets, manage their cache, make a phantom.", no_args_is_help=True)
 
@@ -24,6 +24,8 @@ def check(
 ) -> None:
     """List the cases of a data set and all that is wrong with it; exit code 2 if anything is."""
     settings = Settings.of({"data": str(data), "layout": layout, "labels": labels})
+    if montage and (montage.suffix.lower() != ".png" or not montage.parent.is_dir()):
+        raise UserError(f"--montage {montage}: give it the name of a .png file in a folder that exists")
 
     import json
     import sys
@@ -43,8 +45,6 @@ def check(
             progress=view.update,
             picture=pictures.append if montage else None,
         )
-    if montage:
-        checks.montage(pictures, montage)
     if as_json:
         json.dump(asdict(found), sys.stdout, indent=2, allow_nan=False)
         print()
@@ -53,10 +53,14 @@ def check(
             console.print(case_table(found))
         for note in found.notes:
             say(f"note: {note}")
-        if montage:
-            say(f"Wrote {montage}")
         for problem in found.problems:
             warn(f"error: {problem}")
+        if not found.problems:
+            say("No problems.")
+    if montage:
+        checks.montage(pictures, montage)
+        if not as_json:
+            say(f"Wrote {montage}")
     if found.problems:
         raise typer.Exit(ExitCode.USAGE)
 

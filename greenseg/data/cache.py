@@ -10,6 +10,7 @@ All subjects lie in one file, whatever their split: folds and other splits of th
 the page cache, do all runs, workers and ranks of a machine.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ from greenseg.data.volume import ByteArray, FloatArray, brain_outside, labels_of
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, locked, write_json
 
-_VERSION = 3  # of the preprocessing; a change of what it computes raises it
+_VERSION = 4  # of the preprocessing; a change of what it computes raises it
 _IMAGES, _MASKS, _INDEX = "images.f32", "masks.u8", "index.json"
 
 
@@ -122,6 +123,31 @@ def prepare(
     """
     root = root or data_root(settings)
     cases = cases_of(settings, root)
+    try:
+        slices = _slices(cases, settings, root, verify, progress, cost)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: no room for the slice cache, {5 * settings.image_size**2 / 1e3:.0f} kB a slice; free "
+            f"some (greenseg data cache --clear), or set GREENSEG_CACHE to a folder elsewhere",
+            str(_home()),
+        ) from None
+    if all(len(subject["empty"]) == subject["slices"] for subject in slices.subjects("train")):
+        hint = f" with labels {settings.labels}; `greenseg data check` lists those there are" if settings.labels else ""
+        raise UserError(f"{root}: no brain in any training slice{hint}")
+    return slices
+
+
+def _slices(
+    cases: list[Case],
+    settings: Settings,
+    root: Path,
+    verify: bool,
+    progress: Callable[[int, int], None],
+    cost: Callable[[], dict[str, Any]],
+) -> Slices:
     folder = _home() / _key(cases, settings)
     index, built = _whole(folder, verify), False
     if index is None:
@@ -182,12 +208,18 @@ def _whole(folder: Path, verify: bool) -> dict[str, Any] | None:
     """The index of a cache whose files are as long as they were made (and hold the same bytes), or None."""
     try:
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        if index.pop("crc32") != _crc_of(index):
+            return None
         for name, file in index["files"].items():
             if (folder / name).stat().st_size != file["bytes"] or (verify and _crc(folder / name) != file["crc32"]):
                 return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return index
+
+
+def _crc_of(index: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(index, sort_keys=True).encode())
 
 
 def _crc(path: Path) -> int:
@@ -265,17 +297,15 @@ def _build(
         files = {_IMAGES: images.close(), _MASKS: masks.close()}
         if problems:
             raise UserError(problems)
-        write_json(
-            unfinished / _INDEX,
-            {
-                "data": str(root.absolute()),
-                "preprocessing": preprocessing(settings),
-                "shape": [first, settings.image_size, settings.image_size],
-                "subjects": subjects,
-                "files": files,
-                "preparation": cost(),
-            },
-        )
+        index = {
+            "data": str(root.absolute()),
+            "preprocessing": preprocessing(settings),
+            "shape": [first, settings.image_size, settings.image_size],
+            "subjects": subjects,
+            "files": files,
+            "preparation": cost(),
+        }
+        write_json(unfinished / _INDEX, index | {"crc32": _crc_of(index)})
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from greenseg.config import Layout
 from greenseg.data.layout import Entry, Listing, look
 from greenseg.data.splits import cases
-from greenseg.data.volume import is_brain, read, read_whole
+from greenseg.data.volume import is_brain, read, read_whole, values_problem
 from greenseg.errors import UserError
 
 
@@ -102,10 +102,11 @@ def check(
         seen = _Seen(CaseReport(subject, split), labels)
         for entry in entries:
             try:
-                seen.add(entry)
-                content = _content(entry.image)
+                content = seen.add(entry)
                 if (same := first_with.setdefault(content, entry)) is not entry and same.image != entry.image:
-                    problems.append(f"{entry.where}: duplicate; holds the same bytes as {same.image}")
+                    problems.append(
+                        f"{entry.where}: duplicate; holds the same pixels, in the same place, as {same.image}"
+                    )
             except UserError as error:
                 problems += error.problems
             done += 1
@@ -120,10 +121,13 @@ def check(
             problems += error.problems
     several = sorted({label for report in reports for label in report.labels})
     if len(several) > 1 and not labels:
-        notes.append(f"masks hold the labels {', '.join(map(str, several))}; any above 0 is brain, unless labels says")
-    notes += [
-        f"{report.subject}: no brain in any slice" for report in reports if report.slices and report.foreground == 0
-    ]
+        shown = ", ".join(map(str, several[:10])) + (f", … ({len(several)} of them)" if len(several) > 10 else "")
+        notes.append(f"masks hold the labels {shown}; any above 0 is brain, unless --labels says which")
+    for report in reports:
+        if report.slices and report.foreground == 0:
+            notes.append(f"{report.subject}: no brain in any slice")
+        if report.intensity and report.intensity[0] < 0:
+            notes.append(f"{report.subject}: values below 0 (down to {report.intensity[0]:.4g}) become background")
     return Check(listing.layout, reports, problems, notes)
 
 
@@ -135,10 +139,11 @@ def _splits(listing: Listing, root: Path) -> dict[str, str]:
         return {}
 
 
-def _content(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
-        digest.update(part.read_bytes())
+def _content(image: sitk.Image) -> bytes:
+    """A digest of pixels and grid, whatever the format; slices of one value differ by where they lie."""
+    grid = (image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    digest = hashlib.sha256(repr(grid).encode())
+    digest.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).data)
     return digest.digest()
 
 
@@ -151,14 +156,13 @@ class _Seen:
         self._empty, self._most = 0, 0
         self.best: Picture | None = None
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> bytes:
+        """Look at an image and its mask; returns a digest of the image's content."""
         report = self._report
         image, mask = read_whole(entry.image, entry.mask) if entry.mask else (read(entry.image), None)
         values = sitk.GetArrayViewFromImage(image)
-        if not np.isfinite(values).all():
-            raise UserError(f"{entry.image}: holds values that are not finite (NaN or infinity)")
-        if image.GetPixelID() < 0:
-            raise UserError(f"{entry.image}: pixels of an unknown type")
+        if mask is None and (problem := values_problem(image)):
+            raise UserError(f"{entry.image}: {problem}")
         report.files += 1
         report.slices += len(values)
         axes = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
@@ -170,8 +174,9 @@ class _Seen:
             min([float(values.min()), *report.intensity[:1]]),
             max([float(values.max()), *report.intensity[1:]]),
         ]
+        content = _content(image)
         if mask is None:
-            return
+            return content
         brain = is_brain(mask, self._labels)
         self._masked = True
         self._pixels, self._brain = self._pixels + brain.size, self._brain + int(brain.sum())
@@ -183,6 +188,7 @@ class _Seen:
         if self.best is None or per_slice[most] > self._most:
             self._most = int(per_slice[most])
             self.best = Picture(report.subject, values[most].copy(), brain[most].copy())
+        return content
 
     def report(self) -> CaseReport:
         if self._masked:

@@ -7,17 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from greenseg.data import detached
 from greenseg.files import cache_folder, write_json
 
 
 def fingerprint(paths: Iterable[Path], also: Any = None) -> str:
     """Sixteen hex digits that name the content of these files, in this order, and of `also`.
 
-    A file is read again only when its size, its time of change or its place on the disk differ from the last time; so
+    A file is read again only when its size, its times of change or its place on the disk differ from the last time; so
     a data set that was copied or touched costs one reading, and keeps its name.
 
     Args:
-        paths: files, or folders (then all files in them count).
+        paths: files, or folders (then all files in them count); what a header keeps in files beside it counts, too.
         also: whatever JSON can hold.
 
     Raises:
@@ -27,15 +28,16 @@ def fingerprint(paths: Iterable[Path], also: Any = None) -> str:
     names = [str(file.absolute()) for file in files]
     memo = cache_folder() / "fingerprints" / f"{_digest(names)}.json"
     try:
-        known: dict[str, list[Any]] = json.loads(memo.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = json.loads(memo.read_text(encoding="utf-8"))
+        known: dict[str, tuple[list[int], str]] = {name: (stamp, content) for name, (stamp, content) in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         known = {}
-    stamps = [[s.st_size, s.st_mtime_ns, s.st_ino] for s in (file.stat() for file in files)]
+    stamps = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in (file.stat() for file in files)]
     stale = [i for i, name in enumerate(names) if known.get(name, [None])[0] != stamps[i]]
     if stale:
         with ThreadPoolExecutor(4) as readers:  # hashlib lets others run while it digests
             for i, content in zip(stale, readers.map(_content, (files[i] for i in stale)), strict=True):
-                known[names[i]] = [stamps[i], content]
+                known[names[i]] = (stamps[i], content)
         memo.parent.mkdir(parents=True, exist_ok=True)
         write_json(memo, known)
     return _digest([[known[name][1] for name in names], also])
@@ -56,5 +58,7 @@ def _parts(path: Path) -> Iterator[Path]:
         yield from sorted(part for part in path.iterdir() if part.is_file())
         return
     yield path
-    if path.suffix.lower() in (".mhd", ".nhdr"):  # a header; its values lie beside it, under its name
-        yield from sorted(p for p in path.parent.glob(f"{path.stem}.*") if p != path and p.is_file())
+    if path.suffix.lower() in detached.SUFFIXES:
+        yield from detached.data_files(path)
+    elif path.suffix.lower() == ".hdr":  # NIfTI or Analyze
+        yield from (beside for beside in (path.with_suffix(".img"),) if beside.is_file())

@@ -85,6 +85,12 @@ def look(root: Path, layout: Layout = "auto") -> Listing:
     if not found.entries and not found.problems:
         found.problems.append(f"{root}: no images ({', '.join(SUFFIXES)}) in layout {found.layout}")
     found.problems += _contradictions(found.entries)
+    found.problems += [
+        f"{path}: cannot be read: a broken link (is the data fetched?), or no file"
+        for entry in found.entries
+        for path in (entry.image, entry.mask)
+        if path and not (path.is_file() or path.is_dir())
+    ]
     return found
 
 
@@ -115,9 +121,10 @@ def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
             yield f"{entry.where}: duplicate; {entry.image} was listed before ({same.where})"
         earlier = split_of.setdefault(entry.subject, entry)
         if earlier.split != entry.split:
+            here, there = (e.split or "training or validation" for e in (entry, earlier))
             yield (
-                f"{entry.where}: subject '{entry.subject}' is in two splits, {entry.split or 'none'} here and "
-                f"{earlier.split or 'none'} in {earlier.where}; keep a subject in one split"
+                f"{entry.where}: subject '{entry.subject}' is in two splits, {here} here and {there} in "
+                f"{earlier.where}; keep a subject in one split"
             )
             split_of[entry.subject] = entry  # one message a change, not one a file
 
@@ -226,6 +233,7 @@ def _nnunet_images(folder: Path, found: Listing) -> Iterator[tuple[Path, str]]:
         numbered = re.fullmatch(r"(.+)_(\d{4})", stem)
         if not numbered:
             found.problems.append(f"{path}: no channel in its name; nnU-Net calls it {stem}_0000")
+            yield path, stem  # so that its mask is not reported, too
         elif int(numbered[2]) == 0:
             yield path, numbered[1]
 
@@ -246,25 +254,27 @@ def _nnunet_channels(description: Path, found: Listing) -> list[str]:
 
 
 def _list_bids(root: Path, found: Listing) -> None:
-    for path in sorted(root.glob("sub-*/**/anat/*_T2w.*")):
-        stem = stem_of(path)
-        if stem is None:
-            continue
-        entities = stem.removesuffix("_T2w")
+    images = {path: stem for path in sorted(root.glob("sub-*/**/anat/*_T2w.*")) if (stem := stem_of(path))}
+    entities = {path: stem.removesuffix("_T2w") for path, stem in images.items()}
+    of_others: dict[Path, list[str]] = defaultdict(list)
+    for path, own in entities.items():
+        of_others[path.parent].append(own)
+    for path, own in entities.items():
         inner = path.parent.relative_to(root)
         folders = [path.parent, *(d / inner for d in sorted(root.glob("derivatives/*")))]
+        named = [pair for folder in folders if folder.is_dir() for pair in _images_in(folder)]
+        longer = [f"{other}_" for other in of_others[path.parent] if other.startswith(f"{own}_")]
         masks = [
             mask
-            for folder in folders
-            if folder.is_dir()
-            for mask, name in _images_in(folder)
-            if re.fullmatch(rf"{re.escape(entities)}(_.+)?_(dseg|mask)", name)
+            for mask, name in named
+            if re.fullmatch(rf"{re.escape(own)}(_.+)?_(dseg|mask)", name)
+            and not name.startswith(tuple(longer))  # sub-1_run-2_mask is that of sub-1_run-2_T2w, not of sub-1_T2w
         ]
-        exact = [mask for mask in masks if stem_of(mask) in (f"{entities}_dseg", f"{entities}_mask")]
-        masks = exact[:1] if len(exact) == 1 else masks
+        exact = [mask for mask in masks if stem_of(mask) in (f"{own}_dseg", f"{own}_mask")]
+        masks = exact if len(exact) == 1 else masks
         if len(masks) != 1:
             which = f"several masks ({', '.join(m.name for m in masks)}); keep one" if masks else "image without mask"
-            wanted = "" if masks else f"; expected {path.parent / f'{entities}_dseg.nii.gz'} or …_mask.nii.gz"
+            wanted = "" if masks else f"; expected {path.parent / f'{own}_dseg.nii.gz'} or …_mask.nii.gz"
             found.problems.append(f"{path}: {which}{wanted}")
         else:
             subject = path.relative_to(root).parts[0]
@@ -280,21 +290,26 @@ _SPLITS: dict[str, Split | None] = {split: split for split in get_args(Split)} |
 def _list_csv(file: Path, found: Listing) -> None:
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
-            rows = list(csv.reader(text))
+            reader = csv.reader(text)
+            rows = [(reader.line_num, cells) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         found.problems.append(f"{file}: not readable as CSV: {error}")
         return
-    columns = [name.strip().lower() for name in rows[0]] if rows else []
+    columns = [name.strip().lower() for name in rows[0][1]] if rows else []
     for needed in ("image", "mask"):
         if needed not in columns:
-            hint = did_you_mean(needed, columns)
-            found.problems.append(f"{file}:1: no column '{needed}'{hint}; columns: {', '.join(_COLUMNS)}")
+            found.problems.append(f"{file}:1: no column '{needed}'; columns: {', '.join(_COLUMNS)}")
+    if found.problems and len(columns) == 1 and (other := re.search(r"[;\t|]", columns[0])):
+        found.problems = [f"{file}:1: columns are separated by {other[0]!r}; commas are needed"]
+        return
     for name in columns:
         if name not in _COLUMNS and (hint := did_you_mean(name, [c for c in _COLUMNS if c not in columns])):
             found.problems.append(f"{file}:1: unknown column '{name}'{hint}")
     if found.problems:
         return
-    for number, cells in enumerate(rows[1:], 2):
+    if len(rows) == 1:
+        found.problems.append(f"{file}: no line below the names of the columns")
+    for number, cells in rows[1:]:
         where = f"{file}:{number}"
         if not any(cell.strip() for cell in cells):
             continue

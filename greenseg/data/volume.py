@@ -1,18 +1,21 @@
 """Reading volumes with SimpleITK and bringing their slices to one spacing, size and intensity scale."""
 
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.data import nifti
+from greenseg.data import detached, nifti
 from greenseg.errors import UserError
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 ByteArray = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 _MOST_PIXELS = 1 << 31  # of a volume; a header that promises more is damaged
+_PLAUSIBLE_MM = (1e-4, 1e4)  # spacings; what lies outside is no medical image
 _GEOMETRY = 1e-2  # by how much a mask may lie beside its image, in pixels
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it prints to the terminal what is no matter of the user's
@@ -31,7 +34,7 @@ def read(path: Path) -> sitk.Image:
         UserError: the file is not an image, is damaged or cut short, has several volumes, or several values a pixel.
     """
     try:
-        if path.name.lower().endswith((".nii", ".nii.gz")) and (problem := nifti.problem_of(path)):
+        if problem := next((look(path) for suffixes, look in _LOOKS if path.name.lower().endswith(suffixes)), None):
             raise UserError(f"{path}: {problem}")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
@@ -41,18 +44,19 @@ def read(path: Path) -> sitk.Image:
             header = sitk.ImageFileReader()
             header.SetFileName(files)
             header.ReadImageInformation()
-            if np.prod([float(n) for n in header.GetSize()]) > _MOST_PIXELS:
+            if not 0 < math.prod(header.GetSize()) <= _MOST_PIXELS:
                 raise UserError(f"{path}: its header gives impossible sizes {list(header.GetSize())}")
         image = sitk.ReadImage(files)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
-        raise UserError(f"{path}: not readable as an image: {reason}") from None
+        raise UserError(f"{path}: not readable as an image: {_reason(error)}") from None
     components = image.GetNumberOfComponentsPerPixel()
     if components > 1:
         what = " (a colour image)" if components in (3, 4) else ""
         raise UserError(f"{path}: {components} values a pixel{what}; a grey image is needed")
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise UserError(f"{path}: complex values; their magnitude is needed")
+    if wrong := [s for s in image.GetSpacing() if not _PLAUSIBLE_MM[0] <= s <= _PLAUSIBLE_MM[1]]:
+        raise UserError(f"{path}: its header gives a spacing of {wrong[0]:g} mm")
     while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
         image = image[(slice(None),) * (image.GetDimension() - 1) + (0,)]
     if image.GetDimension() > 3:
@@ -65,6 +69,27 @@ def read(path: Path) -> sitk.Image:
     axis = max(range(3), key=lambda i: (size[i] == 1, round(spacing[i], 3), i))
     order = [i for i in range(3) if i != axis] + [axis]
     return image if axis == 2 else sitk.PermuteAxes(image, order)
+
+
+_LOOKS = (((".nii", ".nii.gz"), nifti.problem_of), (detached.SUFFIXES, detached.problem_of))
+
+
+_SAID = {
+    "Unable to determine ImageIO": "no format that SimpleITK knows",
+    "spacing is not supported": "its header gives a spacing of 0 mm",
+    "determinant is 0": "its header gives directions that do not span a volume",
+    "File cannot be read": "its header is damaged",
+}
+"""What ITK says, in other words."""
+
+
+def _reason(error: RuntimeError) -> str:
+    _, _, text = str(error).partition("ERROR: ")
+    if said := next((said for words, said in _SAID.items() if words in text), None):
+        return said
+    lines = [re.sub(r"^\w+\(0x[0-9a-f]+\): ", "", line.strip()) for line in text.splitlines() if line.strip()]
+    nrrd = [line for line in lines if line.startswith("[nrrd]")]  # from the outermost cause to the innermost
+    return (nrrd[-1:] or lines[:1] or ["damaged"])[0]
 
 
 def _series(folder: Path) -> Sequence[str]:
@@ -118,8 +143,8 @@ def read_whole(image_path: Path, mask_path: Path) -> tuple[sitk.Image, sitk.Imag
         problems.append(f"{mask_path}: {problem} ({image_path})")
     if problem := mask_problem(mask):
         problems.append(f"{mask_path}: {problem}")
-    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-        problems.append(f"{image_path}: holds values that are not finite (NaN or infinity)")
+    if problem := values_problem(image):
+        problems.append(f"{image_path}: {problem}")
     if problems:
         raise UserError(problems)
     return image, mask
@@ -151,6 +176,16 @@ def read_pair(image_path: Path, mask_path: Path, labels: Sequence[int] = ()) -> 
     brain = sitk.GetImageFromArray(is_brain(mask, labels).astype(np.float32))
     brain.CopyInformation(image)
     return sitk.Cast(image, sitk.sitkFloat32), brain
+
+
+def values_problem(image: sitk.Image) -> str | None:
+    """Why one cannot calculate with the values of an image, or None."""
+    values = sitk.GetArrayViewFromImage(image)
+    if not np.isfinite(values).all():
+        return "holds values that are not finite (NaN or infinity)"
+    if max(abs(float(values.min())), abs(float(values.max()))) > float(np.finfo(np.float32).max):
+        return f"holds values too large for an image ({float(values.min()):g} to {float(values.max()):g})"
+    return None
 
 
 def mask_problem(mask: sitk.Image) -> str | None:

@@ -9,7 +9,7 @@ from greenseg.report.units import count
 
 
 def case_table(found: Check) -> Table:
-    """One line a case; values that differ within a case stand one below the other."""
+    """One line a case; values that differ within a case stand one below the other, – is what could not be read."""
     splits = Counter(case.split or "unknown" for case in found.cases)
     slices = sum(case.slices for case in found.cases)
     title = f"{count(len(found.cases), 'case')} ({', '.join(f'{n} {split}' for split, n in splits.items())})"
@@ -30,7 +30,7 @@ def case_table(found: Check) -> Table:
         table.add_row(
             case.subject,
             case.split or "–",
-            str(case.slices),
+            str(case.slices) if case.files else "–",
             "–" if case.empty_slices is None else str(case.empty_slices),
             "\n".join(_plane(*size) for size in case.sizes),
             "\n".join(f"{_plane(x, y)}×{z:.3g}" for x, y, z in case.spacings),

@@ -1,12 +1,13 @@
 """Images, masks, subjects and splits are found by name; no file is opened."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from greenseg.data.layout import EXPECTED, SUFFIXES, subject_of
+from greenseg.data.layout import EXPECTED, SUFFIXES, look, subject_of
 from greenseg.data.splits import Case, scan
 from greenseg.errors import UserError
 
@@ -228,3 +229,202 @@ def test_two_masks_of_one_image_are_a_mistake(tmp_path: Path) -> None:
     add(tmp_path, "a", "b")
     touch(tmp_path, "masks/a_mask.nrrd")
     assert len(mistakes(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("gone", ["images", "masks"])
+def test_a_link_to_nowhere_and_a_pipe_are_said_at_once(gone: str, tmp_path: Path) -> None:
+    """Data sets of git-annex are full of links whose content was not fetched; a pipe would block for ever."""
+    add(tmp_path, "a", "b")
+    first, second = sorted((tmp_path / gone).iterdir())
+    for path in (first, second):
+        path.unlink()
+    first.symlink_to(tmp_path / "nowhere")
+    os.mkfifo(second)
+    assert [problem.partition(": ")[0] for problem in mistakes(tmp_path)] == [
+        f"{gone}/{p.name}" for p in (first, second)
+    ]
+
+
+# ── E2MIP
+
+
+def test_images_to_test_with_are_listed_and_not_trained_on(tmp_path: Path) -> None:
+    add(tmp_path / "training_data", "a")
+    add(tmp_path / "validation_data", "b")
+    touch(tmp_path, "testing_data/c_slice1.nii.gz", "testing_data/notes.txt")
+    assert [e.subject for e in look(tmp_path).entries if e.split == "test"] == ["c"]
+    assert [case.subject for case in scan(tmp_path)] == ["a", "b"]
+
+
+def test_a_folder_of_a_dicom_series_is_an_image(tmp_path: Path) -> None:
+    add(tmp_path, "a")
+    touch(tmp_path, "images/b/1.dcm", "images/b/2.dcm", "masks/b_mask.nii.gz")
+    assert scan(tmp_path)[1].files == ((tmp_path / "images" / "b", tmp_path / "masks" / "b_mask.nii.gz"),)
+
+
+# ── nnU-Net
+
+
+def nnunet(root: Path, *cases: str, description: str | None = '{"channel_names": {"0": "T2"}}') -> Path:
+    for case in cases:
+        touch(root, f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz")
+    if description is not None:
+        (root / "dataset.json").write_text(description)
+    return root
+
+
+def test_nnunet(tmp_path: Path) -> None:
+    nnunet(tmp_path, "a_001", "b_002", "c_003")
+    touch(tmp_path, "imagesTs/d_004_0000.nii.gz")
+    found = look(tmp_path)
+    assert (found.layout, found.problems, found.notes) == ("nnunet", [], [])
+    assert [(e.subject, e.split) for e in found.entries] == [
+        ("a_001", None), ("b_002", None), ("c_003", None), ("d_004", "test"),
+    ]  # fmt: skip
+    assert len(scan(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    "description", [None, '{"modality": {"0": "T2", "1": "DWI"}}', '{"channel_names": {"1": "DWI", "0": "T2"}}']
+)
+def test_the_first_channel_is_used_and_said(description: str | None, tmp_path: Path) -> None:
+    nnunet(tmp_path, "a", "b", description=description)
+    touch(tmp_path, "imagesTr/a_0001.nii.gz", "imagesTr/b_0001.nii.gz")
+    found = look(tmp_path)
+    assert [e.image.name for e in found.entries] == ["a_0000.nii.gz", "b_0000.nii.gz"]
+    assert found.problems == []
+    assert found.notes == (
+        [] if description is None else [f"{tmp_path}: 2 channels a case; the first one, T2, is used"]
+    )
+
+
+@pytest.mark.parametrize("description", ["{", "[]", '{"channel_names": ["T2"]}', '{"channel_names": 3}', "\0"])
+def test_a_wrong_dataset_json_is_named(description: str, tmp_path: Path) -> None:
+    (problem,) = mistakes(nnunet(tmp_path, "a", "b", description=description))
+    assert problem.startswith("dataset.json: not a description of an nnU-Net data set: ")
+
+
+def test_all_mistakes_in_nnunet_names_are_said_once(tmp_path: Path) -> None:
+    nnunet(tmp_path, "a", "b")
+    touch(tmp_path, "imagesTr/c_0000.nii.gz", "imagesTr/d.nii.gz", "labelsTr/d.nii.gz", "labelsTr/e.nii.gz")
+    assert [problem.partition(";")[0].partition(" /")[0] for problem in mistakes(tmp_path)] == [
+        "imagesTr/c_0000.nii.gz: image without mask",
+        "imagesTr/d.nii.gz: no channel in its name",
+        "labelsTr/e.nii.gz: mask without image",
+    ]
+
+
+# ── BIDS
+
+
+def test_bids_with_sessions_and_either_kind_of_mask(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "dataset_description.json", "participants.tsv",
+        "sub-01/anat/sub-01_rec-mial_T2w.nii.gz", "sub-01/anat/sub-01_rec-mial_dseg.nii.gz",
+        "sub-01/anat/sub-01_rec-mial_T2w.json",
+        "sub-02/ses-1/anat/sub-02_ses-1_T2w.nii.gz", "sub-02/ses-1/anat/sub-02_ses-1_mask.nii.gz",
+        "sub-02/ses-2/anat/sub-02_ses-2_T2w.nii", "sub-02/ses-2/anat/sub-02_ses-2_desc-brain_mask.nii",
+    )  # fmt: skip
+    found = look(tmp_path)
+    assert (found.layout, found.problems) == ("bids", [])
+    assert [(e.subject, e.mask.name if e.mask else "") for e in found.entries] == [
+        ("sub-01", "sub-01_rec-mial_dseg.nii.gz"),
+        ("sub-02", "sub-02_ses-1_mask.nii.gz"),
+        ("sub-02", "sub-02_ses-2_desc-brain_mask.nii"),
+    ]
+
+
+def test_bids_masks_may_lie_under_derivatives(tmp_path: Path) -> None:
+    for subject in ("sub-1", "sub-2"):
+        touch(tmp_path, f"{subject}/anat/{subject}_T2w.nii.gz",
+              f"derivatives/manual/{subject}/anat/{subject}_desc-brain_mask.nii.gz")  # fmt: skip
+    assert all("derivatives" in case.files[0][1].parts for case in scan(tmp_path))
+
+
+def test_a_bids_image_never_takes_the_mask_of_another(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "sub-1/anat/sub-1_T2w.nii", "sub-1/anat/sub-1_run-2_T2w.nii", "sub-1/anat/sub-1_run-2_dseg.nii",
+        "sub-2/anat/sub-2_T2w.nii", "sub-2/anat/sub-2_dseg.nii", "sub-2/anat/sub-2_mask.nii",
+    )  # fmt: skip
+    assert [problem.partition(";")[0] for problem in mistakes(tmp_path)] == [
+        "sub-1/anat/sub-1_T2w.nii: image without mask",
+        "sub-2/anat/sub-2_T2w.nii: several masks (sub-2_dseg.nii, sub-2_mask.nii)",
+    ]
+
+
+# ── CSV
+
+
+def table(root: Path, text: str) -> Path:
+    touch(root, "a.nii", "b.nii", "deep/c.nii", "m.nii", "a b.nii")
+    (root / "data.csv").write_text(text, encoding="utf-8")
+    return root / "data.csv"
+
+
+def test_a_csv_names_images_relative_to_itself(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        f"\ufeffMask, image ,subject,split,age\nm.nii,a.nii,x,Train,3\n\n{tmp_path}/m.nii,deep/c.nii,x,train\n"
+        'm.nii,"a b.nii",,val\n,b.nii,t,test\n',
+    )
+    found = look(path)
+    assert found.problems == []
+    assert [(e.image.name, e.subject, e.split, e.where.rpartition(":")[2]) for e in found.entries] == [
+        ("a.nii", "x", "train", "2"), ("c.nii", "x", "train", "4"), ("a b.nii", "a b", "validation", "5"),
+        ("b.nii", "t", "test", "6"),
+    ]  # fmt: skip
+    assert splits(scan(path)) == {"train": ["x"], "validation": ["a b"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ["data.csv:1: no column 'image'; columns: image, mask, subject, split",
+              "data.csv:1: no column 'mask'; columns: image, mask, subject, split"]),
+        ("image,mask\n", ["data.csv: no line below the names of the columns"]),
+        ("image;mask\na.nii;m.nii\n", ["data.csv:1: columns are separated by ';'; commas are needed"]),
+        ("img,mask\na.nii,m.nii\n", ["data.csv:1: no column 'image'; columns: image, mask, subject, split",
+                                     "data.csv:1: unknown column 'img' (did you mean 'image'?)"]),
+        ("image,mask,splt\na.nii,m.nii,train\n", ["data.csv:1: unknown column 'splt' (did you mean 'split'?)"]),
+        ("image,mask,split\na.nii,m.nii,trian\nx.nii,y.nii,\n\nb.nii,,train\n,m.nii,\n",
+         ["data.csv:2: split 'trian' is not valid (did you mean 'train'?); valid: train, validation, test, or empty",
+          "data.csv:3: {}/x.nii: no such file", "data.csv:3: {}/y.nii: no such file",
+          "data.csv:5: image without mask", "data.csv:6: no image is named"]),
+        ("image,mask\na.nii,m.nii\nb.nii,m.nii\na.nii,m.nii\n",
+         ["data.csv:4: duplicate; {}/a.nii was listed before ({}/data.csv:2)"]),
+        ("image,mask,split\na.nii,m.nii,train\nb.nii,m.nii,\n",
+         ["data.csv: a split is named for some subjects, but not for b; name all, or none"]),
+        ("image,mask,split\na.nii,m.nii,train\nb.nii,m.nii,train\n",
+         ["data.csv: nobody validates; name both splits, or none"]),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_csv_have_their_line(text: str, expected: list[str], tmp_path: Path) -> None:
+    path = table(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        scan(path)
+    problems = [problem.removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
+    assert problems == [message.replace("{}", str(tmp_path)) for message in expected]
+
+
+def test_what_is_no_text_is_no_csv(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_bytes(b"image,mask\n\xff\xfe\n")
+    with pytest.raises(UserError, match="not readable as CSV"):
+        scan(tmp_path / "data.csv")
+
+
+# ── naming the layout
+
+
+def test_a_layout_that_is_named_is_not_guessed(tmp_path: Path) -> None:
+    add(tmp_path, "a", "b")
+    nnunet(tmp_path, "c", "d", "e")
+    assert {case.subject for case in scan(tmp_path)} == {"c", "d", "e"}
+    assert {case.subject for case in scan(tmp_path, layout="e2mip")} == {"a", "b"}
+    with pytest.raises(UserError, match="layout csv needs a CSV file"):
+        scan(tmp_path, layout="csv")
+    (tmp_path / "cases.txt").write_text("image,mask\nimages/a.nii.gz,masks/a_mask.nii.gz\n")
+    assert len(look(tmp_path / "cases.txt", "csv").entries) == 1
+    with pytest.raises(UserError, match="is a file"):
+        look(tmp_path / "cases.txt", "bids")
+    with pytest.raises(UserError, match=r"no images .* in layout bids"):
+        scan(tmp_path, layout="bids")

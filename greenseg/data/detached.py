@@ -1,0 +1,166 @@
+"""MetaImage and NRRD: where the values lie, and whether they are all there.
+
+Both have a header in plain text, in the file of the values or beside it. ITK believes it: it claims the memory that the
+header promises before it looks at the file, and hands out whatever was in that memory where a compressed MetaImage ends
+early. Formats: https://itk.org/Wiki/MetaIO/Documentation and https://teem.sourceforge.net/nrrd/format.html.
+"""
+
+import math
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
+
+_LONGEST_HEADER = 1 << 16
+_BYTES = {
+    "char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "long": 4, "ulong": 4,
+    "longlong": 8, "ulonglong": 8, "float": 4, "double": 8,
+    "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
+}  # fmt: skip
+"""Type → bytes a value, without the decoration that either format puts around it."""
+
+_NUMBERS = {
+    "DimSize": 1, "ElementSpacing": 1, "ElementSize": 1, "Offset": 1, "Position": 1, "Origin": 1, "CenterOfRotation": 1,
+    "TransformMatrix": 2, "Rotation": 2, "Orientation": 2, "HeaderSize": 0, "ElementNumberOfChannels": 0,
+    "CompressedDataSize": 0,
+}  # fmt: skip
+"""Fields of a MetaImage that hold so many numbers: dimensions to this power."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    fields: dict[str, str]
+    end: int  # where the values begin, if they lie in the same file
+    strange: str = ""  # the first line that is no field, or too long for one
+
+    @property
+    def data_file(self) -> str:
+        """Name of the file of the values, empty where they follow the header."""
+        name = self.fields.get("elementdatafile") or self.fields.get("datafile", "")
+        return "" if name.upper() == "LOCAL" else name
+
+    @property
+    def sizes(self) -> list[int] | None:
+        try:
+            sizes = [int(n) for n in (self.fields.get("dimsize") or self.fields["sizes"]).split()]
+            return [*sizes, int(self.fields.get("elementnumberofchannels", "1"))]
+        except (KeyError, ValueError):
+            return None
+
+    @property
+    def damaged(self) -> str | None:
+        """The first field that ITK would crash on: one without the numbers it needs, or a line that is none."""
+        if self.strange:
+            return self.strange[:40]
+        if self.fields.get("ndims", "3") not in tuple("12345"):
+            return "NDims"
+        dimensions = int(self.fields.get("ndims", "3"))
+        if "ndims" in self.fields and not self.fields.get("elementdatafile"):
+            return "ElementDataFile"
+        for field, power in _NUMBERS.items():
+            if (value := self.fields.get(field.lower())) is not None:
+                try:
+                    complete = len([float(number) for number in value.split()]) == dimensions**power
+                except ValueError:
+                    complete = False
+                if not complete:
+                    return field
+        return None
+
+    @property
+    def value_bytes(self) -> int | None:
+        kind = (self.fields.get("elementtype") or self.fields.get("type", "")).lower().replace("unsigned", "u")
+        kind = re.sub(r"met_|_array$|_t$|signed|[ _]", "", kind)
+        return _BYTES.get(re.sub(r"(short|long)int$", r"\1", kind))
+
+    @property
+    def encoding(self) -> str:
+        """`raw`, `deflate` (zlib or gzip), or another one."""
+        if "encoding" in self.fields:
+            return {"gzip": "deflate", "gz": "deflate"}.get(self.fields["encoding"], self.fields["encoding"])
+        if self.fields.get("compresseddata", "false").lower() == "true":
+            return "deflate"
+        return "raw" if self.fields.get("binarydata", "true").lower() == "true" else "ascii"
+
+
+def data_files(path: Path) -> list[Path]:
+    """The file beside a header that holds its values; none where they follow it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    name = _header(path).data_file
+    return [path.parent / name] if name and (path.parent / name).is_file() else []
+
+
+def problem_of(path: Path) -> str | None:
+    """What is wrong with the values of a MetaImage or NRRD file, as far as ITK would not tell; or None.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    header = _header(path)
+    sizes, value_bytes = header.sizes, header.value_bytes
+    if header.damaged:
+        return f"its header is damaged ({header.damaged})"
+    if sizes is None or value_bytes is None:
+        return None  # ITK tells what it cannot read
+    if min(sizes) < 1:
+        return f"its header gives impossible sizes {sizes[:-1]}"
+    if not header.data_file:
+        file, start = path, header.end
+    elif (path.parent / header.data_file).is_file():
+        file, start = path.parent / header.data_file, 0
+    elif re.match(r"LIST\b|\S*%", header.data_file):
+        return "its values lie in several files; write it as one"  # MetaIO does not notice when one is missing
+    else:
+        return f"its values are not there: no file {header.data_file[:60]!r} in its folder"
+    promised = math.prod(sizes) * value_bytes
+    if header.encoding == "deflate":
+        with file.open("rb") as values:
+            values.seek(start)
+            try:
+                found = _inflated(values, promised)
+            except zlib.error as error:
+                return f"damaged ({error}); copy it again"
+        if found > promised:
+            return "damaged (more values than its header promises); copy it again"
+    else:
+        found = file.stat().st_size - start
+        promised = promised if header.encoding == "raw" else promised // value_bytes  # a character a value, at least
+    if found < promised:
+        shown = "×".join(str(n) for n in (sizes if sizes[-1] > 1 else sizes[:-1]))
+        return f"cut short: {found} bytes for {shown} pixels of {value_bytes}; copy it again"
+    return None
+
+
+def _inflated(values: BinaryIO, enough: int) -> int:
+    """Bytes that a zlib or gzip stream holds; it is not read on once they are more than `enough`."""
+    inflate, found = zlib.decompressobj(wbits=47), 0
+    while found <= enough and not inflate.eof and (chunk := values.read(1 << 14)):  # at most 16 MB, inflated
+        found += len(inflate.decompress(chunk))
+    return found
+
+
+def _header(path: Path) -> _Header:
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_HEADER)
+    nrrd = head.startswith(b"NRRD")
+    fields: dict[str, str] = {}
+    end, strange = 0, ""
+    for number, line in enumerate(head.splitlines(keepends=True)):
+        end += len(line)
+        text = line.decode("latin-1").strip()
+        if nrrd and not text:
+            break
+        if nrrd and number and not text.startswith("#") and ":=" not in text and (":" not in text or len(text) > 500):
+            strange = strange or text
+        key, separator, value = text.partition(":" if nrrd else "=")
+        if separator and not text.startswith("#"):
+            fields[key.lower().replace(" ", "")] = value.removeprefix("=").strip()
+        if not nrrd and key.strip() == "ElementDataFile":
+            break
+    return _Header(fields, end, strange)

@@ -1,0 +1,180 @@
+"""`greenseg data check`: every class of problem at once, and nothing but the table where there is none."""
+
+import gzip
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from greenseg.data.check import Picture, check, montage
+from greenseg.data.splits import scan
+from tests.conftest import Command
+
+
+def image(
+    array: np.ndarray, spacing: tuple[float, ...] = (2, 2, 4), origin: tuple[float, ...] = (0, 0, 0)
+) -> sitk.Image:
+    made = sitk.GetImageFromArray(array)
+    made.SetSpacing(spacing)
+    made.SetOrigin(origin)
+    return made
+
+
+def spoilt(root: Path) -> dict[str, str]:
+    """A data set with every problem; returns file → what is to be said about it."""
+    rng = np.random.default_rng(0)
+    brain = np.zeros((6, 32, 32), np.uint8)
+    brain[2:4, 10:20, 8:20] = 1
+
+    def grey() -> np.ndarray:
+        return rng.uniform(1, 100, brain.shape).astype(np.float32)
+
+    def put(name: str, picture: sitk.Image | None, mask: sitk.Image | None, suffix: str = ".nii.gz",
+            split: str = "training_data") -> Path:  # fmt: skip
+        for made, path in ((picture, f"images/{name}"), (mask, f"masks/{name}_mask")):
+            target = root / split / f"{path}{suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if made is not None:
+                sitk.WriteImage(made, str(target))
+        return root / split / f"images/{name}{suffix}"
+
+    good = image(brain)
+    put("ok", image(grey()), good)
+    put("fine", image(grey()), good, split="validation_data")
+    put("nomask", image(grey()), None)
+    put("noimage", None, good)
+    put("size", image(grey()), image(brain[1:]))
+    put("spacing", image(grey()), image(brain, (2, 2, 5)))
+    put("origin", image(grey()), image(brain, origin=(3, 0, 0)))
+    turned = image(brain)
+    turned.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
+    put("direction", image(grey()), turned)
+    put("fractions", image(grey()), image(brain * np.float32(0.5)))
+    put("negative", image(grey()), image(-brain.astype(np.int16)))
+    put("multi", image(grey() - 50), image(brain * np.arange(6, dtype=np.uint8)[:, None, None]))
+    missing = grey()
+    missing[0, 0, 0] = np.nan
+    put("nan", image(missing), good)
+    put("nan2", image(missing), good, ".mha")
+    zero = put("zero", image(grey()), good)
+    content = bytearray(gzip.decompress(zero.read_bytes()))
+    struct.pack_into("<f", content, 80, 0.0)
+    zero.write_bytes(gzip.compress(content))
+    put("unreadable", image(grey()), good).write_bytes(b"no image")
+    same = grey()
+    put("once", image(same), good)
+    put("twice", image(same), good, ".mha")  # in another format, even
+    put("two_slice1", image(grey()), good)
+    put("two_slice2", image(grey()), good, split="validation_data")
+    train = f"{root}/training_data"
+    return {
+        "images/nomask.nii.gz": "image without mask; expected",
+        "masks/noimage_mask.nii.gz": "mask without image; expected",
+        "masks/size_mask.nii.gz": "size 32×32×5 differs from its image's 32×32×6",
+        "masks/spacing_mask.nii.gz": "spacing 2×2×5 mm differs from its image's 2×2×4 mm",
+        "masks/origin_mask.nii.gz": "lies up to 3 mm beside its image (origin or direction differ)",
+        "masks/direction_mask.nii.gz": "beside its image (origin or direction differ)",
+        "masks/fractions_mask.nii.gz": "holds values that are no labels (0.5)",
+        "masks/negative_mask.nii.gz": "holds values that are no labels (-1)",
+        "images/nan.nii.gz": "holds values that are not finite",
+        "images/nan2.mha": "holds values that are not finite",
+        "images/zero.nii.gz": "its header gives a spacing of 0 mm",
+        "images/unreadable.nii.gz": "damaged or cut short",
+        "images/twice.mha": f"duplicate; holds the same pixels, in the same place, as {train}/images/once.nii.gz",
+        "images/two_slice2.nii.gz": "subject 'two' is in two splits, validation here and train in",
+    }
+
+
+def test_everything_that_is_wrong_is_said_at_once(greenseg: Command, tmp_path: Path) -> None:
+    expected = spoilt(tmp_path / "data")
+    result = greenseg("data", "check", "data")
+    assert result.returncode == 2
+    errors = [line.removeprefix("error: ") for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(expected) == len(result.stderr.splitlines())
+    for path, message in expected.items():
+        (told,) = [error for error in errors if error.partition(": ")[0].endswith(path)]
+        assert message.replace(str(tmp_path), "").partition(" as ")[0] in told
+    assert "note: masks hold the labels 1, 2, 3; any above 0 is brain, unless --labels says which" in result.stdout
+    assert "note: multi: values below 0 (down to -4" in result.stdout
+    assert "17 cases" in result.stdout
+
+    report = json.loads(greenseg("data", "check", "data", "--json").stdout)
+    assert len(report["problems"]) == len(expected)
+    by_name = {case["subject"]: case for case in report["cases"]}
+    assert by_name["multi"]["labels"] == [2, 3]
+    assert (by_name["ok"]["slices"], by_name["ok"]["empty_slices"]) == (6, 4)
+    assert by_name["ok"]["foreground"] == pytest.approx(240 / 6144)
+    assert by_name["size"]["files"] == 0
+
+    trained = greenseg("train", "--data", "data")
+    assert trained.returncode == 2
+    assert "Traceback" not in trained.stderr
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_a_data_set_that_is_all_right(columns: str, greenseg: Command, phantom: Path, tmp_path: Path) -> None:
+    result = greenseg("data", "check", phantom, "--montage", "cases.png", COLUMNS=columns)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert all(len(line) <= int(columns) for line in lines[:-2])
+    assert lines[0].strip() == "5 cases (4 train, 1 validation), 95 slices, layout e2mip"
+    assert lines[-2:] == ["No problems.", "Wrote cases.png"]
+    assert "…" not in result.stdout
+    assert [line.split()[0] for line in lines[2:7]] == [case.subject for case in scan(phantom)]
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "cases.png")))
+    assert pixels.shape == (256, 5 * 256, 3)
+    contour = (pixels == (255, 176, 0)).all(-1).reshape(256, 5, 256)
+    assert (contour.sum((0, 2)) > 20).all(), "a contour on every tile"
+
+
+def test_labels_decide_what_is_brain(tmp_path: Path) -> None:
+    spoilt(tmp_path)
+    (both,) = [case for case in check(tmp_path).cases if case.subject == "multi"]
+    (one,) = [case for case in check(tmp_path, labels=[3]).cases if case.subject == "multi"]
+    assert one.empty_slices == 5
+    assert both.empty_slices == 4
+    assert not any("labels" in note for note in check(tmp_path, labels=[3]).notes)
+    assert "ok: no brain in any slice" in check(tmp_path, labels=[3]).notes
+
+
+def test_headers_of_the_same_bytes_are_no_duplicates(tmp_path: Path) -> None:
+    """The values of a MetaImage may lie beside its header."""
+    for split in ("training_data", "validation_data"):
+        for kind in ("images", "masks"):
+            (tmp_path / split / kind).mkdir(parents=True)
+        array = np.full((3, 8, 8), 1 + len(split), np.float32)
+        name = split[0]
+        sitk.WriteImage(image(array), str(tmp_path / split / "images" / f"{name}.mhd"))
+        sitk.WriteImage(image(np.ones((3, 8, 8), np.uint8)), str(tmp_path / split / "masks" / f"{name}_mask.nii"))
+    for split in ("training_data", "validation_data"):
+        folder = tmp_path / split / "images"
+        (folder / f"{split[0]}.raw").rename(folder / "values.raw")
+        header = folder / f"{split[0]}.mhd"
+        header.write_text(header.read_text().replace(f"{split[0]}.raw", "values.raw"))
+    assert check(tmp_path).problems == []
+
+
+def test_a_montage_shows_cases_without_brain_and_of_any_shape(tmp_path: Path) -> None:
+    flat, brain = np.zeros((40, 20)), np.zeros((40, 20), bool)
+    noise = np.random.default_rng(0).uniform(-9, 9, (7, 99))
+    montage([Picture("a", flat, brain), Picture("b", noise, np.ones(noise.shape, bool))], tmp_path / "m.png")
+    assert sitk.ReadImage(str(tmp_path / "m.png")).GetSize() == (512, 256)
+
+
+@pytest.mark.parametrize("name", ["m", "m.nii", "nowhere/m.png"])
+def test_a_montage_that_cannot_be_written_is_said_before_anything_is_read(
+    name: str, greenseg: Command, phantom: Path
+) -> None:
+    result = greenseg("data", "check", phantom, "--montage", name)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: --montage {name}: give it the name of a .png file in a folder that exists\n"
+
+
+def test_real_data_is_all_right(e2mip: Path) -> None:
+    found = check(e2mip)
+    assert found.problems == []
+    assert [case.split for case in found.cases].count("test") == 2
+    assert sum(case.slices for case in found.cases) == 355

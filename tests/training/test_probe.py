@@ -1,0 +1,92 @@
+"""workers: auto"""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+
+from greenseg.config import Settings
+from greenseg.data import cache
+from greenseg.data.loader import Batch, SliceDataset, TrainingBatches
+from greenseg.training import probe
+from tests.conftest import SMALL, Command
+
+
+@pytest.fixture(scope="module")
+def slices(phantom: Path) -> cache.Slices:
+    return cache.prepare(Settings.of({"data": str(phantom), "image_size": 32, "spacing": 8.5}))
+
+
+def chosen(slices: cache.Slices, seconds: dict[int, float], step: float, monkeypatch: pytest.MonkeyPatch) -> int:
+    """What is chosen where these are the seconds a batch, by number of workers."""
+    settings = Settings.of({"model": "mobilenetv3-tiny-unet", "image_size": 32, "accelerator": "cpu"})
+    monkeypatch.setattr(probe, "usable_cores", lambda: 4)
+    monkeypatch.setattr(probe, "_step_seconds", lambda settings, batch: step)
+    monkeypatch.setattr(probe, "_batch_seconds", lambda dataset, batches, number: seconds[number])
+    data = SliceDataset(slices, "train")
+    number, measured = probe.workers(settings, data, TrainingBatches(len(data), 8, seed=0))
+    assert measured["step"] == step
+    assert {int(n): s for n, s in measured["batch"].items()}.items() <= seconds.items()
+    return number
+
+
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [
+        ({0: 0.001, 1: 9, 2: 9, 4: 9}, 0),  # not noticed in the training process: nothing else is tried
+        ({0: 0.05, 1: 0.08, 2: 9, 4: 9}, 1),  # the fewest that keep up
+        ({0: 0.5, 1: 0.4, 2: 0.09, 4: 0.01}, 2),
+        ({0: 0.5, 1: 0.9, 2: 0.3, 4: 0.2}, 4),  # none keeps up: the fastest
+        ({0: 0.15, 1: 0.9, 2: 0.9, 4: 0.9}, 0),  # handing over costs more than it gains
+    ],
+)
+def test_the_fewest_that_keep_the_device_busy(
+    seconds: dict[int, float], number: int, slices: cache.Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chosen(slices, seconds, 0.1, monkeypatch) == number
+
+
+def test_what_auto_chose_and_measured_is_recorded(greenseg: Command, phantom: Path, tmp_path: Path) -> None:
+    metrics = []
+    for workers in ("auto", "0"):
+        result = greenseg("train", "--data", phantom, *SMALL, "--workers", workers)
+        assert result.returncode == 0, result.stderr
+    for path in (tmp_path / "runs" / "train").glob("*/run.json"):
+        written = json.loads(path.read_text())
+        metrics.append(written["metrics"]["volume_dice"])
+        if written["settings"]["workers"] == "auto":
+            assert written["ran"]["workers"] in (0, 1, 2, 4, 8, 16, 32)
+            measured = written["probes"]["workers"]
+            assert measured["step"] > 0
+            assert str(written["ran"]["workers"]) in measured["batch"]
+        else:
+            assert written["ran"]["workers"] == 0
+            assert written["probes"] == {}
+    assert metrics[0] == metrics[1], "trying changes nothing of what is trained"
+
+
+def _shapes(data: SliceDataset, queue: "multiprocessing.Queue[object]") -> None:
+    batch: Batch = data[[0, 1]]
+    queue.put((tuple(batch["image"].shape), float(batch["image"].sum())))
+
+
+def test_slices_reach_a_process_that_was_spawned(slices: cache.Slices) -> None:
+    data = SliceDataset(slices, "train")
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_shapes, args=(data, queue))
+    process.start()
+    try:
+        assert queue.get(timeout=100) == ((2, 1, 32, 32), float(data[[0, 1]]["image"].sum()))
+    finally:
+        process.join()
+    loader = torch.utils.data.DataLoader(
+        data,
+        sampler=TrainingBatches(len(data), 8, seed=0),
+        batch_size=None,
+        num_workers=1,
+        multiprocessing_context="spawn",
+    )
+    assert next(iter(loader))["image"].shape == (8, 1, 32, 32)
