@@ -140,6 +140,7 @@ def waiting(settings: Settings) -> float:
 
     from greenseg.training.module import Segmentation
 
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     profiler = SimpleProfiler()
     trainer = pl.Trainer(
         max_steps=TRAINING_STEPS, precision=settings.precision, profiler=profiler, use_distributed_sampler=False,
@@ -165,7 +166,6 @@ def epochs(settings: Settings, load: Callable[[Settings, int], Batches], workers
 def worker(pipe: Connection, job: str, data: Path, cache: Path, workers: int) -> None:
     """A process that measures: says that all is imported, and waits; works, says the result, and waits."""
     warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     multiprocessing.set_start_method(None, force=True)  # workers of loaders start as they do in any program
     os.environ["GREENSEG_CACHE"] = str(cache)
     settings = Settings.of({"data": str(data), "model": "mobilenet-unet", "image_size": 128, "precision": "bf16-mixed"})
