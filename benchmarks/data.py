@@ -140,6 +140,7 @@ def waiting(settings: Settings) -> float:
 
     from greenseg.training.module import Segmentation
 
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     profiler = SimpleProfiler()
     trainer = pl.Trainer(
         max_steps=TRAINING_STEPS, precision=settings.precision, profiler=profiler, use_distributed_sampler=False,
@@ -150,8 +151,8 @@ def waiting(settings: Settings) -> float:
     return float(seconds["[_TrainingEpochLoop].train_dataloader_next"] / seconds["run_training_epoch"])
 
 
-def epochs(settings: Settings, load: Callable[[Settings, int], Batches], workers: int) -> tuple[float, float]:
-    """Slices a second of the first epoch, with all that comes before it, and of later ones (median)."""
+def epochs(settings: Settings, load: Callable[[Settings, int], Batches], workers: int) -> tuple[list[float], Batches]:
+    """Slices a second of the first epoch, with all before it, and of later ones (median); and what was loaded."""
     seconds: list[float] = []
     start = time.perf_counter()
     batches = load(settings, workers)
@@ -159,13 +160,12 @@ def epochs(settings: Settings, load: Callable[[Settings, int], Batches], workers
         slices = sum(len(batch["image"]) for batch in batches)
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
-    return slices / seconds[0], slices / median(seconds[1:])
+    return [slices / seconds[0], slices / median(seconds[1:])], batches
 
 
 def worker(pipe: Connection, job: str, data: Path, cache: Path, workers: int) -> None:
     """A process that measures: says that all is imported, and waits; works, says the result, and waits."""
     warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     multiprocessing.set_start_method(None, force=True)  # workers of loaders start as they do in any program
     os.environ["GREENSEG_CACHE"] = str(cache)
     settings = Settings.of({"data": str(data), "model": "mobilenet-unet", "image_size": 128, "precision": "bf16-mixed"})
@@ -173,7 +173,8 @@ def worker(pipe: Connection, job: str, data: Path, cache: Path, workers: int) ->
         importlib.import_module(module)
     pipe.send("ready")
     pipe.recv()
-    pipe.send(waiting(settings) if job == TRAINING else epochs(settings, LOADERS[job], workers))
+    result, _kept = (waiting(settings), None) if job == TRAINING else epochs(settings, LOADERS[job], workers)
+    pipe.send(result)
     pipe.recv()
 
 
@@ -188,7 +189,9 @@ def measure(job: str, data: Path, cache: Path, workers: int = 0, runs: int = 1) 
     sizes = []
     for _ in ("imported", "worked"):
         results = [pipe.recv() for _, pipe in running]  # nobody goes on before all have come here
-        sizes.append(sum(psutil.Process(process.pid).memory_full_info().pss for process, _ in running) / 1e6)
+        maps = [entry for process, _ in running for entry in psutil.Process(process.pid).memory_maps()]
+        # Own memory and the cache; not libraries, which other programs map, too, now and then.
+        sizes.append(sum(m.pss for m in maps if not m.path.startswith("/") or m.path.startswith(str(cache))) / 1e6)
         for _, pipe in running:
             pipe.send("go on")
     for process, _ in running:
@@ -223,7 +226,7 @@ def report(title: str, data: Path) -> None:
     console = Console(width=100, highlight=False)
     console.print(table)
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-        cache = Path(folder)
+        cache = Path(folder).resolve()
         measure(OURS, data, cache)
         share, _ = measure(TRAINING, data, cache)
         console.print(f"waiting for data in {TRAINING_STEPS} training steps (mobilenet-unet, 128², bf16): {share:.2%}")
