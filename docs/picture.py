@@ -1,7 +1,7 @@
 """Draws the README's pictures: docs/table.svg, what `greenseg report` prints of the runs in a folder, and
 docs/front.svg, the front of the runs in another one, with repeats.
 
-make demo && .venv/bin/greenseg sweep sweeps/precision.yaml && .venv/bin/python docs/picture.py runs/demo runs/precision
+make demo && .venv/bin/python docs/picture.py runs/demo FOLDER
 """
 
 import sys

@@ -61,7 +61,7 @@ def _not_told_apart(comparison: Comparison, best: Result) -> str:
 
 def _volumes(comparison: Comparison) -> list[str]:
     said = []
-    volumes = comparison.volumes()
+    volumes = [volume for volume in comparison.volumes() if volume.share]  # 0: all at the edge of the box
     for volume in volumes:
         corners = [
             ", ".join(

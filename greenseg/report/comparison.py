@@ -263,7 +263,7 @@ class Comparison:
         names = [*self.differing, *REPEATS]
         trials = [
             _Trial(
-                tuple(repr(run.settings[name]) for name in names),
+                tuple([_hashable(run.settings[name]) for name in names]),
                 run.figure(self.quality),
                 run.figure(self.energy),
                 self.kind(result),
@@ -274,15 +274,14 @@ class Comparison:
         return [effect for name in self.swept for effect in self._effects(name, names.index(name), trials)]
 
     def _effects(self, name: str, position: int, trials: Sequence["_Trial"]) -> list[Effect]:
-        reference = (self.baseline or self.results[0]).settings[name]
-        named = {repr(result.settings[name]): result.settings[name] for result in self.results}
-        alike: dict[tuple[str, ...], dict[str, _Trial]] = {}
+        reference = _hashable((self.baseline or self.results[0]).settings[name])
+        alike: dict[tuple[Any, ...], dict[Any, _Trial]] = {}
         for trial in trials:
             rest = trial.values[:position] + trial.values[position + 1 :]
             alike.setdefault(rest, {})[trial.values[position]] = trial
         found = []
-        for key in sorted(named, key=lambda key: _order(named[key])):
-            pairs = [(by[repr(reference)], by[key]) for by in alike.values() if repr(reference) in by and key in by]
+        for value in sorted({trial.values[position] for trial in trials} - {reference}, key=_order):
+            pairs = [(by[reference], by[value]) for by in alike.values() if reference in by and value in by]
             differences = [
                 after.quality - before.quality
                 for before, after in pairs
@@ -293,19 +292,23 @@ class Comparison:
                 for before, after in pairs
                 if before.energy is not None and after.energy is not None and before.kind == after.kind
             ]
-            if differences and key != repr(reference):
+            if differences:
                 changed = paired_change([before for before, _ in spent], [after for _, after in spent])
-                found.append(Effect(name, named[key], reference, mean_of(differences), changed))
+                found.append(Effect(name, value, reference, mean_of(differences), changed))
         return found
 
 
 class _Trial(NamedTuple):
     """A finished run, as far as effects are concerned: its values of all that differs, and its figures."""
 
-    values: tuple[str, ...]
+    values: tuple[Any, ...]
     quality: float | None
     energy: float | None
     kind: Kind
+
+
+def _hashable(value: Any) -> Any:
+    return repr(value) if isinstance(value, list | dict) else value
 
 
 def _order(value: Any) -> tuple[bool, float, str]:

@@ -15,7 +15,8 @@ _FIRST = ("encoder", "decoder")
 def differing(results: Sequence[Result]) -> list[str]:
     """The settings in which the results differ, the network first."""
     names = sorted(results[0].settings, key=lambda name: name not in _FIRST)
-    return [name for name in names if len({repr(result.settings[name]) for result in results}) > 1]
+    first = results[0].settings
+    return [name for name in names if any(result.settings[name] != first[name] for result in results)]
 
 
 def axes(names: Sequence[str]) -> list[str]:

@@ -30,12 +30,13 @@ _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2
 _SIZE = (7.0, 4.6)  # inches: the width of a page's text
 _MOST_WITH_BARS = 80  # more grey error bars than that are fog
 _MOST_NAMED = 6  # points that are named beside them
+_MARKER = 5  # points around the middle of one, that no label covers
 _LABEL_WIDTH = 26  # characters of a line
 _DIRECTIONS = [(math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)) for turn in (5, 3, 13, 6, 2, 14, 11, 4, 12)]
 _DISTANCES = (8, 16, 28, 42, 60)  # points
 _STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6, "axes.axisbelow": True, "pdf.fonttype": 42, "svg.hashsalt": "greenseg", "savefig.dpi": 200,
+    "grid.linewidth": 0.6, "axes.axisbelow": True, "pdf.fonttype": 42, "svg.hashsalt": "greenseg", "figure.dpi": 200,
 }  # fmt: skip
 
 
@@ -225,7 +226,9 @@ def _label(figure: Figure, ax: Axes, comparison: Comparison, results: Sequence[R
         (comparison.value(result, comparison.energy) / size, comparison.value(result, comparison.quality))
         for result in ordered
     ]
-    taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in (ax.transData.transform(place) for place in places)]
+    radius = _MARKER * figure.dpi / 72
+    spots = [ax.transData.transform(place) for place in places]
+    taken = [Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius) for x, y in spots]
     if (legend := ax.get_legend()) is not None:
         taken.append(legend.get_window_extent())
     for text, place in zip(texts, places, strict=True):
@@ -257,4 +260,4 @@ def _place(figure: Figure, ax: Axes, text: str, place: tuple[float, float], take
 def text_box(annotation: Annotation, renderer: Any) -> Bbox:
     """Where the text of an annotation is, without the line to its point; in pixels."""
     annotation.update_positions(renderer)
-    return Text.get_window_extent(annotation, renderer).padded(1.5)
+    return Text.get_window_extent(annotation, renderer).padded(4)

@@ -132,7 +132,7 @@ class Reader:
     def read(self, directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
         """The runs that have begun, and a message for each damaged one, which is left out."""
         runs, damaged = [], []
-        with _no_garbage_collection():
+        with _no_garbage_collection(freeze=not self._known):
             for directory in directories:
                 try:
                     run = self._read(directory)
@@ -165,9 +165,7 @@ class Reader:
 
 def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
     """The runs that have begun, and a message for each damaged one, which is left out."""
-    found = Reader().read(directories)
-    gc.freeze()  # nor is garbage looked for among them later on; they go when nobody refers to them any more
-    return found
+    return Reader().read(directories)
 
 
 def _stamp(directory: RunDirectory) -> tuple[int, ...]:
@@ -179,13 +177,19 @@ def _stamp(directory: RunDirectory) -> tuple[int, ...]:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Reading makes millions of objects and no cycles: looking for garbage among them takes as long as reading."""
+def _no_garbage_collection(freeze: bool) -> Iterator[None]:
+    """Reading makes millions of objects and no cycles: looking for garbage among them takes as long as reading.
+
+    Args:
+        freeze: nor look among them later on; they go when nobody refers to them any more.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        if freeze:
+            gc.freeze()
         if was_enabled:
             gc.enable()
 
@@ -230,7 +234,10 @@ class Result:
     @cached_property
     def sources(self) -> dict[str, str]:
         """Component → source of its joules, over all finished repeats."""
-        return sum((run.energy for run in self.finished), Energy()).sources
+        sources: dict[str, str] = {}
+        for component, name in sorted({(r.component, r.source) for run in self.finished for r in run.energy.readings}):
+            sources[component] = f"{sources[component]}+{name}" if component in sources else name
+        return sources
 
     @cached_property
     def unmeasured(self) -> list[str]:
