@@ -1,13 +1,18 @@
 """`greenseg sweep`: many runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from greenseg.cli.options import IDLE_HELP, measure_idle, parse_seconds
 from greenseg.errors import ExitCode
-from greenseg.sweep.file import read_sweep
+from greenseg.sweep.file import Sweep, read_sweep
+
+if TYPE_CHECKING:
+    from greenseg.cli.sweep_view import JsonView, PlainView, QuietView
+    from greenseg.run_directory import RunDirectory
+    from greenseg.sweep.local import Job
 
 
 def sweep(
@@ -16,69 +21,126 @@ def sweep(
         "runs"
     ),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Runs at a time. Default: one a GPU; without a GPU, one.")
+    ] = None,
+    gpus: Annotated[
+        str, typer.Option(metavar="LIST", help="GPUs to use, such as 0,2. Default: all that are visible.")
+    ] = "",
     idle_baseline: Annotated[str, typer.Option(metavar="TIME", help=IDLE_HELP)] = "",
     allow_mixed_sources: Annotated[
         bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules against each other.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what goes wrong.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line: start, epoch and end of every run.")
+    ] = False,
 ) -> None:
     """Train every combination of a grid that is not trained yet, then print the Pareto table.
 
-    The same command resumes: finished runs are skipped, interrupted ones continued, failed ones left alone.
+    The same command resumes: finished runs are skipped, interrupted ones continued, failed ones left alone. Several of
+    it at once share the work. Ctrl-C ends the running runs so that they can go on; twice, at once.
     """
     idle_seconds = parse_seconds(idle_baseline)
     planned = read_sweep(file)
 
     from greenseg.cli.report import print_report
-    from greenseg.cli.view import PreparationView, TrainingView, say, warn
+    from greenseg.cli.sweep_view import JsonView
+    from greenseg.cli.view import PreparationView, console, warn
     from greenseg.report.units import count
     from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
     from greenseg.run_summary import account_anew
-    from greenseg.sweep.local import Stop, execute
+    from greenseg.sweep.local import Job, Launcher, Limits, Stop
     from greenseg.sweep.prepare import prepare
+    from greenseg.sweep.slots import Slots, choose_gpus
+    from greenseg.training.machine import usable_cores
+
+    chosen = choose_gpus(gpus)
+    silent = quiet or as_json
+
+    def say(text: str) -> None:
+        if not silent:
+            console.print(text, soft_wrap=True, highlight=False)
 
     known = runs_by_identity(out)
     runs = [(s, known.get(s.identity) or RunDirectory(out / planned.name / s.slug)) for s in planned.runs]
-    damaged: set[str] = set()
-    todo, counts = [], dict.fromkeys(("finished", "failed", "interrupted", "running", "new"), 0)
+    todo, busy = list[Job](), list[Job]()
+    done, left_out = list[RunDirectory](), list[RunDirectory]()
+    counts = dict.fromkeys(("finished", "failed", "interrupted", "running", "new"), 0)
+    spent: dict[str, float] = {}
     for settings, run in runs:
+        job = Job(settings, run)
         try:
-            status = run.status()
+            status, record = run.status(), run.record()
+            spent[settings.identity] = record.get("metrics", {}).get("joules", 0.0)
         except BadRecord as error:
             warn(f"{error}; the run starts anew")
-            status = "new"
-            damaged.add(settings.identity)
+            status, job.anew = "new", True
         if status == "finished":
             account_anew(run, settings)
+            done.append(run)
+        elif status == "failed" and not retry_failed:
+            left_out.append(run)
         counts[status] += 1
-        if status in ("new", "interrupted") or (status == "failed" and retry_failed):
-            todo.append((settings, run))
+        if status == "running":
+            busy.append(job)
+        elif status in ("new", "interrupted") or (status == "failed" and retry_failed):
+            todo.append(job)
     shown = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     say(f"Sweep {planned.name}: {count(len(runs), 'run')} ({shown}), {len(todo)} to do")
 
-    unfinished = counts["running"] + (0 if retry_failed else counts["failed"])
-    stopped = False
-    if todo:
+    view = view_of(planned, todo, done, silent, as_json)
+    failed, unfinished, stopped, halted = 0 if retry_failed else counts["failed"], 0, False, ""
+    if todo or busy:
         with PreparationView() as preparation:
-            prepare([settings for settings, _ in todo], say, preparation.update)
+            prepare([job.settings for job in todo], say, preparation.update)
         context = measure_idle(idle_seconds, say)
-        with Stop().installed() as stop, TrainingView(len(todo), echo=False) as view:
-            for position, (settings, run) in enumerate(todo):
-                surroundings = context | {"order": planned.order, "position": position}
-                if planned.cool_down and position:
-                    surroundings["cool_down"] = planned.cool_down.wait(lambda: not stop.requests)
-                    if stop.requests:
-                        break
-                view.start(settings)
-                anew = settings.identity in damaged
-                outcome = execute(run, settings, stop, view.event, surroundings, anew)
-                view.end(outcome)
-                unfinished += outcome.status != "finished"
-                if stop.requests:
-                    break
-            stopped = stop.requests > 0
-    printed = print_report([run for _, run in runs], allow_mixed_sources)
+        for position, job in enumerate(todo):
+            job.context = context | {"order": planned.order, "position": position}
+        with Stop().installed() as stop, view:
+            launcher = Launcher(
+                Slots(chosen, usable_cores(), jobs),
+                stop,
+                view,
+                Limits(planned.retries, planned.timeout, planned.max_energy),
+                planned.cool_down,
+                warm=True,
+                spent=spent,
+            )
+            launcher.carry_out([*todo, *busy])
+            stopped, halted = stop.requests > 0, launcher.halted
+        ended = [outcome.status for outcome in launcher.outcomes.values()]
+        failed += ended.count("failed")
+        unfinished = len(todo) + len(busy) - ended.count("finished") - ended.count("failed")
+
+    whole = True if silent else print_report([job.run for job in (*todo, *busy)] + left_out + done, allow_mixed_sources)
+    code = ExitCode.OK
     if stopped:
         warn("Interrupted; the same command goes on where this one stopped")
-        raise typer.Exit(ExitCode.INTERRUPTED)
-    if unfinished or not printed:
-        raise typer.Exit(ExitCode.FAILED)
+        code = ExitCode.INTERRUPTED
+    elif failed or not whole:
+        code = ExitCode.FAILED
+    elif unfinished:
+        code = ExitCode.INCOMPLETE
+    if halted:
+        warn(f"No new run was started: {halted}. The same command goes on")
+    elif unfinished and not stopped:
+        warn(f"{count(unfinished, 'run')} left to another process that trains it; the same command looks again")
+    if isinstance(view, JsonView):
+        view.tell("sweep", name=planned.name, runs=len(runs), failed=failed, unfinished=unfinished, exit_code=int(code))
+    if code:
+        raise typer.Exit(code)
+
+
+def view_of(
+    planned: Sweep, todo: "list[Job]", done: "list[RunDirectory]", silent: bool, as_json: bool
+) -> "JsonView | QuietView | PlainView":
+    """The view that fits the terminal and the options."""
+    from greenseg.cli.sweep_view import JsonView, LiveView, PlainView, QuietView
+    from greenseg.cli.view import console
+
+    if silent:
+        return JsonView() if as_json else QuietView()
+    if console.is_terminal:
+        return LiveView(console, planned.runs, len(todo), done)
+    return PlainView(console, planned.runs, len(todo))

@@ -38,12 +38,21 @@ _ORDERS = ("listed", "shuffled")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: its name, the settings of every run in the order to run them, without duplicates, and pauses."""
+    """A sweep: its name, the settings of every run in the order to run them, without duplicates, pauses and limits.
+
+    Attributes:
+        retries: how often a run that failed by what may be chance is tried again.
+        timeout: seconds that one attempt at a run may take; None for as long as it takes.
+        max_energy: joules of all its runs after which no new one starts; None for no limit.
+    """
 
     name: str
     runs: tuple[Settings, ...]
     order: str = "listed"
     cool_down: CoolDown | None = None
+    retries: int = 0
+    timeout: float | None = None
+    max_energy: float | None = None
 
 
 def read_sweep(path: Path) -> Sweep:

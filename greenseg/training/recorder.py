@@ -5,13 +5,16 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from greenseg.energy import EnergyMonitor
+from greenseg.failures import Diverged
 from greenseg.run_directory import RunDirectory
 from greenseg.training import events
 from greenseg.training.module import Segmentation
 
 _EVENT_SECONDS = 0.25
+_HOPELESS = 25  # readings of a loss that is not finite: more than a gradient scaler needs to come down from 65536
 _CHECKPOINT_SHARE = 0.02
 
 
@@ -28,6 +31,8 @@ class Recorder(pl.Callback):
     def __init__(self, run: RunDirectory, attempt: int, energy: EnergyMonitor, spent: float) -> None:
         self._run, self._attempt, self._energy, self._spent = run, attempt, energy, spent
         self._last_event = 0.0
+        self._loss: torch.Tensor | None = None
+        self._not_finite = 0
         self._epoch_start = time.monotonic()
 
     def on_train_batch_start(
@@ -39,23 +44,43 @@ class Recorder(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._loss = outputs["loss"]
         if not trainer.is_global_zero or time.monotonic() - self._last_event < _EVENT_SECONDS:
             return
-        self._last_event = time.monotonic()
-        events.emit(
+        loss = float(outputs["loss"])  # waits for the device: not at every step
+        self._not_finite = 0 if math.isfinite(loss) else self._not_finite + 1
+        if self._not_finite >= _HOPELESS:
+            raise Diverged(
+                f"the loss is {loss} since {self._not_finite} readings, in epoch {trainer.current_epoch + 1}"
+            )
+        self._emit(
             {
                 "event": "step",
                 "epoch": trainer.current_epoch,
                 "step": batch_idx + 1,
                 "steps": int(trainer.num_training_batches),
-                "loss": float(outputs["loss"]),
-                "joules": self._spent + self._energy.total.joules,
+                "loss": loss if math.isfinite(loss) else None,
             }
         )
 
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if trainer.is_global_zero and time.monotonic() - self._last_event >= _EVENT_SECONDS:
+            self._emit({"event": "validation", "epoch": trainer.current_epoch})
+
+    def _emit(self, event: dict[str, Any]) -> None:
+        self._last_event = time.monotonic()
+        events.emit(event | {"joules": self._spent + self._energy.total.joules})
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module)
+        # Only that of the last step: in half precision single ones overflow, their steps are skipped, and it recovers.
+        if self._loss is not None and not math.isfinite(loss := float(self._loss)):
+            raise Diverged(f"the loss is {loss} at the end of epoch {trainer.current_epoch + 1}")
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Segmentation)
         energy = self._energy.epochs[-1]
         metrics = {name: float(trainer.callback_metrics[name]) for name in ("train_loss", "dice", "iou")}
@@ -71,7 +96,7 @@ class Recorder(pl.Callback):
         }
         self._run.append_epoch(line)
         shown = {name: line[name] for name in ("epoch", "train_loss", "dice", "iou", "seconds")}
-        events.emit({"event": "epoch", "joules": self._spent + self._energy.total.joules, **shown})
+        self._emit({"event": "epoch", **shown})
         dice = "–" if line["dice"] is None else f"{line['dice']:.4f}"
         print(
             f"epoch {energy.epoch + 1}/{trainer.max_epochs}: loss {metrics['train_loss']:.4f}, Dice {dice}, "

@@ -20,6 +20,7 @@ from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatches, loader
 from greenseg.energy import Energy, EnergyMeter, EnergyMonitor
 from greenseg.energy.estimate import cpu_name
+from greenseg.failures import Failure, kind_of
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
 from greenseg.run_summary import account_for_attempts, summary
@@ -112,7 +113,10 @@ def train(
         if asked_to_stop():  # a worker that was stopped, too, may have raised first
             end("interrupted")
             raise Interrupted from error
-        end("failed", error={"type": type(error).__name__, "message": str(error)})
+        kind = kind_of(error)
+        # A full disk says nothing about the run: the same command goes on once there is room.
+        status = "interrupted" if kind == Failure.DISK_FULL else "failed"
+        end(status, error={"kind": kind, "type": type(error).__name__, "message": str(error)})
         raise
     end("finished")
 
@@ -146,7 +150,8 @@ def _fit(
     )
     on_cpu = trainer.strategy.root_device.type == "cpu"
     if on_cpu:
-        torch.set_num_threads(max(1, usable_cores() // settings.devices))
+        threads = int(os.environ.get(events.THREADS) or usable_cores())
+        torch.set_num_threads(max(1, threads // settings.devices))
     save(
         network={"parameters": network.parameters(module.network)},
         ran={
