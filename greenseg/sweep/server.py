@@ -29,8 +29,8 @@ from typing import Any, NoReturn
 
 from greenseg.errors import ExitCode
 
-# Beside our own: what Lightning and timm import only when a run begins.
-_STACK = ("greenseg.training.run", "greenseg.training.program")
+# Zeus brings pandas and scikit-learn along.
+_STACK = ("greenseg.training.run", "greenseg.training.program", "zeus.monitor")
 _PR_SET_PDEATHSIG = 1
 _PATIENCE_SECONDS = 60.0  # for runs that were asked to end
 PACKET = 1 << 20

@@ -27,7 +27,7 @@ from greenseg.run_summary import account_for_attempts, summary
 from greenseg.training import events
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
-from greenseg.training.recorder import Checkpoints, Recorder
+from greenseg.training.recorder import Checkpoints, PlainFiles, Recorder
 
 _PACKAGES = (
     "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "kornia", "simpleitk", "zeus",
@@ -140,6 +140,7 @@ def _fit(
         precision=settings.precision,
         # The monitor first, so that all others are no part of an epoch; checkpoints after the line of their epoch.
         callbacks=[monitor, Recorder(run, len(earlier), monitor, spent), Checkpoints(run)],
+        plugins=[PlainFiles()],
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
         deterministic="warn",  # same configuration, same seed, same machine: same metrics
         num_sanity_val_steps=0,
