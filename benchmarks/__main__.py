@@ -2,9 +2,9 @@
 
 import sys
 
-from benchmarks import cli, energy, loop
+from benchmarks import cli, energy, loop, sweep
 
-BENCHMARKS = {"cli": cli.main, "loop": loop.main, "energy": energy.main}
+BENCHMARKS = {"cli": cli.main, "loop": loop.main, "energy": energy.main, "sweep": sweep.main}
 
 if __name__ == "__main__":
     unknown = set(sys.argv[1:]) - set(BENCHMARKS)

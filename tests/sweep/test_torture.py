@@ -3,6 +3,7 @@
 `GREENSEG_KILLS=60 pytest tests/sweep/test_torture.py` is the long form; `GREENSEG_KILLS_SEED` repeats its choices.
 """
 
+import itertools
 import json
 import os
 import random
@@ -121,7 +122,7 @@ def test_a_sweep_survives_every_kill_and_ends_as_if_undisturbed(
         assert [line["epoch"] for line in {line["epoch"]: line for line in written}.values()] == list(range(EPOCHS))
         assert [attempt["status"] for attempt in attempts].count("finished") == 1, "done exactly once"
         # An attempt goes on after the last whole epoch; only one whose checkpoint was cut short is done again.
-        for before, after in zip(written, written[1:], strict=False):
+        for before, after in itertools.pairwise(written):
             assert after["epoch"] in (before["epoch"], before["epoch"] + 1)
             assert after["epoch"] > before["epoch"] or after["attempt"] > before["attempt"]
         # No joule is lost: every attempt has at least those of its epochs, and the run those of its attempts.
