@@ -26,6 +26,8 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 
+_ATTEMPTS = 5  # at starting a server, of those that ended before they were ready
+
 # A process with more than one thread cannot be forked safely. numpy's BLAS starts some on import; torch has its own.
 _SERVER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1"}
 
@@ -64,6 +66,7 @@ class Workers:
         self._warm, self._selector = warm and sys.platform == "linux", selector
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._attempts = 0
         self._forked: dict[int, Process] = {}
         self._programs: dict[Process, subprocess.Popen[bytes]] = {}
 
@@ -89,6 +92,7 @@ class Workers:
         Args:
             wanted: asked while the server imports.
         """
+        self.imports = self.imports if self._control else None
         if not self._warm or self._control:
             return True
         meter = EnergyMeter()
@@ -111,14 +115,20 @@ class Workers:
                 packet = ours.recv(PACKET)
             except TimeoutError:
                 continue
-            said = json.loads(packet) if packet else {}
-            self.imports = meter.lap().to_json()
+            except OSError:
+                packet = b""
+            energy = meter.lap().to_json()
             meter.close()
-            if said.get("threads") != 1:  # it died of something, or some package starts threads when it is imported
-                self._warm = False
-                self._lose_server()
             ours.settimeout(None)
-            return True
+            said = json.loads(packet) if packet else {}
+            if said.get("threads") == 1:
+                self.imports = energy
+                return True
+            self._lose_server()
+            # Some package starts threads when it is imported; or the server died of something, and may do so again.
+            self._attempts += 1
+            self._warm = not said and self._attempts < _ATTEMPTS
+            return self.prepare(wanted)
         meter.close()
         self._lose_server()
         return False
@@ -193,7 +203,12 @@ class Workers:
 
     def _hear(self) -> dict[str, Any] | None:
         assert self._control is not None
-        packet = self._control.recv(PACKET)
+        try:
+            packet = self._control.recv(PACKET)
+        except BlockingIOError:
+            raise
+        except OSError:
+            packet = b""
         if not packet:
             self._lose_server()
             return None
