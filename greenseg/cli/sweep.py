@@ -55,7 +55,6 @@ def sweep(
     from greenseg.sweep.slots import Slots, choose_gpus
     from greenseg.training.machine import usable_cores
 
-    chosen = choose_gpus(gpus)
     silent = quiet or as_json
 
     def say(text: str) -> None:
@@ -89,6 +88,7 @@ def sweep(
     shown = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     say(f"Sweep {planned.name}: {count(len(runs), 'run')} ({shown}), {len(todo)} to do")
 
+    chosen = choose_gpus(gpus) if gpus or todo else []
     view = view_of(planned, todo, done, silent, as_json)
     failed, unfinished, stopped, halted = 0 if retry_failed else counts["failed"], 0, False, ""
     if todo or busy:

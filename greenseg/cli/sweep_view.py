@@ -242,9 +242,11 @@ class JsonView:
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """A run ended."""
-        metrics = read_runs([job.run])[0][0].metrics if job.run.path.exists() and read_runs([job.run])[0] else {}
-        told = {name: metrics.get(name) for name in ("dice", "joules", "seconds", "epochs")}
-        self.tell("end", job, status=outcome.status, kind=outcome.kind, reason=outcome.reason or None, **told)
+        runs, _ = read_runs([job.run])
+        metrics = runs[0].metrics if runs else {}
+        told: dict[str, Any] = {"status": outcome.status, "kind": outcome.kind, "reason": outcome.reason or None}
+        told |= {name: metrics.get(name) for name in ("dice", "joules", "seconds", "epochs")}
+        self.tell("end", job, again=outcome.again, **told)
 
     def tell(self, event: str, job: Job | None = None, **values: Any) -> None:
         """Print an event."""

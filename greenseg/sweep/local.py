@@ -348,6 +348,7 @@ class Launcher:
 
     def _conclude(self, job: Job, outcome: Outcome) -> None:
         job.anew = job.anew and outcome.status == "busy"
+        job.tries -= outcome.again  # that it was begun in vain was not its own doing
         retry = outcome.kind in TRANSIENT and job.tries <= self._limits.retries
         if (retry or outcome.again) and not self._stop.requests and not self.halted:
             outcome = Outcome(outcome.status, outcome.reason, outcome.kind, again=True)

@@ -111,6 +111,11 @@ def _run(request: dict[str, Any], events: int, log: int) -> NoReturn:
     os.set_inheritable(events, False)
     os.environ.clear()
     os.environ.update(request["environment"] | {VARIABLE: str(events)})
+    import torch
+
+    if torch.cuda._is_in_bad_fork():  # some package asked CUDA something when it was imported: only a new program can
+        os.set_inheritable(events, True)
+        os.execv(sys.executable, [sys.executable, "-m", "greenseg.training", request["run"]])
     sys.argv = ["greenseg.training", request["run"]]
     run_and_exit(Path(request["run"]))
 

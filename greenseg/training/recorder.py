@@ -1,7 +1,11 @@
 """Lightning callbacks that keep the run directory up to date."""
 
+import contextlib
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +23,45 @@ _EVENT_SECONDS = 0.25
 _HOPELESS = 25  # readings of a loss that is not finite: more than a gradient scaler needs to come down from 65536
 
 
+@contextlib.contextmanager
+def _stop_later() -> Iterator[None]:
+    """Signals that ask this process to stop wait until the context ends."""
+    if threading.current_thread() is not threading.main_thread():  # signals are not for other threads
+        yield
+        return
+    asked: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        signal.raise_signal(asked[0])
+
+
 class Recorder(pl.Callback):
-    """Writes a line to epochs.jsonl after every epoch and reports progress; only on the first rank.
+    """After every epoch, writes a line to epochs.jsonl and checkpoints; reports progress. The first rank writes.
 
     Args:
         run: where to.
         attempt: number of this attempt at the run, from 0.
-        energy: the monitor that measures; comes before this callback, and Checkpoints after it.
+        energy: the monitor that measures; comes before this callback.
+        checkpoints: are written after the line of their epoch.
         spent: joules of earlier attempts.
     """
 
-    def __init__(self, run: RunDirectory, attempt: int, energy: EnergyMonitor, spent: float) -> None:
-        self._run, self._attempt, self._energy, self._spent = run, attempt, energy, spent
+    def __init__(
+        self, run: RunDirectory, attempt: int, energy: EnergyMonitor, checkpoints: "Checkpoints", spent: float
+    ) -> None:
+        self._run, self._attempt, self._energy, self._checkpoints, self._spent = (
+            run,
+            attempt,
+            energy,
+            checkpoints,
+            spent,
+        )
         self._last_event = 0.0
         self._loss: torch.Tensor | None = None
         self._not_finite = 0
@@ -75,11 +106,14 @@ class Recorder(pl.Callback):
         events.emit(event | {"joules": self._spent + self._energy.total.joules})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self._write(trainer, pl_module)
-        # Only that of the last step: in half precision single ones overflow, their steps are skipped, and it recovers.
-        if self._loss is not None and not math.isfinite(loss := float(self._loss)):
-            raise Diverged(f"the loss is {loss} at the end of epoch {trainer.current_epoch + 1}")
+        with _stop_later():  # a run that is asked to stop here still keeps this epoch
+            if trainer.is_global_zero:
+                self._write(trainer, pl_module)
+            # Only that of the last step: in half precision single ones overflow, their steps are skipped, and it
+            # recovers.
+            if self._loss is not None and not math.isfinite(loss := float(self._loss)):
+                raise Diverged(f"the loss is {loss} at the end of epoch {trainer.current_epoch + 1}")
+            self._checkpoints.save(trainer)
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Segmentation)
@@ -122,7 +156,8 @@ class Checkpoints(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = state_dict["best"]
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write them, at the end of an epoch; on all ranks."""
         dice = float(trainer.callback_metrics["dice"])  # the same on all ranks
         if dice > self._best:
             self._best = dice

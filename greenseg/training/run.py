@@ -132,14 +132,15 @@ def _fit(
     pl.seed_everything(settings.seed, verbose=False)
     module = Segmentation(settings, validation.subjects)
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
+    checkpoints = Checkpoints(run)
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=settings.strategy,
         precision=settings.precision,
-        # The monitor first, so that all others are no part of an epoch; checkpoints after the line of their epoch.
-        callbacks=[monitor, Recorder(run, len(earlier), monitor, spent), Checkpoints(run)],
+        # The monitor first, so that all others are no part of an epoch.
+        callbacks=[monitor, Recorder(run, len(earlier), monitor, checkpoints, spent), checkpoints],
         plugins=[PlainFiles()],
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
         deterministic="warn",  # same configuration, same seed, same machine: same metrics
