@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +15,13 @@ import psutil
 import pytest
 
 from greenseg.config import Settings
+from greenseg.energy import Energy
+from greenseg.energy.reading import APPORTIONED
 from greenseg.failures import Failure
 from greenseg.run_directory import RunDirectory
 from greenseg.sweep.local import Job, Launcher, Limits, Outcome, Stop
 from greenseg.sweep.slots import Slots
+from tests.energy.fakes import FakeRapl
 
 Act = Callable[[Job, dict[str, Any]], None]
 
@@ -178,23 +183,42 @@ def test_when_the_server_is_killed_its_runs_go_on_in_a_new_one(phantom: Path, tm
         assert each.run.record()["attempts"][-1]["status"] == "finished"
 
 
-def test_runs_side_by_side_know_of_each_other(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    jobs = [job(phantom, tmp_path, epochs=3, seed=seed) for seed in range(2)]
-    together: list[set[int]] = []
+def test_forked_runs_read_rapl_and_share_its_counter(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every Python program that is started here, Zeus' helpers among them, looks for RAPL in a folder of ours.
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        f"from zeus.device.cpu import rapl\nrapl.RAPL_DIR = {str(tmp_path / 'rapl')!r}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *sys.path]))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    rapl = FakeRapl(tmp_path / "rapl")
+    over = threading.Event()
+    used = 0.0
 
-    def look(job: Job, event: dict[str, Any]) -> None:
-        running = [j.run.record()["attempts"][-1]["pid"] for j in jobs if j.run.record().get("status") == "running"]
-        meters = {int(file.stem) for file in temporary.rglob("*.json")}
-        if len(running) == 2 and event["event"] == "epoch":
-            together.append(meters & set(running))
-        assert job.run.record()["ran"]["threads"] == 1 if event["event"] == "epoch" else True
+    def draw() -> None:
+        nonlocal used
+        while not over.wait(0.02):
+            rapl.use(1.0)
+            used += 1.0
 
-    launch(*jobs, act=look)
-    assert max(map(len, together)) == 2, "each run has a meter of its own, which the other reads"
-    assert all(j.run.record()["attempts"][0]["pid"] != os.getpid() for j in jobs)
+    jobs = [job(phantom, tmp_path, epochs=4, seed=seed) for seed in range(2)]
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    try:
+        launch(*jobs)
+    finally:
+        over.set()
+        drawing.join()
+    assert [j.run.record()["ran"]["threads"] for j in jobs] == [1, 1]
+    energies = [Energy.from_json(j.run.record()["energy"]["total"]) for j in jobs]
+    for energy in energies:
+        assert energy.sources["cpu"] == "rapl"
+        assert APPORTIONED in energy.marks
+    assert 0 < sum(energy.component("cpu") for energy in energies) < used, "no joule was counted twice"
 
 
 def test_what_another_sweep_did_since_the_plan_is_not_done_again(phantom: Path, tmp_path: Path) -> None:
