@@ -323,11 +323,13 @@ class Launcher:
         *lines, running.pending = (running.pending + chunk).split(b"\n")
         for line in lines:
             running.heard = time.monotonic()
-            with contextlib.suppress(ValueError):  # an event that was cut short
+            try:
                 event = json.loads(line)
-                if "joules" in event:
-                    self._spent[running.job.settings.identity] = event["joules"]
-                self._listener.event(running.job, event)
+            except ValueError:  # it was cut short
+                continue
+            if "joules" in event:
+                self._spent[running.job.settings.identity] = event["joules"]
+            self._listener.event(running.job, event)
         return bool(chunk)
 
     def _enforce(self, running: _Running) -> None:
@@ -359,53 +361,59 @@ class Launcher:
         self._listener.end(job, outcome)
 
     def _outcome(self, running: _Running) -> Outcome:
-        """What became of a run whose process has ended; writes its record where it could not do so itself."""
-        run, settings, code = running.job.run, running.job.settings, running.process.code
-        assert code is not None
-        if code == events.BUSY:
+        """What became of a run whose process has ended; writes into its record what it could not write itself."""
+        run = running.job.run
+        if running.process.code == events.BUSY:
             return Outcome("busy", "another process trains it")
         with run.lock() as claimed:
             if not claimed:
                 return Outcome("busy", "another process took it over")
             try:
-                record = run.record()
-                epochs = run.epochs()
+                record, epochs = run.record(), run.epochs()
             except BadRecord as error:
                 return Outcome("failed", str(error), Failure.ERROR)
+            outcome, changes = self._judge(running, record)
+            if changes:
+                if not record:
+                    settings = running.job.settings
+                    names = {"identity": settings.identity, "configuration": settings.configuration}
+                    record = {"schema": SCHEMA, **names, "settings": settings.resolved(), "attempts": []}
+                record |= changes | {"attempts": account_for_attempts(record["attempts"], epochs)}
+                record |= summary(record, epochs)
+                try:
+                    run.write_record(record)
+                except OSError as error:
+                    if kind_of(error) != Failure.DISK_FULL:
+                        raise
+                    outcome = Outcome("interrupted", f"{run.path}: {error.strerror}", Failure.DISK_FULL)
             if joules := record.get("metrics", {}).get("joules"):
-                self._spent[settings.identity] = joules
-            status = record.get("status", "new")
-            if status == "finished":
-                return Outcome("finished")
-            # What an earlier attempt left behind says nothing about this one.
-            ours = bool(record.get("attempts")) and record["attempts"][-1].get("pid") == running.process.pid
-            why = record.get("error", {}) if ours else {}
-            if not running.asked:
-                if ours and status == "interrupted" and why:
-                    return Outcome("interrupted", f"{run.path}: {why['message']}", Failure(why["kind"]))
-                stopped = self._stop.requests and (code < 0 or code == ExitCode.INTERRUPTED)
-                if (ours and status == "interrupted") or stopped or running.process.orphaned:
-                    return Outcome("interrupted", again=running.process.orphaned)
-                if ours and status == "failed":
-                    return Outcome("failed", f"{why['type']}: {why['message']}", Failure(why["kind"]))
-            kind, name, reason = self._cause(running, code)
-            tail = last_lines(run)
-            if not record:
-                names = {"identity": settings.identity, "configuration": settings.configuration}
-                record = {"schema": SCHEMA, **names, "settings": settings.resolved(), "attempts": []}
-            why = {"kind": kind, "type": name, "message": f"{reason}; end of run.log:\n{tail}"}
-            record |= {"status": "failed", "error": why, "attempts": account_for_attempts(record["attempts"], epochs)}
-            record |= summary(record, epochs)
-            self._spent[settings.identity] = record["metrics"]["joules"]
-            try:
-                run.write_record(record)
-            except OSError as error:
-                if kind_of(error) != Failure.DISK_FULL:
-                    raise
-                return Outcome("interrupted", f"{run.path}: {error.strerror}", Failure.DISK_FULL)
+                self._spent[running.job.settings.identity] = joules
+        return outcome
+
+    def _judge(self, running: _Running, record: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
+        """The outcome by exit code and record, and what belongs into the record beside it."""
+        run, code, status = running.job.run, running.process.code, record.get("status", "new")
+        assert code is not None
+        if status == "finished":
+            return Outcome("finished"), {}
+        # What an earlier attempt left behind says nothing about this one.
+        ours = bool(record.get("attempts")) and record["attempts"][-1].get("pid") == running.process.pid
+        why = record.get("error", {}) if ours else {}
+        log = last_lines(run)
+        if not running.asked:
+            if ours and status == "interrupted" and why:
+                return Outcome("interrupted", f"{run.path}: {why['message']}", Failure(why["kind"])), {}
+            stopped = self._stop.requests and (code < 0 or code == ExitCode.INTERRUPTED)
+            if (ours and status == "interrupted") or stopped or running.process.orphaned:
+                return Outcome("interrupted", again=running.process.orphaned), {}
+            if ours and status == "failed":
+                outcome = Outcome("failed", f"{why['type']}: {why['message']}", Failure(why["kind"]))
+                return outcome, {"error": why | {"log": log}}
+        kind, name, reason = self._cause(running, code)
+        error = {"kind": kind, "type": name, "message": reason, "log": log}
         if kind == Failure.ERROR:
-            reason = f"{reason}: {tail.splitlines()[-1] if tail else 'no output'}"
-        return Outcome("failed", reason, kind)
+            reason = f"{reason}: {log.splitlines()[-1] if log else 'no output'}"
+        return Outcome("failed", reason, kind), {"status": "failed", "error": error}
 
     def _cause(self, running: _Running, code: int) -> tuple[Failure, str, str]:
         """Kind, name and reason of a failure that the run could not record itself."""

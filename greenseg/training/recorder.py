@@ -182,8 +182,13 @@ class PlainFiles(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            OSError, RuntimeError: the disk is full; the latter was raised from the former.
+            OSError: the disk is full, for instance.
         """
         torch.serialization.set_crc32_options(False)
-        with Path(path).open("wb") as file:
-            torch.save(checkpoint, file)
+        try:
+            with Path(path).open("wb") as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch complains of its position in the file, not of why it is wrong
+            if isinstance(cause := error.__context__, OSError):
+                raise OSError(cause.errno, cause.strerror, str(path)) from error
+            raise
