@@ -1,7 +1,7 @@
 """`greenseg sweep`: many runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,7 @@ from greenseg.errors import ExitCode
 from greenseg.sweep.file import Sweep, read_sweep
 
 if TYPE_CHECKING:
-    from greenseg.cli.sweep_view import JsonView, PlainView, QuietView
+    from greenseg.cli.sweep_view import JsonView, PlainView
     from greenseg.run_directory import RunDirectory
     from greenseg.sweep.local import Job
 
@@ -62,38 +62,32 @@ def sweep(
             console.print(text, soft_wrap=True, highlight=False)
 
     known = runs_by_identity(out)
-    runs = [(s, known.get(s.identity) or RunDirectory(out / planned.name / s.slug)) for s in planned.runs]
-    todo, busy = list[Job](), list[Job]()
-    done, left_out = list[RunDirectory](), list[RunDirectory]()
-    counts = dict.fromkeys(("finished", "failed", "interrupted", "running", "new"), 0)
+    every = [Job(s, known.get(s.identity) or RunDirectory(out / planned.name / s.slug)) for s in planned.runs]
+    by_status: dict[str, list[Job]] = {name: [] for name in ("finished", "failed", "interrupted", "running", "new")}
+    todo: list[Job] = []
     spent: dict[str, float] = {}
-    for settings, run in runs:
-        job = Job(settings, run)
+    for job in every:
         try:
-            status, record = run.status(), run.record()
-            spent[settings.identity] = record.get("metrics", {}).get("joules", 0.0)
+            status, record = job.run.status(), job.run.record()
+            spent[job.settings.identity] = record.get("metrics", {}).get("joules", 0.0)
         except BadRecord as error:
             warn(f"{error}; the run starts anew")
             status, job.anew = "new", True
         if status == "finished":
-            account_anew(run, settings)
-            done.append(run)
-        elif status == "failed" and not retry_failed:
-            left_out.append(run)
-        counts[status] += 1
-        if status == "running":
-            busy.append(job)
-        elif status in ("new", "interrupted") or (status == "failed" and retry_failed):
+            account_anew(job.run, job.settings)
+        by_status[status].append(job)
+        if status in ("new", "interrupted") or (status == "failed" and retry_failed):
             todo.append(job)
-    shown = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    say(f"Sweep {planned.name}: {count(len(runs), 'run')} ({shown}), {len(todo)} to do")
+    shown = ", ".join(f"{len(group)} {status}" for status, group in by_status.items() if group)
+    say(f"Sweep {planned.name}: {count(len(every), 'run')} ({shown}), {len(todo)} to do")
 
-    chosen = choose_gpus(gpus) if gpus or todo else []
-    view = view_of(planned, todo, done, silent, as_json)
-    failed, unfinished, stopped, halted = 0 if retry_failed else counts["failed"], 0, False, ""
-    if todo or busy:
+    wanted = [*todo, *by_status["running"]]  # the latter last: another process has them, for now
+    chosen = choose_gpus(gpus) if gpus or wanted else []
+    view = view_of(planned, todo, [job.run for job in by_status["finished"]], quiet, as_json)
+    failed, unfinished, stopped, halted = 0 if retry_failed else len(by_status["failed"]), 0, False, ""
+    if wanted:
         with PreparationView() as preparation:
-            prepare([job.settings for job in todo], say, preparation.update)
+            prepare([job.settings for job in todo], say, (lambda *_: None) if silent else preparation.update)
         context = measure_idle(idle_seconds, say)
         for position, job in enumerate(todo):
             job.context = context | {"order": planned.order, "position": position}
@@ -107,13 +101,13 @@ def sweep(
                 warm=True,
                 spent=spent,
             )
-            launcher.carry_out([*todo, *busy])
+            launcher.carry_out(wanted)
             stopped, halted = stop.requests > 0, launcher.halted
         ended = [outcome.status for outcome in launcher.outcomes.values()]
         failed += ended.count("failed")
-        unfinished = len(todo) + len(busy) - ended.count("finished") - ended.count("failed")
+        unfinished = len(wanted) - ended.count("finished") - ended.count("failed")
 
-    whole = True if silent else print_report([job.run for job in (*todo, *busy)] + left_out + done, allow_mixed_sources)
+    whole = silent or print_report([job.run for job in every], allow_mixed_sources)
     code = ExitCode.OK
     if stopped:
         warn("Interrupted; the same command goes on where this one stopped")
@@ -123,24 +117,31 @@ def sweep(
     elif unfinished:
         code = ExitCode.INCOMPLETE
     if halted:
-        warn(f"No new run was started: {halted}. The same command goes on")
+        warn(f"No new run was started: {halted}")
     elif unfinished and not stopped:
         warn(f"{count(unfinished, 'run')} left to another process that trains it; the same command looks again")
     if isinstance(view, JsonView):
-        view.tell("sweep", name=planned.name, runs=len(runs), failed=failed, unfinished=unfinished, exit_code=int(code))
+        numbers: dict[str, Any] = {
+            "finished": len(every) - failed - unfinished,
+            "failed": failed,
+            "unfinished": unfinished,
+        }
+        view.tell("sweep", name=planned.name, **numbers, exit_code=int(code))
     if code:
         raise typer.Exit(code)
 
 
 def view_of(
-    planned: Sweep, todo: "list[Job]", done: "list[RunDirectory]", silent: bool, as_json: bool
-) -> "JsonView | QuietView | PlainView":
-    """The view that fits the terminal and the options."""
+    planned: Sweep, todo: "list[Job]", done: "list[RunDirectory]", quiet: bool, as_json: bool
+) -> "JsonView | PlainView":
+    """The view that fits the options and the terminal."""
     from greenseg.cli.sweep_view import JsonView, LiveView, PlainView, QuietView
-    from greenseg.cli.view import console
+    from greenseg.cli.view import console, errors
 
-    if silent:
-        return JsonView() if as_json else QuietView()
+    if as_json:
+        return JsonView()
+    if quiet:
+        return QuietView(errors, planned.runs, len(todo))
     if console.is_terminal:
         return LiveView(console, planned.runs, len(todo), done)
     return PlainView(console, planned.runs, len(todo))

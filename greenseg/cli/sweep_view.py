@@ -126,6 +126,15 @@ class PlainView:
         return " ".join([name_of(settings), *(f"{name}={values[name]}" for name in self._axes)])
 
 
+class QuietView(PlainView):
+    """A line for every run that has failed."""
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """A run ended."""
+        if outcome.status == "failed":
+            super().end(job, outcome)
+
+
 class LiveView(PlainView):
     """Adds, on a terminal, what goes on now: every running run, totals, and the front so far.
 
@@ -252,25 +261,6 @@ class JsonView:
         """Print an event."""
         named = {"run": job.settings.identity, "directory": str(job.run.path)} if job else {}
         print(json.dumps({"event": event, **named, **values}), flush=True)
-
-
-class QuietView:
-    """Shows nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def start(self, job: Job) -> None:
-        """A run begins."""
-
-    def event(self, job: Job, event: dict[str, Any]) -> None:
-        """A run sent an event."""
-
-    def end(self, job: Job, outcome: Outcome) -> None:
-        """A run ended."""
 
 
 def _dice(value: float | None) -> str:

@@ -69,7 +69,7 @@ def train(
             launcher.carry_out([job])
         run, outcome = job.run, launcher.outcomes[resolved.identity]
         if outcome.kind == Failure.DISK_FULL:
-            warn(f"{outcome.reason}; the same command goes on once there is room")
+            warn(launcher.halted)
             raise typer.Exit(ExitCode.INCOMPLETE)
         if outcome.status == "interrupted":
             warn(f"Interrupted; the same command goes on from the last checkpoint: {run.path}")

@@ -201,8 +201,9 @@ class Launcher:
 
     def _work(self) -> None:
         while self._waiting or self._pausing or self._running:
-            if self._limits.max_energy and sum(self._spent.values()) >= self._limits.max_energy and not self.halted:
-                self.halted = "max_energy is spent"
+            spent, most = sum(self._spent.values()), self._limits.max_energy
+            if most and spent >= most and not self.halted:
+                self.halted = f"its runs have used {spent:.4g} J, max_energy is {most:g} J; raise it to go on"
             if self._stop.requests or self.halted:
                 self._waiting.clear()
                 for _, slot, _ in self._pausing:
@@ -356,7 +357,7 @@ class Launcher:
             outcome = Outcome(outcome.status, outcome.reason, outcome.kind, again=True)
             self._waiting.append(job)
         if outcome.kind == Failure.DISK_FULL and not self.halted:
-            self.halted = outcome.reason
+            self.halted = f"{outcome.reason}; the same command goes on once there is room"
         self.outcomes[job.settings.identity] = outcome
         self._listener.end(job, outcome)
 

@@ -44,6 +44,7 @@ def main(descriptor: int) -> None:
     control = socket.socket(fileno=descriptor)
     for module in _STACK:
         importlib.import_module(module)
+    _ask_once()
     gc.collect()
     gc.freeze()  # else the first collection of every run would copy all these pages
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -65,6 +66,15 @@ def main(descriptor: int) -> None:
                 os.close(each)
             children.add(pid)
             _send(control, {"started": pid})
+
+
+def _ask_once() -> None:
+    """What every run asks for, and Python then remembers."""
+    from greenseg.models import names
+    from greenseg.training.run import versions
+
+    versions()
+    names.resolve_encoder("tu-resnet18")
 
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """One run from start to end: data, network, Trainer, energy, record."""
 
+import functools
 import json
 import os
 import platform
@@ -80,8 +81,7 @@ def train(
         "attempts": [*earlier, attempt],
         "context": record.get("context", {}) | json.loads(os.environ.get(events.CONTEXT, "{}")),
         "hardware": _hardware(),
-        "versions": {"greenseg": __version__, "python": platform.python_version()}
-        | {name: metadata.version(name) for name in _PACKAGES},
+        "versions": versions(),
     }
 
     def save(**changes: Any) -> None:
@@ -204,6 +204,13 @@ def _fit(
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Package → version, of what a run depends on."""
+    packages = {name: metadata.version(name) for name in _PACKAGES}
+    return {"greenseg": __version__, "python": platform.python_version()} | packages
 
 
 def _hardware() -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_events_as_json_and_nothing_at_all(greenseg: Command, sweep_file: Path, 
     assert {end["status"] for end in ends} == {"finished"}
     assert all(end["joules"] > 0 and (tmp_path / end["directory"] / "run.json").exists() for end in ends)
     assert events[-1] == {
-        "event": "sweep", "name": "two", "runs": 2, "failed": 0, "unfinished": 0, "exit_code": 0,
+        "event": "sweep", "name": "two", "finished": 2, "failed": 0, "unfinished": 0, "exit_code": 0,
     }  # fmt: skip
     assert {record["ran"]["threads"] for record in records(tmp_path)} == {max(1, len(os.sched_getaffinity(0)) // 2)}
     quiet = greenseg("sweep", sweep_file, "--quiet")

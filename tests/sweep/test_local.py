@@ -168,7 +168,7 @@ def test_no_new_run_starts_once_the_energy_is_spent(phantom: Path, tmp_path: Pat
     launcher = Launcher(Slots((), 1, 1), Stop(), audience, Limits(max_energy=0.5), warm=True)
     launcher.carry_out(jobs)
     assert [outcome.status for _, outcome in audience.outcomes] == ["finished"]
-    assert launcher.halted == "max_energy is spent"
+    assert "max_energy is 0.5 J" in launcher.halted
     paid = Launcher(Slots((), 1, 1), Stop(), audience, Limits(max_energy=0.5), warm=True, spent={"earlier": 1.0})
     paid.carry_out(jobs[1:])
     assert len(audience.outcomes) == 1, "what earlier runs of the sweep cost counts"
