@@ -5,6 +5,7 @@ hydra-joblib-launcher and ray[tune]; without it, only our own ways are compared.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -106,8 +107,16 @@ def times(run: RunDirectory) -> tuple[float, float]:
     return epochs.stat().st_mtime - run.epochs()[0]["seconds"], record.stat().st_mtime
 
 
+def cpu_before(run: RunDirectory) -> float:
+    """CPU seconds before the first step, start-up and preparation: they hardly depend on what else the machine does."""
+    record = run.record()
+    phases = (record["energy"]["phases"][phase] for phase in ("startup", "preparation"))
+    joules = sum(phase["joules"]["cpu"].get("estimate", math.nan) for phase in phases)
+    return float(joules / record["energy_method"]["core_watts"][0])
+
+
 def measure(way: Way, folder: Path, sweep: dict[str, Any]) -> dict[str, float]:
-    """Seconds: wall clock; bare training; and from the end of a run to the first step of the next."""
+    """Seconds: wall clock; bare training; from the end of a run to the first step of the next; CPU before it."""
     folder.mkdir()
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     directories = []
@@ -123,7 +132,9 @@ def measure(way: Way, folder: Path, sweep: dict[str, Any]) -> dict[str, float]:
     assert len(spans) == RUNS
     ends = sorted(end for _, end in spans)
     gaps = [first - ends[i] for i, (first, _) in enumerate(spans[way.jobs :])]
-    return {"wall": wall, "training": sum(end - first for first, end in spans) / way.jobs, "gap": median(gaps)}
+    cpu = median(cpu_before(run) for run in find_runs([folder / "runs"]))
+    training = sum(end - first for first, end in spans) / way.jobs
+    return {"wall": wall, "training": training, "gap": median(gaps), "cpu": cpu}
 
 
 def main() -> None:
@@ -145,13 +156,14 @@ def main() -> None:
             print(f"   measured: {way.name}", flush=True)
     one_import = median(imports)
     print(f"{RUNS} runs of one epoch; one import of the stack: {one_import:.2f} s")
-    print(f"{'':32} own process   wall s   training s   beside it, a run   end → first step   × ours")
+    print(f"{'':32} own process   wall s   training s   beside it, a run   end → first step   × ours   CPU s")
     first = found[WAYS[0].name][0]["gap"]
     for name, (seconds, way) in found.items():
         beside = (seconds["wall"] - seconds["training"] - one_import) / RUNS
         print(
             f"{name:32} {'yes' if way.isolated else 'no':>11} {seconds['wall']:8.2f} {seconds['training']:12.2f} "
-            f"{beside:16.3f} s {seconds['gap']:16.3f} s {seconds['gap'] / first:8.1f}"
+            f"{beside:16.3f} s {seconds['gap']:16.3f} s {seconds['gap'] / first:8.1f} "
+            f"{seconds['cpu']:7.2f}"
         )
     if not PEERS:
         print("Hydra and Ray Tune: set GREENSEG_PEERS to a Python that has them.")
