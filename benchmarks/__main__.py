@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import cli, data, energy, loop, plan, report
+from benchmarks import cli, data, energy, loop, plan, report, sweep
 
 BENCHMARKS = {
     "cli": cli.main,
@@ -11,6 +11,7 @@ BENCHMARKS = {
     "data": data.main,
     "plan": plan.main,
     "report": report.main,
+    "sweep": sweep.main,
 }
 
 if __name__ == "__main__":

@@ -30,11 +30,12 @@ def ours(settings: Settings, slices: cache.Slices) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder))
         run.create(settings)
+        checkpoints = Checkpoints(run)
         pl.Trainer(
             max_epochs=EPOCHS,
             accelerator="cpu",
             precision=settings.precision,
-            callbacks=[Checkpoints(run), monitor, Recorder(run, 0, monitor, 0.0)],
+            callbacks=[monitor, Recorder(run, 0, monitor, checkpoints, 0.0), checkpoints],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             logger=False,

@@ -9,8 +9,9 @@ class ExitCode(IntEnum):
     """Exit codes of every greenseg command."""
 
     OK = 0
-    FAILED = 1  # some run failed, or is not finished
+    FAILED = 1  # some run failed
     USAGE = 2  # the input is wrong: settings, YAML, data; nothing was started or written
+    INCOMPLETE = 3  # none failed, some are not done: another process trains them, max_energy is spent, the disk is full
     INTERRUPTED = 130  # Ctrl-C or SIGTERM; the same command goes on where this one stopped
 
 

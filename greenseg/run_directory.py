@@ -164,6 +164,26 @@ class RunDirectory:
                 yield True
 
 
+def make_directory(run: RunDirectory, settings: Settings) -> RunDirectory:
+    """Make the directory of a run, `root/<sweep>/<slug>`, unless another sweep below that root has made one since.
+
+    Args:
+        run: the directory to make.
+        settings: of the run.
+
+    Returns:
+        The one directory for these settings.
+    """
+    root = run.path.parent.parent
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as file:  # two sweeps may begin the same run at the same moment
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not run.path.exists():
+            run = next((RunDirectory(path) for path in root.glob(f"*/*-{settings.identity}")), run)
+        run.create(settings)
+    return run
+
+
 def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:
     """Every run directory at or below the paths, sorted, each once; a directory is one if it holds a config.yaml."""
     found: set[str] = set()

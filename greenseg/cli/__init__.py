@@ -11,8 +11,8 @@ from greenseg.errors import ExitCode, UserError
 app = typer.Typer(
     name="greenseg",
     help="How much accuracy does a joule buy? Train segmentation networks over grids of settings, and measure the "
-    "energy of every epoch.\n\nExit codes: 0 all done, 1 a run failed, 2 wrong input (nothing was started), 130 "
-    "interrupted (the same command goes on).",
+    "energy of every epoch.\n\nExit codes: 0 all done, 1 a run failed, 2 wrong input (nothing was started), 3 "
+    "incomplete (none failed, some are not done), 130 interrupted (the same command goes on).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,14 +1,18 @@
 """`greenseg sweep`: many runs."""
 
-from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from greenseg.cli.options import IDLE_HELP, measure_idle, parse_seconds
 from greenseg.errors import ExitCode, UserError
-from greenseg.sweep.file import read_sweep
+from greenseg.sweep.file import Sweep, read_sweep
+
+if TYPE_CHECKING:
+    from greenseg.cli.sweep_view import JsonView, PlainView
+    from greenseg.run_directory import RunDirectory
+    from greenseg.sweep.local import Job
 
 
 def sweep(
@@ -17,6 +21,12 @@ def sweep(
         "runs"
     ),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Runs at a time. Default: one a GPU; without a GPU, one.")
+    ] = None,
+    gpus: Annotated[
+        str, typer.Option(metavar="LIST", help="GPUs to use, such as 0,2. Default: all that are visible.")
+    ] = "",
     idle_baseline: Annotated[str, typer.Option(metavar="TIME", help=IDLE_HELP)] = "",
     allow_mixed_sources: Annotated[
         bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules against each other.")
@@ -27,15 +37,21 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show the runs, where they stand, and what is left.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print everything as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what goes wrong.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object a line: start, epoch and end of every run; with --dry-run, the plan as one.",
+        ),
+    ] = False,
 ) -> None:
     """Train every combination of a grid that is not trained yet, then print the Pareto table.
 
-    The same command resumes: finished runs are skipped, interrupted ones continued, failed ones left alone.
+    The same command resumes: finished runs are skipped, interrupted ones continued, failed ones left alone. Several of
+    it at once share the work. Ctrl-C ends the running runs so that they can go on; twice, at once.
     """
     idle_seconds = parse_seconds(idle_baseline)
-    if as_json and not dry_run:
-        raise UserError("--json: goes with --dry-run")
     planned = read_sweep(file, overrides or ())
 
     from greenseg.cli.plan import print_plan, print_plan_json
@@ -49,48 +65,96 @@ def sweep(
         raise UserError(plan.impossible)
 
     from greenseg.cli.report import print_report
-    from greenseg.cli.view import FilesView, TrainingView, say, warn
+    from greenseg.cli.sweep_view import JsonView
+    from greenseg.cli.view import FilesView, console, warn
     from greenseg.report.units import count
     from greenseg.run_summary import account_anew
-    from greenseg.sweep.local import Stop, execute
+    from greenseg.sweep.local import Job, Launcher, Limits, Stop
     from greenseg.sweep.prepare import prepare
+    from greenseg.sweep.slots import Slots, choose_gpus
+    from greenseg.training.machine import usable_cores
 
+    silent = quiet or as_json
+
+    def say(text: str) -> None:
+        if not silent:
+            console.print(text, soft_wrap=True, highlight=False)
+
+    every = [Job(run.settings, run.directory, anew=run.status == "damaged") for run in plan.runs]
     for planned_run in plan.runs:
         if planned_run.problem:
             warn(f"{planned_run.problem}; the run starts anew")
         if planned_run.outdated:
             account_anew(planned_run.directory, planned_run.settings)
-    runs = [(run.settings, run.directory) for run in plan.runs]
-    todo = [(run.settings, run.directory) for run in plan.todo]
-    damaged = {run.settings.identity for run in plan.runs if run.status == "damaged"}
-    counts = Counter(plan.counts)
-    shown = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    say(f"Sweep {planned.name}: {count(len(runs), 'run')} ({shown}), {len(todo)} to do")
+    to_do = {run.settings.identity for run in plan.todo}
+    status_of = {run.settings.identity: run.status for run in plan.runs}
+    todo = [job for job in every if job.settings.identity in to_do]
+    shown = ", ".join(f"{number} {status}" for status, number in plan.counts.items())
+    say(f"Sweep {planned.name}: {count(len(every), 'run')} ({shown}), {len(todo)} to do")
 
-    unfinished = counts["running"] + (0 if retry_failed else counts["failed"])
-    stopped = False
-    if todo:
-        with FilesView() as preparation:
-            prepare([settings for settings, _ in todo], say, preparation.update)
+    # Those that another process trains come last: it has them, for now.
+    wanted = [*todo, *(job for job in every if status_of[job.settings.identity] == "running")]
+    chosen = choose_gpus(gpus) if gpus or wanted else []
+    done = [job.run for job in every if status_of[job.settings.identity] == "finished"]
+    view = view_of(planned, todo, done, quiet, as_json)
+    failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
+    if wanted:
+        with FilesView(disable=silent) as preparation:
+            prepare([job.settings for job in todo], say, preparation.update)
         context = measure_idle(idle_seconds, say)
-        with Stop().installed() as stop, TrainingView(len(todo), echo=False) as view:
-            for position, (settings, run) in enumerate(todo):
-                surroundings = context | {"order": planned.order, "position": position}
-                if planned.cool_down and position:
-                    surroundings["cool_down"] = planned.cool_down.wait(lambda: not stop.requests)
-                    if stop.requests:
-                        break
-                view.start(settings)
-                anew = settings.identity in damaged
-                outcome = execute(run, settings, stop, view.event, surroundings, anew)
-                view.end(outcome)
-                unfinished += outcome.status != "finished"
-                if stop.requests:
-                    break
-            stopped = stop.requests > 0
-    printed = print_report([run for _, run in runs], allow_mixed_sources)
+        for position, job in enumerate(todo):
+            job.context = context | {"order": planned.order, "position": position}
+        with Stop().installed() as stop, view:
+            launcher = Launcher(
+                Slots(chosen, usable_cores(), jobs),
+                stop,
+                view,
+                Limits(planned.retries, planned.timeout, planned.max_energy),
+                planned.cool_down,
+                warm=True,
+                spent={run.settings.identity: run.spent.joules for run in plan.runs if run.spent},
+            )
+            launcher.carry_out(wanted)
+            stopped, halted = stop.requests > 0, launcher.halted
+        ended = [outcome.status for outcome in launcher.outcomes.values()]
+        failed += ended.count("failed")
+        unfinished = len(wanted) - ended.count("finished") - ended.count("failed")
+
+    whole = silent or print_report([job.run for job in every], allow_mixed_sources)
+    code = ExitCode.OK
     if stopped:
         warn("Interrupted; the same command goes on where this one stopped")
-        raise typer.Exit(ExitCode.INTERRUPTED)
-    if unfinished or not printed:
-        raise typer.Exit(ExitCode.FAILED)
+        code = ExitCode.INTERRUPTED
+    elif failed or not whole:
+        code = ExitCode.FAILED
+    elif unfinished:
+        code = ExitCode.INCOMPLETE
+    if halted:
+        warn(f"No new run was started: {halted}")
+    elif unfinished and not stopped:
+        warn(f"{count(unfinished, 'run')} left to another process that trains it; the same command looks again")
+    if isinstance(view, JsonView):
+        numbers: dict[str, Any] = {
+            "finished": len(every) - failed - unfinished,
+            "failed": failed,
+            "unfinished": unfinished,
+        }
+        view.tell("sweep", name=planned.name, **numbers, exit_code=int(code))
+    if code:
+        raise typer.Exit(code)
+
+
+def view_of(
+    planned: Sweep, todo: "list[Job]", done: "list[RunDirectory]", quiet: bool, as_json: bool
+) -> "JsonView | PlainView":
+    """The view that fits the options and the terminal."""
+    from greenseg.cli.sweep_view import JsonView, LiveView, PlainView, QuietView
+    from greenseg.cli.view import console, errors
+
+    if as_json:
+        return JsonView()
+    if quiet:
+        return QuietView(errors, planned.runs, len(todo))
+    if console.is_terminal:
+        return LiveView(console, planned.runs, len(todo), done)
+    return PlainView(console, planned.runs, len(todo))

@@ -35,13 +35,16 @@ def train(
 
     # Only now: rich, SimpleITK and the rest are not needed to say that an option is wrong.
     from greenseg.cli.view import FilesView, TrainingView, console, say, warn
+    from greenseg.failures import Failure
     from greenseg.report.panel import run_panel
     from greenseg.report.results import read_runs
     from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
     from greenseg.run_summary import account_anew
     from greenseg.sweep import machine
-    from greenseg.sweep.local import Stop, execute, last_lines
+    from greenseg.sweep.local import Job, Launcher, Stop, last_lines
     from greenseg.sweep.prepare import prepare
+    from greenseg.sweep.slots import Slots
+    from greenseg.training.machine import usable_cores
 
     run = runs_by_identity(out).get(resolved.identity) or RunDirectory(out / "train" / resolved.slug)
     try:
@@ -54,7 +57,7 @@ def train(
         account_anew(run, resolved)
     elif status == "running":
         warn(f"Another process is training this run: {run.path}")
-        raise typer.Exit(ExitCode.FAILED)
+        raise typer.Exit(ExitCode.INCOMPLETE)
     else:
         machine.check(resolved)
         with FilesView() as preparation:
@@ -62,14 +65,22 @@ def train(
         context = measure_idle(idle_seconds, say)
         if status in ("interrupted", "failed") and not again:
             say(f"{'Continuing' if status == 'interrupted' else 'Trying again'}: {run.path}")
-        with Stop().installed() as stop, TrainingView(1, echo=True) as view:
-            view.start(resolved)
-            outcome = execute(run, resolved, stop, view.event, context, anew=again)
+        job = Job(resolved, run, again, context)
+        with Stop().installed() as stop, TrainingView() as view:
+            launcher = Launcher(Slots((), usable_cores()), stop, view)
+            launcher.carry_out([job])
+        run, outcome = job.run, launcher.outcomes[resolved.identity]
+        if outcome.kind == Failure.DISK_FULL:
+            warn(launcher.halted)
+            raise typer.Exit(ExitCode.INCOMPLETE)
         if outcome.status == "interrupted":
             warn(f"Interrupted; the same command goes on from the last checkpoint: {run.path}")
             raise typer.Exit(ExitCode.INTERRUPTED)
+        if outcome.status == "busy":
+            warn(f"Another process is training this run: {run.path}")
+            raise typer.Exit(ExitCode.INCOMPLETE)
         if outcome.status != "finished":
-            warn(f"The run {'failed' if outcome.status == 'failed' else outcome.status}: {outcome.reason}")
+            warn(f"The run failed: {outcome.reason}")
             warn(f"End of {run.log}:\n{last_lines(run)}")
             raise typer.Exit(ExitCode.FAILED)
     runs, damaged = read_runs([run])

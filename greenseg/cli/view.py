@@ -1,4 +1,4 @@
-"""What a user sees while runs train: a live line on a terminal, plain lines elsewhere."""
+"""What a user sees while a run trains: a live line on a terminal, plain lines elsewhere."""
 
 import sys
 from types import TracebackType
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from greenseg.config import Settings
 from greenseg.report.units import duration, joules
-from greenseg.sweep.local import Outcome
+from greenseg.sweep.local import Job, Outcome
 
 console = Console()
 errors = Console(stderr=True, soft_wrap=True)
@@ -32,15 +32,9 @@ class _Figures(ProgressColumn):
 
 
 class TrainingView:
-    """Follows runs, one after the other.
+    """Follows one run: a live line on a terminal, else a line after every epoch."""
 
-    Args:
-        total: number of runs that will be shown; with more than one, each has a number and a line when it ends.
-        echo: print a line after every epoch where there is no terminal.
-    """
-
-    def __init__(self, total: int, echo: bool) -> None:
-        self._total, self._echo, self._number = total, echo, 0
+    def __init__(self) -> None:
         self._progress = Progress(
             # On a narrow terminal the name gives way, never a figure.
             TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=34)),
@@ -49,9 +43,9 @@ class TrainingView:
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
-            transient=total > 1,
         )
         self._task = self._progress.add_task("", total=1, figures="", visible=False)
+        self._dice: float | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -62,65 +56,44 @@ class TrainingView:
     ) -> None:
         self._progress.stop()
 
-    def start(self, settings: Settings) -> None:
-        """A run begins."""
-        self._number += 1
-        self._settings = settings
-        self._loss: float | None = None
-        self._dice: float | None = None
-        self._best: float | None = None
-        self._joules: float | None = None
-        name = f"{settings.model} {settings.precision} seed {settings.seed}"
-        self._label = f"[{self._number}/{self._total}] {name}" if self._total > 1 else name
+    def start(self, job: Job) -> None:
+        """The run begins."""
         self._progress.reset(
             self._task,
-            total=settings.epochs,
-            description=self._label,
+            total=job.settings.epochs,
+            description=name_of(job.settings),
             figures="starting (loading torch)",
             visible=True,
         )
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, job: Job, event: dict[str, Any]) -> None:
         """The run sent an event."""
-        kind, epochs = event.get("event"), self._settings.epochs
-        if kind == "step":
-            self._loss, self._joules = event["loss"], event["joules"]
-            self._show(event["epoch"] + event["step"] / max(event["steps"], 1), event["epoch"])
-        elif kind == "epoch":
-            self._loss, self._dice, self._joules = event["train_loss"], event["dice"], event["joules"]
-            self._best = max((dice for dice in (self._best, self._dice) if dice is not None), default=None)
-            self._show(event["epoch"] + 1, event["epoch"])
-            if self._echo and not console.is_terminal:
-                print(
-                    f"epoch {event['epoch'] + 1}/{epochs}: {self._figures()}, {duration(event['seconds'])}",
-                    flush=True,
-                )
-
-    def end(self, outcome: Outcome) -> None:
-        """The run ended."""
-        if self._total == 1:
+        epochs = job.settings.epochs
+        if event["event"] == "step":
+            completed = event["epoch"] + event["step"] / max(event["steps"], 1)
+            figures = _figures(event["loss"], self._dice, event["joules"])
+        elif event["event"] == "epoch":
+            self._dice, completed = event["dice"], event["epoch"] + 1
+            figures = _figures(event["train_loss"], self._dice, event["joules"])
+            if not console.is_terminal:
+                print(f"epoch {event['epoch'] + 1}/{epochs}: {figures}, {duration(event['seconds'])}", flush=True)
+        else:
             return
-        self._dice = self._best  # as in the table
-        mark = {"finished": "[green]done[/]", "failed": "[red]failed[/]"}.get(
-            outcome.status, f"[yellow]{outcome.status}[/]"
-        )
-        detail = (
-            self._figures()
-            if outcome.status == "finished"
-            else outcome.reason.splitlines()[0]
-            if outcome.reason
-            else ""
-        )
-        console.print(f"{mark} ", Text(f"{self._label}  {detail}"), sep="", soft_wrap=True)
+        text = f"epoch {event['epoch'] + 1}/{epochs}, {figures}"
+        self._progress.update(self._task, completed=completed, figures=text)
 
-    def _show(self, completed: float, epoch: int) -> None:
-        figures = f"epoch {epoch + 1}/{self._settings.epochs}, {self._figures()}"
-        self._progress.update(self._task, completed=completed, figures=figures)
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """The run ended; what came of it is for the command to say."""
 
-    def _figures(self) -> str:
-        loss = "–" if self._loss is None else f"{self._loss:.3f}"
-        dice = "–" if self._dice is None else f"{self._dice:.3f}"
-        return f"loss {loss}, Dice {dice}, {joules(self._joules)}"
+
+def name_of(settings: Settings) -> str:
+    """A run in a few words."""
+    return f"{settings.model} {settings.precision} seed {settings.seed}"
+
+
+def _figures(loss: float | None, dice: float | None, energy: float | None) -> str:
+    shown = ["–" if value is None else f"{value:.3f}" for value in (loss, dice)]
+    return f"loss {shown[0]}, Dice {shown[1]}, {joules(energy)}"
 
 
 class FilesView:

@@ -1,7 +1,6 @@
 """Pauses between runs: a hot GPU draws more for the same work."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,20 +17,38 @@ class CoolDown:
     seconds: float
     temperature: float | None = None
 
-    def wait(self, wanted: Callable[[], bool]) -> dict[str, Any]:
-        """Pause; returns for how long, and the temperatures at its end, for the record.
+    def begin(self) -> "Pause":
+        """Begin a pause now."""
+        return Pause(self, time.monotonic())
 
-        Args:
-            wanted: asked every second; the pause ends where it says no.
-        """
-        start = time.monotonic()
-        while (elapsed := time.monotonic() - start) < self.seconds and wanted():
-            if self.temperature is not None:
-                hot = temperatures()
-                if not hot or max(hot) <= self.temperature:  # no GPU: nothing to wait for
-                    break
-            time.sleep(min(1.0, self.seconds - elapsed))
-        return {"seconds": round(time.monotonic() - start, 1), "temperatures": temperatures()}
+
+@dataclass
+class Pause:
+    """A pause that goes on.
+
+    Attributes:
+        cool_down: how long it shall be.
+        start: when it began, on the monotonic clock.
+    """
+
+    cool_down: CoolDown
+    start: float
+    _asked: float = 0.0
+
+    def over(self) -> bool:
+        """Whether it is over; asks the GPUs at most once a second."""
+        now = time.monotonic()
+        if now - self.start >= self.cool_down.seconds:
+            return True
+        if self.cool_down.temperature is None or now - self._asked < 1:
+            return False
+        self._asked = now
+        hot = temperatures()
+        return not hot or max(hot) <= self.cool_down.temperature  # no GPU: nothing to wait for
+
+    def to_json(self) -> dict[str, Any]:
+        """How long it was, and the temperatures at its end, for the record."""
+        return {"seconds": round(time.monotonic() - self.start, 1), "temperatures": temperatures()}
 
 
 def temperatures() -> list[int]:

@@ -70,9 +70,9 @@ class Sweep:
     """A sweep: its name, the settings of every run in the order to run them, without duplicates, and how to run them.
 
     Attributes:
-        retries: how often a run that failed is tried again at once.
-        timeout: seconds after which a run is stopped; None for no limit.
-        max_energy: joules of all runs after which no new run starts; None for no limit.
+        retries: how often a run that failed by what may be chance is tried again.
+        timeout: seconds that one attempt at a run may take; None for as long as it takes.
+        max_energy: joules of all its runs after which no new one starts; None for no limit.
         excluded: what each rule of `exclude` dropped.
         duplicates: runs that were merged with one that trains the same.
         varied: settings that need not be the same in all runs, in the order of the file.

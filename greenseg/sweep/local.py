@@ -1,48 +1,102 @@
-"""The local launcher: runs on this machine, one after the other, each a process of its own."""
+"""The local launcher: runs on this machine, each a process of its own, side by side as far as there are slots."""
 
 import contextlib
 import json
 import os
 import selectors
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from greenseg.config import Settings
 from greenseg.errors import ExitCode
-from greenseg.run_directory import SCHEMA, BadRecord, RunDirectory, Status
+from greenseg.failures import TRANSIENT, Failure, kind_of, out_of_memory_kills
+from greenseg.run_directory import SCHEMA, BadRecord, RunDirectory, Status, make_directory
 from greenseg.run_summary import account_for_attempts, summary
+from greenseg.sweep.cool_down import CoolDown, Pause
+from greenseg.sweep.slots import Slot, Slots
+from greenseg.sweep.workers import Process, ServerDied, Workers
 from greenseg.training import events
 
-Listener = Callable[[dict[str, Any]], None]
+NO_PROGRESS_SECONDS = 1800.0
+"""A run that says nothing for so long is ended: no step, no epoch. Compilation and a slow first epoch fit well in."""
 
-# glibc returns large blocks to the kernel at once and faults them in again, page by page, at every step of a network
-# on a CPU. Keeping them took a step at 256², batch 16 from 2.8 s to 1.5 s.
-_ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA then counts GPUs as NVML does, which measures them
-}
+_GRACE_SECONDS = 30.0  # between asking a run to end and ending it
+_TICK_SECONDS = 0.2
+
+
+@dataclass(eq=False)
+class Job:
+    """A run to do.
+
+    Attributes:
+        settings: of the run.
+        run: its directory; made if it is not there.
+        anew: forget what the run did before.
+        context: what surrounds it and belongs into its record: its place in the order, idle watts, pauses.
+        tries: how often it was begun here.
+    """
+
+    settings: Settings
+    run: RunDirectory
+    anew: bool = False
+    context: dict[str, Any] = field(default_factory=dict)
+    tries: int = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its status, or `busy` where another process trains it, and why where it did not finish."""
+    """How an attempt at a run ended.
+
+    Attributes:
+        status: of the run, or `busy` where another process trains it.
+        reason: where it did not finish, in a line.
+        kind: of its failure.
+        again: it is tried once more.
+    """
 
     status: Status | str
     reason: str = ""
+    kind: Failure | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to try again, and when to give up; `retries`, `timeout` and `max_energy` as in `Sweep`.
+
+    Attributes:
+        no_progress: seconds without an event after which a run is ended.
+    """
+
+    retries: int = 0
+    timeout: float | None = None
+    max_energy: float | None = None
+    no_progress: float = NO_PROGRESS_SECONDS
+
+
+class Listener(Protocol):
+    """Follows runs."""
+
+    def start(self, job: Job) -> None:
+        """A run begins."""
+
+    def event(self, job: Job, event: dict[str, Any]) -> None:
+        """A run sent an event; see `greenseg.training.events`."""
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """A run ended."""
 
 
 class Stop:
-    """Asks the running run to stop: once gently, twice at once. Set by Ctrl-C and SIGTERM while it is installed."""
+    """Asks all running runs to stop: once gently, twice at once. Set by Ctrl-C and SIGTERM while it is installed."""
 
     def __init__(self) -> None:
         self.requests = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: set[Process] = set()
 
     @contextlib.contextmanager
     def installed(self) -> Iterator["Stop"]:
@@ -54,123 +108,326 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def watch(self, process: subprocess.Popen[bytes] | None) -> None:
-        """The process to stop, which leads a process group of its own."""
-        self._process = process
-        if process and self.requests:
-            self._pass_on()
+    def watch(self, process: Process) -> None:
+        """A process to stop."""
+        self._processes.add(process)
+        if self.requests:
+            process.signal(self._signal)
+
+    def forget(self, process: Process) -> None:
+        """A process has ended."""
+        self._processes.discard(process)
+
+    @property
+    def _signal(self) -> int:
+        return signal.SIGINT if self.requests == 1 else signal.SIGKILL
 
     def _request(self, number: int, frame: Any) -> None:
         self.requests += 1
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        if self._process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGINT if self.requests == 1 else signal.SIGKILL)
+        for process in list(self._processes):
+            process.signal(self._signal)
 
 
-def execute(
-    run: RunDirectory,
-    settings: Settings,
-    stop: Stop,
-    listen: Listener,
-    context: dict[str, Any] | None = None,
-    anew: bool = False,
-) -> Outcome:
-    """Train one run in a process of its own, and wait for it.
+class _Unwanted(Exception):
+    """Asked to stop before the run had begun."""
+
+
+@dataclass(eq=False)
+class _Running:
+    job: Job
+    slot: Slot
+    process: Process
+    pipe: int
+    started: float
+    heard: float
+    kills_before: int
+    pending: bytes = b""
+    asked: tuple[Failure, float] | None = None  # why it was asked to end, and when
+
+
+class Launcher:
+    """Carries runs out.
 
     Args:
-        run: its directory; made if it is not there.
-        settings: of the run.
-        stop: who may ask it to stop.
-        listen: is called with every event that the run sends.
-        context: what surrounds the run and belongs into its record: idle watts, its place in the order, pauses.
-        anew: forget what the run did before.
+        slots: where runs may run.
+        stop: who may ask them to stop.
+        listener: follows them.
+        limits: when to try again, and when to give up.
+        cool_down: the pause before every run but the first.
+        warm: fork runs from a process that has imported everything, instead of starting each anew.
+        spent: joules by identity, of runs that count towards `max_energy` and have been paid already.
 
-    Raises:
-        OSError: the run's directory cannot be written.
+    Attributes:
+        outcomes: identity → how its last attempt ended.
+        halted: why no new run was started, where that was so.
     """
-    run.create(settings)
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    environment = _ENVIRONMENT | os.environ | {events.VARIABLE: str(writing), "PYTHONUNBUFFERED": "1"}
-    environment[events.CONTEXT] = json.dumps(context or {})
-    if anew:
-        environment[events.ANEW] = "1"
-    with run.log.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "greenseg.training", str(run.path)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            pass_fds=(writing,),
-            start_new_session=True,  # Ctrl-C reaches it through us, once; and its ranks and workers can be found
-        )
-    os.close(writing)
-    stop.watch(process)
-    try:
-        _relay(reading, process, listen)
-        code = process.wait()
-    finally:
-        os.close(reading)
-        stop.watch(None)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # ranks or workers that outlived their run
-    return _outcome(run, settings, process.pid, code, stop)
 
+    def __init__(
+        self,
+        slots: Slots,
+        stop: Stop,
+        listener: Listener,
+        limits: Limits | None = None,
+        cool_down: CoolDown | None = None,
+        warm: bool = False,
+        spent: dict[str, float] | None = None,
+    ) -> None:
+        self._slots, self._stop, self._listener = slots, stop, listener
+        self._limits, self._cool_down = limits or Limits(), cool_down
+        self._warm = warm
+        self._spent = dict(spent or {})
+        self._waiting: deque[Job] = deque()
+        self._pausing: list[tuple[Job, Slot, Pause]] = []
+        self._running: list[_Running] = []
+        self._begun = 0
+        self.outcomes: dict[str, Outcome] = {}
+        self.halted = ""
 
-def _relay(reading: int, process: subprocess.Popen[bytes], listen: Listener) -> None:
-    """Pass events on until the pipe closes or the process ends (a stray child may keep the pipe open)."""
-    pending = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(reading, selectors.EVENT_READ)
-        while True:
-            ended = process.poll() is not None
-            if selector.select(timeout=0 if ended else 0.5):
-                chunk = os.read(reading, 65536)
-                if not chunk:
-                    return
-                *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    with contextlib.suppress(ValueError):  # an event that was cut short
-                        listen(json.loads(line))
-            elif ended:
-                return
+    def carry_out(self, jobs: Sequence[Job]) -> None:
+        """Run all jobs that may be run, and wait for them.
 
+        Runs that another process trains are left to it. They are looked at again when all else is done: what it left
+        unfinished by then is taken over.
 
-def _outcome(run: RunDirectory, settings: Settings, pid: int, code: int, stop: Stop) -> Outcome:
-    if code == events.BUSY:
-        return Outcome("busy", "another process trains it")
-    try:
-        record = run.record()
-    except BadRecord as error:
-        return Outcome("failed", str(error))
-    status = record.get("status", "new")
-    if status == "finished":
-        return Outcome("finished")
-    # What an earlier attempt left behind says nothing about this one.
-    ours = bool(record.get("attempts")) and record["attempts"][-1].get("pid") == pid
-    if (ours and status == "interrupted") or (stop.requests and (code < 0 or code == ExitCode.INTERRUPTED)):
-        return Outcome("interrupted")
-    if ours and status == "failed":
-        why = record.get("error", {})
-        return Outcome("failed", f"{why.get('type')}: {why.get('message')}")
-    # It could not write its record itself: killed, out of memory, a crash in native code.
-    reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    tail = last_lines(run)
-    why = {"type": "Killed" if code < 0 else "Crashed", "message": f"{reason}; end of run.log:\n{tail}"}
-    if not record:
-        names = {"identity": settings.identity, "configuration": settings.configuration}
-        record = {"schema": SCHEMA, **names, "settings": settings.resolved(), "attempts": []}
-    try:
-        epochs = run.epochs()
-    except BadRecord as error:
-        return Outcome("failed", f"{reason}; {error}")
-    record |= {"status": "failed", "error": why, "attempts": account_for_attempts(record["attempts"], epochs)}
-    run.write_record(record | summary(record, epochs))
-    return Outcome("failed", reason if code < 0 else f"{reason}: {tail.splitlines()[-1] if tail else 'no output'}")
+        Raises:
+            OSError: a run's directory cannot be written.
+        """
+        self._waiting.extend(jobs)
+        with selectors.DefaultSelector() as self._selector, Workers(self._warm, self._selector) as self._workers:
+            self._work()
+            busy = [job for job in jobs if self.outcomes.get(job.settings.identity, Outcome("")).status == "busy"]
+            self._waiting.extend(job for job in busy if not job.run.in_use())
+            self._work()
+
+    def _work(self) -> None:
+        while self._waiting or self._pausing or self._running:
+            spent, most = sum(self._spent.values()), self._limits.max_energy
+            if most and spent >= most and not self.halted:
+                self.halted = f"its runs have used {spent:.4g} J, max_energy is {most:g} J; raise it to go on"
+            if self._stop.requests or self.halted:
+                self._waiting.clear()
+                for _, slot, _ in self._pausing:
+                    self._slots.give_back(slot)
+                self._pausing.clear()
+            self._fill()
+            if self._running or self._pausing:
+                self._wait()
+
+    # ── starting
+
+    def _fill(self) -> None:
+        """Start, or pause before, every waiting run for which there is a slot."""
+        for job in list(self._waiting):
+            if self._slots.full or self._stop.requests:
+                break
+            slot = self._slots.take(job.settings)
+            if not slot:
+                continue
+            self._waiting.remove(job)
+            if not self._is_to_do(job):
+                self._slots.give_back(slot)
+                continue
+            if self._cool_down and self._begun:
+                self._pausing.append((job, slot, self._cool_down.begin()))
+            else:
+                self._start(job, slot)
+            self._begun += 1
+        for job, slot, pause in [entry for entry in self._pausing if entry[2].over()]:
+            self._pausing.remove((job, slot, pause))
+            job.context["cool_down"] = pause.to_json()
+            self._start(job, slot)
+
+    def _is_to_do(self, job: Job) -> bool:
+        """Whether nobody else does, or did, this run since it was planned."""
+        try:
+            status = job.run.status()
+        except BadRecord:
+            return True
+        if job.anew or status not in ("finished", "running"):
+            return True
+        finished = Outcome("finished", "by another process")
+        self._conclude(job, finished if status == "finished" else Outcome("busy", "another process trains it"))
+        return False
+
+    def _start(self, job: Job, slot: Slot) -> None:
+        self._listener.start(job)
+        try:
+            process, reading = self._begin(job, slot)
+        except (ServerDied, OSError, _Unwanted) as error:
+            self._slots.give_back(slot)
+            if isinstance(error, ServerDied):
+                self._waiting.appendleft(job)
+            elif isinstance(error, _Unwanted):
+                self._conclude(job, Outcome("interrupted"))
+            elif kind_of(error) == Failure.DISK_FULL:
+                self._conclude(job, Outcome("interrupted", f"{error.filename}: {error.strerror}", Failure.DISK_FULL))
+            else:
+                raise
+            return
+        job.tries += 1
+        now = time.monotonic()
+        running = _Running(job, slot, process, reading, now, now, out_of_memory_kills())
+        self._running.append(running)
+        self._stop.watch(process)
+        self._selector.register(reading, selectors.EVENT_READ, running)
+
+    def _begin(self, job: Job, slot: Slot) -> tuple[Process, int]:
+        """Make the run's directory and start its process; returns that, and the pipe of its events."""
+        alone = job.settings.devices > 1  # Lightning then executes the program again, for the other ranks
+        if not alone and not self._workers.prepare(lambda: not self._stop.requests):
+            raise _Unwanted
+        job.run = make_directory(job.run, job.settings)
+        context = job.context | ({"imports": self._workers.imports} if self._workers.imports and not alone else {})
+        environment = slot.environment | {events.CONTEXT: json.dumps(context)}
+        if job.anew:
+            environment[events.ANEW] = "1"
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        os.set_blocking(reading, False)
+        try:
+            with job.run.log.open("ab") as log:
+                return self._workers.start(job.run.path, environment, writing, log.fileno(), alone), reading
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+
+    # ── waiting
+
+    def _wait(self) -> None:
+        """Wait for something to happen, pass events on, and conclude the runs that have ended."""
+        for key, _ in self._selector.select(_TICK_SECONDS):
+            if key.data and not self._relay(key.data):
+                self._selector.unregister(key.fileobj)
+        self._workers.update()
+        for running in list(self._running):
+            if running.process.code is None:
+                self._enforce(running)
+                continue
+            while self._relay(running):
+                pass  # what it said last
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(running.pipe)
+            os.close(running.pipe)
+            self._running.remove(running)
+            self._stop.forget(running.process)
+            self._slots.give_back(running.slot)
+            self._conclude(running.job, self._outcome(running))
+
+    def _relay(self, running: _Running) -> bool:
+        """Pass on what a run has said; returns False where there is no more, now or ever."""
+        try:
+            chunk = os.read(running.pipe, 65536)
+        except BlockingIOError:
+            return False
+        *lines, running.pending = (running.pending + chunk).split(b"\n")
+        for line in lines:
+            running.heard = time.monotonic()
+            try:
+                event = json.loads(line)
+            except ValueError:  # it was cut short
+                continue
+            if "joules" in event:
+                self._spent[running.job.settings.identity] = event["joules"]
+            self._listener.event(running.job, event)
+        return bool(chunk)
+
+    def _enforce(self, running: _Running) -> None:
+        """Ask a run to end that takes too long or says nothing, and end it if it does not."""
+        now = time.monotonic()
+        if running.asked:
+            if now - running.asked[1] > _GRACE_SECONDS:
+                running.process.signal(signal.SIGKILL)
+        elif self._limits.timeout and now - running.started > self._limits.timeout:
+            running.asked = (Failure.TIMEOUT, now)
+        elif now - running.heard > self._limits.no_progress:
+            running.asked = (Failure.NO_PROGRESS, now)
+        if running.asked and running.asked[1] == now:
+            running.process.signal(signal.SIGTERM)
+            running.process.signal(signal.SIGCONT)
+
+    # ── ending
+
+    def _conclude(self, job: Job, outcome: Outcome) -> None:
+        job.anew = job.anew and outcome.status == "busy"
+        job.tries -= outcome.again  # that it was begun in vain was not its own doing
+        retry = outcome.kind in TRANSIENT and job.tries <= self._limits.retries
+        if (retry or outcome.again) and not self._stop.requests and not self.halted:
+            outcome = Outcome(outcome.status, outcome.reason, outcome.kind, again=True)
+            self._waiting.append(job)
+        if outcome.kind == Failure.DISK_FULL and not self.halted:
+            self.halted = f"{outcome.reason}; the same command goes on once there is room"
+        self.outcomes[job.settings.identity] = outcome
+        self._listener.end(job, outcome)
+
+    def _outcome(self, running: _Running) -> Outcome:
+        """What became of a run whose process has ended; writes into its record what it could not write itself."""
+        run = running.job.run
+        if running.process.code == events.BUSY:
+            return Outcome("busy", "another process trains it")
+        with run.lock() as claimed:
+            if not claimed:
+                return Outcome("busy", "another process took it over")
+            try:
+                record, epochs = run.record(), run.epochs()
+            except BadRecord as error:
+                return Outcome("failed", str(error), Failure.ERROR)
+            outcome, changes = self._judge(running, record)
+            if changes:
+                if not record:
+                    settings = running.job.settings
+                    names = {"identity": settings.identity, "configuration": settings.configuration}
+                    record = {"schema": SCHEMA, **names, "settings": settings.resolved(), "attempts": []}
+                record |= changes | {"attempts": account_for_attempts(record["attempts"], epochs)}
+                record |= summary(record, epochs)
+                try:
+                    run.write_record(record)
+                except OSError as error:
+                    if kind_of(error) != Failure.DISK_FULL:
+                        raise
+                    outcome = Outcome("interrupted", f"{run.path}: {error.strerror}", Failure.DISK_FULL)
+            if joules := record.get("metrics", {}).get("joules"):
+                self._spent[running.job.settings.identity] = joules
+        return outcome
+
+    def _judge(self, running: _Running, record: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
+        """The outcome by exit code and record, and what belongs into the record beside it."""
+        run, code, status = running.job.run, running.process.code, record.get("status", "new")
+        assert code is not None
+        if status == "finished":
+            return Outcome("finished"), {}
+        # What an earlier attempt left behind says nothing about this one.
+        ours = bool(record.get("attempts")) and record["attempts"][-1].get("pid") == running.process.pid
+        why = record.get("error", {}) if ours else {}
+        log = last_lines(run)
+        if not running.asked:
+            if ours and status == "interrupted" and why:
+                return Outcome("interrupted", f"{run.path}: {why['message']}", Failure(why["kind"])), {}
+            stopped = self._stop.requests and (code < 0 or code == ExitCode.INTERRUPTED)
+            if (ours and status == "interrupted") or stopped or running.process.orphaned:
+                return Outcome("interrupted", again=running.process.orphaned), {}
+            if ours and status == "failed":
+                outcome = Outcome("failed", f"{why['type']}: {why['message']}", Failure(why["kind"]))
+                return outcome, {"error": why | {"log": log}}
+        kind, name, reason = self._cause(running, code)
+        error = {"kind": kind, "type": name, "message": reason, "log": log}
+        if kind == Failure.ERROR:
+            reason = f"{reason}: {log.splitlines()[-1] if log else 'no output'}"
+        return Outcome("failed", reason, kind), {"status": "failed", "error": error}
+
+    def _cause(self, running: _Running, code: int) -> tuple[Failure, str, str]:
+        """Kind, name and reason of a failure that the run could not record itself."""
+        if running.asked:
+            kind = running.asked[0]
+            seconds = self._limits.timeout if kind == Failure.TIMEOUT else self._limits.no_progress
+            text = "took longer than" if kind == Failure.TIMEOUT else "said nothing for"
+            return kind, "Ended", f"{text} {seconds:g} s"
+        if code == -signal.SIGKILL and out_of_memory_kills() > running.kills_before:
+            return Failure.OUT_OF_MEMORY, "Killed", "killed by the kernel for want of memory"
+        if code < 0:
+            return Failure.CRASH, "Killed", f"killed by {signal.Signals(-code).name}"
+        return Failure.ERROR, "Crashed", f"ended with exit code {code}"
 
 
 def last_lines(run: RunDirectory, count: int = 20) -> str:

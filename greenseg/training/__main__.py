@@ -1,74 +1,12 @@
-"""The program of one run: `python -m greenseg.training RUN_DIRECTORY`.
+"""`python -m greenseg.training RUN_DIRECTORY` is the program of one run.
 
-A program of its own, so that a run that dies takes nobody with it, and so that a strategy that starts its other ranks
-by executing the program again (Lightning's ddp does) starts this one, never a sweep. Heavy imports come after the
-meter: they are part of what the run costs. Zeus' helper processes import this module, too, and must not
-pay for them.
+Zeus' helper processes import this module, too, and must not pay for what a run needs.
 """
 
-import os
-import signal
 import sys
-import traceback
 from pathlib import Path
-from typing import Any, NoReturn
 
-
-def main(directory: Path) -> int:
-    """Train the run in a directory that has a config.yaml; returns the exit code."""
-    from greenseg.config import Settings, read_config
-    from greenseg.energy import EnergyMeter
-    from greenseg.energy.estimate import Model
-    from greenseg.energy.sensors import visible_gpus
-    from greenseg.errors import ExitCode, UserError
-    from greenseg.run_directory import RunDirectory
-    from greenseg.training import events
-
-    rank = int(os.environ.get("LOCAL_RANK", 0))
-    settings = Settings.of(read_config(directory / "config.yaml"))
-    run = RunDirectory(directory)
-    gpus = visible_gpus() if settings.accelerator in ("auto", "gpu") else 0
-    model = Model.of_this_machine(settings.cpu_watts, settings.dram_watts)
-    meter = EnergyMeter((rank,) if rank < gpus else (), model=model)
-
-    from greenseg.training.run import Interrupted, train
-
-    signals: list[int] = []
-
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        signals.append(number)
-        signal.signal(number, signal.SIG_IGN)  # once is enough; a second one must not cut the record short
-        raise Interrupted(signal.Signals(number).name)
-
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        if rank > 0:
-            train(run, settings, meter, rank, lambda: bool(signals))
-            return ExitCode.OK
-        with run.lock() as claimed:
-            if not claimed:
-                print(f"{directory}: another process trains this run", file=sys.stderr)
-                return events.BUSY
-            if os.environ.get(events.ANEW):
-                run.clear()
-            elif run.record().get("status") == "finished":  # by another process, since it was planned
-                return ExitCode.OK
-            train(run, settings, meter, rank, lambda: bool(signals))
-    except Interrupted as signal_name:
-        print(f"interrupted by {signal_name}", file=sys.stderr)
-        return ExitCode.INTERRUPTED
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.USAGE
-    except Exception:
-        traceback.print_exc()
-        return ExitCode.FAILED
-    return ExitCode.OK
-
+from greenseg.training.program import run_and_exit
 
 if __name__ == "__main__":
-    code = main(Path(sys.argv[1]))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # all is written; tearing down torch would only take time
+    run_and_exit(Path(sys.argv[1]))

@@ -18,6 +18,9 @@ CONTEXT = "GREENSEG_CONTEXT"
 ANEW = "GREENSEG_ANEW"
 """Environment variable that is set where a run shall forget what it did before; it does so once it holds the lock."""
 
+THREADS = "GREENSEG_THREADS"
+"""Environment variable that holds how many threads the run may compute with on a CPU."""
+
 BUSY = 3
 """Exit code of a run's program where another process trains that run."""
 

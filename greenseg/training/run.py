@@ -1,5 +1,6 @@
 """One run from start to end: data, network, Trainer, energy, record."""
 
+import functools
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatche
 from greenseg.data.splits import split_csv
 from greenseg.energy import Energy, EnergyMeter, EnergyMonitor
 from greenseg.energy.estimate import cpu_name
+from greenseg.failures import Failure, kind_of
 from greenseg.files import write_atomically
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
@@ -28,7 +30,7 @@ from greenseg.run_summary import account_for_attempts, summary
 from greenseg.training import events, probe
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
-from greenseg.training.recorder import Checkpoints, Recorder
+from greenseg.training.recorder import Checkpoints, PlainFiles, Recorder
 
 _PACKAGES = (
     "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "kornia", "simpleitk", "zeus",
@@ -81,8 +83,7 @@ def train(
         "attempts": [*earlier, attempt],
         "context": record.get("context", {}) | json.loads(os.environ.get(events.CONTEXT, "{}")),
         "hardware": _hardware(),
-        "versions": {"greenseg": __version__, "python": platform.python_version()}
-        | {name: metadata.version(name) for name in _PACKAGES},
+        "versions": versions(),
     }
 
     def save(**changes: Any) -> None:
@@ -114,7 +115,10 @@ def train(
         if asked_to_stop():  # a worker that was stopped, too, may have raised first
             end("interrupted")
             raise Interrupted from error
-        end("failed", error={"type": type(error).__name__, "message": str(error)})
+        kind = kind_of(error)
+        # A full disk says nothing about the run: the same command goes on once there is room.
+        status = "interrupted" if kind == Failure.DISK_FULL else "failed"
+        end(status, error={"kind": kind, "type": type(error).__name__, "message": str(error)})
         raise
     end("finished")
 
@@ -137,14 +141,16 @@ def _fit(
     pl.seed_everything(settings.seed, verbose=False)
     module = Segmentation(settings, validation.subjects)
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
+    checkpoints = Checkpoints(run)
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=settings.strategy,
         precision=settings.precision,
-        # The monitor first, so that all others are no part of an epoch; checkpoints after the line of their epoch.
-        callbacks=[monitor, Recorder(run, len(earlier), monitor, spent), Checkpoints(run)],
+        # The monitor first, so that all others are no part of an epoch.
+        callbacks=[monitor, Recorder(run, len(earlier), monitor, checkpoints, spent), checkpoints],
+        plugins=[PlainFiles()],
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
         deterministic="warn",  # same configuration, same seed, same machine: same metrics
         num_sanity_val_steps=0,
@@ -155,7 +161,8 @@ def _fit(
     )
     on_cpu = trainer.strategy.root_device.type == "cpu"
     if on_cpu:
-        torch.set_num_threads(max(1, usable_cores() // settings.devices))
+        threads = int(os.environ.get(events.THREADS) or usable_cores())
+        torch.set_num_threads(max(1, threads // settings.devices))
     save(
         network={"parameters": network.parameters(module.network)},
         ran={
@@ -209,6 +216,13 @@ def _fit(
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Package → version, of what a run depends on."""
+    packages = {name: metadata.version(name) for name in _PACKAGES}
+    return {"greenseg": __version__, "python": platform.python_version()} | packages
 
 
 def _hardware() -> dict[str, Any]:

@@ -1,0 +1,14 @@
+"""What every peer calls: a run whose directory has a config.yaml is trained, with records and energy as in a sweep."""
+
+from pathlib import Path
+
+
+def fit(directory: str) -> None:
+    """Train the run in a directory, in this process."""
+    from greenseg.config import Settings, read_config
+    from greenseg.energy import EnergyMeter
+    from greenseg.run_directory import RunDirectory
+    from greenseg.training.run import train
+
+    run = RunDirectory(Path(directory))
+    train(run, Settings.of(read_config(run.path / "config.yaml")), EnergyMeter(), 0)

@@ -1,0 +1,269 @@
+"""What a user sees while a sweep runs: a live view on a terminal, plain lines elsewhere, or one JSON event a line."""
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from greenseg.cli.view import name_of
+from greenseg.config import Settings
+from greenseg.report.comparison import Comparison
+from greenseg.report.objectives import ENERGIES, QUALITIES
+from greenseg.report.results import Result, Run, by_configuration, read_runs
+from greenseg.report.units import count, duration, joules, number
+from greenseg.run_directory import RunDirectory
+from greenseg.sweep.local import Job, Outcome
+
+_MARKS = {"finished": ("done", "green"), "failed": ("failed", "red")}
+_FRONT_ROWS = 4
+_WATTS_SECONDS = 10.0
+
+
+class _Progress:
+    """Where one run stands."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.epochs = settings.epochs
+        self.loss: float | None = None
+        self.dice: float | None = None
+        self.best: float | None = None
+        self.joules: float | None = None
+        self.done: float | None = None
+        """Epochs that are behind it, parts included."""
+        self._first: tuple[float, float] | None = None
+        self._spent: deque[tuple[float, float]] = deque()
+
+    def update(self, event: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if event["event"] == "step":
+            self.loss = event["loss"]
+            self.done = event["epoch"] + event["step"] / max(event["steps"], 1)
+        elif event["event"] == "epoch":
+            self.loss, self.dice, self.done = event["train_loss"], event["dice"], event["epoch"] + 1.0
+            self.best = max((dice for dice in (self.best, self.dice) if dice is not None), default=None)
+        else:
+            return
+        self._first = self._first or (now, self.done)
+        if event["joules"] != self.joules:
+            self.joules = event["joules"]
+            self._spent.append((now, event["joules"]))
+            while len(self._spent) > 2 and now - self._spent[1][0] > _WATTS_SECONDS:
+                self._spent.popleft()
+
+    @property
+    def watts(self) -> float | None:
+        """Over the last seconds."""
+        if len(self._spent) < 2:
+            return None
+        (start, before), (end, after) = self._spent[0], self._spent[-1]
+        return (after - before) / (end - start) if end > start else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace so far."""
+        if self._first is None or self.done is None or self.done <= self._first[1]:
+            return None
+        pace = (time.monotonic() - self._first[0]) / (self.done - self._first[1])
+        return pace * (self.epochs - self.done)
+
+
+class PlainView:
+    """A line for every run that has ended.
+
+    Args:
+        console: to print on.
+        planned: settings of every run of the sweep; those that differ name a run.
+        total: number of runs to do.
+    """
+
+    def __init__(self, console: Console, planned: Sequence[Settings], total: int) -> None:
+        self._console, self._total = console, total
+        self._numbers: dict[Job, int] = {}
+        self._runs: dict[Job, _Progress] = {}
+        named = ("encoder", "decoder", "precision", "seed")
+        values = [settings.resolved() for settings in planned]
+        self._axes = [n for n in values[0] if n not in named and len({repr(v[n]) for v in values}) > 1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def start(self, job: Job) -> None:
+        """A run begins."""
+        self._numbers.setdefault(job, len(self._numbers) + 1)
+        self._runs[job] = _Progress(job.settings)
+
+    def event(self, job: Job, event: dict[str, Any]) -> None:
+        """A run sent an event."""
+        self._runs[job].update(event)
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """A run ended."""
+        self._numbers.setdefault(job, len(self._numbers) + 1)
+        progress = self._runs.pop(job, _Progress(job.settings))
+        word, colour = _MARKS.get(outcome.status, (outcome.status, "yellow"))
+        figures = f"Dice {_dice(progress.best)}, {joules(progress.joules)}"
+        detail = outcome.reason.splitlines()[0] if outcome.reason else figures
+        if outcome.again:
+            detail = f"{detail + '; ' if outcome.reason else ''}is tried again"
+        self._console.print(
+            Text.assemble((word, colour), f" {self._label(job)}  {detail}"), soft_wrap=True, highlight=False
+        )
+
+    def _label(self, job: Job) -> str:
+        return f"[{self._numbers[job]}/{self._total}] {self._name(job.settings)}"
+
+    def _name(self, settings: Settings) -> str:
+        values = settings.resolved()
+        return " ".join([name_of(settings), *(f"{name}={values[name]}" for name in self._axes)])
+
+
+class QuietView(PlainView):
+    """A line for every run that has failed."""
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """A run ended."""
+        if outcome.status == "failed":
+            super().end(job, outcome)
+
+
+class LiveView(PlainView):
+    """Adds, on a terminal, what goes on now: every running run, totals, and the front so far.
+
+    Args:
+        done: runs of the sweep that had finished before.
+    """
+
+    def __init__(
+        self, console: Console, planned: Sequence[Settings], total: int, done: Sequence[RunDirectory] = ()
+    ) -> None:
+        super().__init__(console, planned, total)
+        self._counts: Counter[str] = Counter()
+        self._spent: dict[Job, float] = {}
+        self._epochs = {settings.identity: settings.epochs for settings in planned}
+        self._behind = 0.0
+        self._started = time.monotonic()
+        self._earlier, self._finished = list(done), list[Run]()
+        self._front: list[Result] = []
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def event(self, job: Job, event: dict[str, Any]) -> None:
+        """A run sent an event."""
+        super().event(job, event)
+        if "joules" in event:
+            self._spent[job] = event["joules"]
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """A run ended."""
+        super().end(job, outcome)
+        if outcome.again:
+            return
+        self._counts[outcome.status] += 1
+        self._behind += job.settings.epochs
+        if outcome.status == "finished":
+            runs, _ = read_runs([*self._earlier, job.run])
+            self._earlier = []
+            self._finished += runs
+            compared = Comparison(by_configuration(self._finished), QUALITIES["dice"], ENERGIES["total"])
+            self._front = compared.front_of(compared.groups[0])[::-1] if compared.groups else []
+
+    def render(self) -> RenderableType:
+        """The view as it is now."""
+        running = Table.grid(padding=(0, 1), expand=True)
+        for column in range(6):
+            # On a narrow terminal the name gives way, never a figure.
+            running.add_column(no_wrap=True, overflow="ellipsis", ratio=1 if column == 0 else None)
+            running.columns[column].justify = "left" if column == 0 else "right"
+        for job, progress in list(self._runs.items()):
+            running.add_row(*self._row(job, progress))
+        return Group(self._totals(), running, *self._front_so_far())
+
+    def _row(self, job: Job, progress: _Progress) -> list[str]:
+        label = self._label(job)
+        if progress.done is None:
+            return [label, "starting", "", "", "", ""]
+        epoch = min(int(progress.done) + 1, progress.epochs)
+        watts = "– W" if progress.watts is None else f"{number(progress.watts, 2)} W"
+        figures = [f"Dice {_dice(progress.dice)}", joules(progress.joules), watts]
+        return [label, f"epoch {epoch}/{progress.epochs}", *figures, f"{duration(progress.seconds_left)} left"]
+
+    def _totals(self) -> RenderableType:
+        ended = sum(self._counts.values())
+        behind = self._behind + sum(progress.done or 0 for progress in list(self._runs.values()))
+        elapsed = time.monotonic() - self._started
+        ahead = max(self._total - ended, 0)
+        average = sum(self._epochs.values()) / len(self._epochs)
+        left = elapsed * (self._total * average - behind) / behind if behind else None
+        parts = [f"{self._counts['finished']}/{self._total} done"]
+        if failed := self._counts["failed"]:
+            parts.append(f"[red]{failed} failed[/]")
+        parts += [f"{ahead} left", joules(sum(self._spent.values())), f"about {duration(left)} left"]
+        line = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=max(self._total, 1), completed=ended, width=16)
+        line.add_row(bar, Text.from_markup("  ".join(parts)))
+        return line
+
+    def _front_so_far(self) -> list[RenderableType]:
+        if not self._front:
+            return []
+        table = Table.grid(padding=(0, 1))
+        for result in self._front[:_FRONT_ROWS]:
+            settings = Settings.model_validate(result.settings)
+            name = self._name(settings).replace(f" seed {settings.seed}", "")
+            dice, spent = (Comparison.value(result, o) for o in (QUALITIES["dice"], ENERGIES["total"]))
+            table.add_row("[green]●[/]", f"Dice {_dice(dice)}", joules(spent), Text(name, style="dim"))
+        more = len(self._front) - _FRONT_ROWS
+        rest = [Text(f"  and {count(more, 'configuration')} more", style="dim")] if more > 0 else []
+        return [Text("Front so far", style="bold"), table, *rest]
+
+
+class JsonView:
+    """One JSON object a line on standard output: `start`, `epoch` and `end` of every run."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def start(self, job: Job) -> None:
+        """A run begins."""
+        self.tell("start", job, settings=job.settings.resolved())
+
+    def event(self, job: Job, event: dict[str, Any]) -> None:
+        """A run sent an event; of its steps nothing is told."""
+        if event["event"] == "epoch":
+            self.tell(job=job, **event)
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """A run ended."""
+        runs, _ = read_runs([job.run])
+        metrics = runs[0].metrics if runs else {}
+        told: dict[str, Any] = {"status": outcome.status, "kind": outcome.kind, "reason": outcome.reason or None}
+        told |= {name: metrics.get(name) for name in ("dice", "joules", "seconds", "epochs")}
+        self.tell("end", job, again=outcome.again, **told)
+
+    def tell(self, event: str, job: Job | None = None, **values: Any) -> None:
+        """Print an event."""
+        named = {"run": job.settings.identity, "directory": str(job.run.path)} if job else {}
+        print(json.dumps({"event": event, **named, **values}), flush=True)
+
+
+def _dice(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

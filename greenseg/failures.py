@@ -1,0 +1,73 @@
+"""Why a run failed, in a word that a report can group by. Imports nothing heavy: errors are told by their names."""
+
+import errno
+from enum import StrEnum
+from pathlib import Path
+
+
+class Failure(StrEnum):
+    """The kinds of failure, as `error.kind` in run.json."""
+
+    OUT_OF_GPU_MEMORY = "out_of_gpu_memory"
+    OUT_OF_MEMORY = "out_of_memory"  # of the host
+    DIVERGED = "diverged"  # the loss is no longer finite
+    TIMEOUT = "timeout"  # longer than the sweep allows
+    NO_PROGRESS = "no_progress"  # not a word for long
+    DISK_FULL = "disk_full"  # ends as interrupted: it goes on once there is room
+    CRASH = "crash"  # by a signal, or without an exception
+    ERROR = "error"  # by an exception
+
+
+TRANSIENT = frozenset({Failure.CRASH, Failure.ERROR, Failure.NO_PROGRESS})
+"""Kinds that `retries` tries again; the others are answers: the same run on the same machine would end alike."""
+
+
+class Diverged(Exception):
+    """The loss is no longer finite; going on would cost joules and change nothing."""
+
+
+_GPU_MEMORY = (
+    "cuda out of memory",
+    "cuda error: out of memory",
+    "hip out of memory",
+    "mps backend out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
+_HOST_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "unable to mmap")
+
+
+def kind_of(error: BaseException) -> Failure:
+    """The kind of failure that an exception, or the one it was raised from, stands for."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        kind = _own_kind(error)
+        if kind != Failure.ERROR:
+            return kind
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return Failure.ERROR
+
+
+def _own_kind(error: BaseException) -> Failure:
+    text = str(error).lower()
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, Diverged):
+        return Failure.DIVERGED
+    if "OutOfMemoryError" in names or any(sign in text for sign in _GPU_MEMORY):
+        return Failure.OUT_OF_GPU_MEMORY
+    number = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or any(sign in text for sign in _HOST_MEMORY):
+        return Failure.OUT_OF_MEMORY
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return Failure.DISK_FULL
+    return Failure.ERROR
+
+
+def out_of_memory_kills() -> int:
+    """How many processes this kernel has killed for want of memory since it started; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -1,0 +1,103 @@
+"""Which run goes where: GPUs and shares of the CPU, handed out and given back."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from greenseg.config import Settings
+from greenseg.energy.sensors import visible_gpus
+from greenseg.errors import UserError
+from greenseg.training.events import THREADS
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a run runs.
+
+    Attributes:
+        gpus: the GPUs that it sees, as CUDA_VISIBLE_DEVICES takes them; empty for a run on the CPU.
+        threads: for its computing on the CPU; None where it has a GPU.
+    """
+
+    gpus: tuple[str, ...]
+    threads: int | None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that tell the run."""
+        told = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
+        return told | ({THREADS: str(self.threads)} if self.threads else {})
+
+
+class Slots:
+    """One run a GPU at a time, or `devices` GPUs for one run; without a GPU, one run at a time.
+
+    Args:
+        gpus: the GPUs to use, as CUDA_VISIBLE_DEVICES takes them.
+        cores: CPU cores to share.
+        jobs: most runs at a time; more than there are GPUs share them. By default one a GPU, and one on the CPU.
+    """
+
+    def __init__(self, gpus: Sequence[str], cores: int, jobs: int | None = None) -> None:
+        self.most = jobs or max(len(gpus), 1)
+        self._each = -(-self.most // len(gpus)) if gpus else 0
+        self._load = dict.fromkeys(gpus, 0)
+        self._most_on_cpu = jobs or 1
+        self._threads = max(1, cores // self._most_on_cpu)
+        self._on_cpu = self._running = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no run at all can be taken."""
+        return self._running >= self.most
+
+    def take(self, settings: Settings) -> Slot | None:
+        """A slot for a run, or None where there is none now."""
+        if self.full:
+            return None
+        if settings.accelerator == "cpu" or not self._load:
+            if self._on_cpu >= self._most_on_cpu:
+                return None
+            self._on_cpu += 1
+            self._running += 1
+            return Slot((), self._threads)
+        free = sorted((gpu for gpu, load in self._load.items() if load < self._each), key=self._load.__getitem__)
+        # One that asks for more than there are gets all, and Lightning tells it what is missing.
+        needed = min(settings.devices, len(self._load))
+        if len(free) < needed:
+            return None
+        chosen = tuple(gpu for gpu in self._load if gpu in free[:needed])
+        for gpu in chosen:
+            self._load[gpu] += 1
+        self._running += 1
+        return Slot(chosen, None)
+
+    def give_back(self, slot: Slot) -> None:
+        """A run has ended."""
+        self._running -= 1
+        if slot.gpus:
+            for gpu in slot.gpus:
+                self._load[gpu] -= 1
+        else:
+            self._on_cpu -= 1
+
+
+def choose_gpus(wanted: str = "") -> list[str]:
+    """The GPUs of this machine that shall be used, as CUDA_VISIBLE_DEVICES takes them.
+
+    Args:
+        wanted: names of some, separated by commas; empty for all that this process sees.
+
+    Raises:
+        UserError: one that is wanted is not there.
+    """
+    number = visible_gpus()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    seen = (named or [str(index) for index in range(number)])[:number]
+    if not wanted:
+        return seen
+    chosen = list(dict.fromkeys(name.strip() for name in wanted.split(",")))
+    here = f"here are {', '.join(seen)}" if seen else "greenseg sees none here"
+    if missing := [name for name in chosen if name not in seen]:
+        raise UserError([f"--gpus: no GPU '{name}'; {here}" for name in missing])
+    return chosen
