@@ -14,7 +14,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
@@ -245,7 +244,7 @@ def _place(figure: Figure, ax: Axes, text: str, place: tuple[float, float], take
                 text, place, (right * distance, up * distance), textcoords="offset points", fontsize=7.5,
                 ha="left" if right > 0.1 else "right" if right < -0.1 else "center", color="#222222", zorder=5,
                 va="bottom" if up > 0.1 else "top" if up < -0.1 else "center", linespacing=1.0,
-                path_effects=[withStroke(linewidth=2.0, foreground="white")],
+                bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5},
                 arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
             )  # fmt: skip
             box = text_box(annotation, renderer)

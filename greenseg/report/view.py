@@ -49,8 +49,10 @@ class ReportView:
             yield Text(failures, style="red")
         yield Text()
         yield Scatter(comparison)
+        yield Text()
         for said in answer.decision(comparison):
             yield Text(said)
+        yield Text()
         yield from self._effects()
         for warning in answer.warnings(comparison):
             yield Text(warning, style="yellow")
