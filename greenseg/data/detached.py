@@ -6,6 +6,7 @@ early. Formats: https://itk.org/Wiki/MetaIO/Documentation and https://teem.sourc
 """
 
 import math
+import os
 import re
 import zlib
 from dataclasses import dataclass
@@ -92,8 +93,8 @@ def data_files(path: Path) -> list[Path]:
     Raises:
         OSError: the file cannot be read.
     """
-    name = _header(path).data_file
-    return [path.parent / name] if name and (path.parent / name).is_file() else []
+    beside = _beside(path, _header(path))
+    return [beside] if beside else []
 
 
 def problem_of(path: Path) -> str | None:
@@ -112,8 +113,8 @@ def problem_of(path: Path) -> str | None:
         return f"its header gives impossible sizes {sizes[:-1]}"
     if not header.data_file:
         file, start = path, header.end
-    elif (path.parent / header.data_file).is_file():
-        file, start = path.parent / header.data_file, 0
+    elif beside := _beside(path, header):
+        file, start = beside, 0
     elif re.match(r"LIST\b|\S*%", header.data_file):
         return "its values lie in several files; write it as one"  # MetaIO does not notice when one is missing
     else:
@@ -135,6 +136,12 @@ def problem_of(path: Path) -> str | None:
         shown = "×".join(str(n) for n in (sizes if sizes[-1] > 1 else sizes[:-1]))
         return f"cut short: {found} bytes for {shown} pixels of {value_bytes}; copy it again"
     return None
+
+
+def _beside(path: Path, header: _Header) -> Path | None:
+    file = path.parent / header.data_file
+    # os.path, since pathlib raises where a damaged header names what no file can be called.
+    return file if header.data_file and os.path.isfile(file) else None  # noqa: PTH113
 
 
 def _inflated(values: BinaryIO, enough: int) -> int:

@@ -168,6 +168,8 @@ _SPACING = "its header gives a spacing of "
         ("a.nrrd", swap("kinds:", "x" * 3000), "its header is damaged (xxx"),
         ("a.nrrd", swap("type: short", "type: shirt"), "not readable as an image: "),
         ("a.nhdr", swap("data file: a.raw", "data file: b.raw"), "its values are not there: no file 'b.raw' in its"),
+        ("a.mhd", swap("DataFile = a.raw", "DataFile = " + "x" * 5000), "its values are not there: no file 'xxx"),
+        ("a.mhd", swap("DataFile = a.raw", "DataFile = a\0.raw"), "its values are not there: no file 'a"),
         ("a.mha", swap("DataFile = LOCAL", "DataFile = LIST"), "its values lie in several files"),
         ("a.mhd", swap("DataFile = a.raw", "DataFile = %03d.raw 1 9 0"), "its values lie in several files"),
     ],
