@@ -68,7 +68,7 @@ class Settings(BaseModel):
     """Everything that decides what one run does.
 
     `model` is a shorthand for `encoder` and `decoder`: it fills in those that are not given. Once resolved it is
-    `<encoder>-<decoder>`, and it is left out of `resolved()`.
+    `<encoder>-<decoder>`, and it is left out of `resolved()`. A whole network is a `decoder` with an empty `encoder`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -109,7 +109,8 @@ class Settings(BaseModel):
     # ── network
     model: str = _setting(
         "mobilenet-unet",
-        "Network as <encoder>-<decoder>; fills in whichever of encoder and decoder is not given.",
+        "Network as <encoder>-<decoder>, or a whole one such as enet (see `greenseg models`); fills in whichever of "
+        "encoder and decoder is not given.",
         group="Network",
         exclude=True,
     )
@@ -118,7 +119,15 @@ class Settings(BaseModel):
         "Encoder (backbone) of segmentation-models-pytorch, or 'tu-' and a model of timm; empty = that of model.",
         group="Network",
     )
-    decoder: str = _setting("", f"Decoder: {', '.join(names.DECODERS)}; empty = that of model.", group="Network")
+    decoder: str = _setting(
+        "",
+        f"Decoder: {', '.join(names.DECODERS)}; or a whole network, without encoder: {', '.join(names.NETWORKS)}; "
+        "empty = that of model.",
+        group="Network",
+    )
+    width: float = _setting(
+        1.0, "Factor on the numbers of channels of a whole network such as enet.", group="Network", ge=0.25, le=4
+    )
     encoder_weights: Literal["none", "imagenet"] = _setting(
         "none",
         "Pretrained weights of the encoder; imagenet is loaded from the Hugging Face hub.",
@@ -222,9 +231,9 @@ class Settings(BaseModel):
     def _fill_in_from_model(self) -> Self:
         encoder, decoder = names.split_model(self.model)
         # A frozen model is filled in by its own validator only, before anybody has seen it.
-        object.__setattr__(self, "encoder", self.encoder or encoder)
         object.__setattr__(self, "decoder", self.decoder or decoder)
-        object.__setattr__(self, "model", f"{self.encoder}-{self.decoder}")
+        object.__setattr__(self, "encoder", self.encoder or ("" if self.decoder in names.NETWORKS else encoder))
+        object.__setattr__(self, "model", names.join_model(self.encoder, self.decoder))
         return self
 
     # ── identity
@@ -312,7 +321,13 @@ def problems_of(values: Mapping[str, Any]) -> list[Problem]:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         return [_problem(details) for details in error.errors(include_url=False)]
-    reason = names.incompatible(settings.encoder, settings.decoder)
+    reason = names.incompatible(settings.encoder, settings.decoder) or names.unfit(
+        settings.decoder,
+        image_size=settings.image_size,
+        batch_size=settings.batch_size,
+        width=settings.width,
+        pretrained=settings.encoder_weights != "none",
+    )
     return [Problem(None, f"{settings.model}: {reason}")] if reason else []
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from greenseg.config import ACCOUNTING, Settings, choices, group_of, overlay, problems_of, read_config, settings_page
 from greenseg.errors import UserError
+from greenseg.models.names import NETWORKS
 from greenseg.run_directory import RunDirectory
 from greenseg.sweep.file import read_sweep
 from tests.conftest import Command
@@ -27,8 +28,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "spacing": st.floats(0, 100, exclude_min=True),
     "validation_share": st.floats(0, 1, exclude_min=True, exclude_max=True),
     "workers": st.integers(0, 256),
-    "batch_size": st.integers(1, 65536),
+    "batch_size": st.integers(2, 65536),  # 1 does not go with everything
     "model": st.builds("{}-{}".format, _ENCODERS, _DECODERS),
+    "width": st.just(1.0),  # not of <encoder>-<decoder>; see test_a_whole_network_is_named_like_any_other
     "encoder": st.just("") | _ENCODERS,
     "decoder": st.just("") | _DECODERS,
     "epochs": st.integers(1, 100_000),
@@ -104,6 +106,16 @@ def test_identity_changes_with_every_setting_and_configuration_with_all_but_the_
         assert one.configuration == other.configuration
     else:
         assert (one.configuration == other.configuration) == (one.identity == other.identity)
+
+
+@given(st.sampled_from(list(NETWORKS)), st.floats(0.25, 4))
+@settings(deadline=None)
+def test_a_whole_network_is_named_like_any_other(network: str, width: float) -> None:
+    model = Settings.of({"model": network, "width": width})
+    assert (model.encoder, model.decoder, model.model) == ("", network, network)
+    assert model == Settings.of({"decoder": network, "width": width}) == Settings.of(model.resolved())
+    assert model.slug.startswith(f"{network}-32-true")
+    assert (model.identity == Settings.of({"model": network}).identity) == (width == 1)
 
 
 def test_identities_stay_what_they_were() -> None:

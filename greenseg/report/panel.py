@@ -3,6 +3,7 @@
 from rich.panel import Panel
 from rich.table import Table
 
+from greenseg.models.names import join_model
 from greenseg.report.results import Run
 from greenseg.report.units import duration, joules, number
 
@@ -50,5 +51,5 @@ def run_panel(run: Run) -> Panel:
     grid.add_row("parameters", f"{run.record['network']['parameters']:,}")
     grid.add_row("precision", f"asked for {precision}, ran {ran}" if ran and ran != precision else str(precision))
     grid.add_row("run", str(run.directory.path))
-    title = f"{settings['encoder']}-{settings['decoder']}, seed {settings['seed']}"
+    title = f"{join_model(settings['encoder'], settings['decoder'])}, seed {settings['seed']}"
     return Panel(grid, title=title, title_align="left", border_style="green")

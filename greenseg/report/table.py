@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
+from greenseg.models.names import join_model
 from greenseg.report.front import on_front
 from greenseg.report.results import Result
 from greenseg.report.units import count, joule_unit, joules, number
@@ -27,15 +28,16 @@ _MARKS = {
 def axes(results: Sequence[Result]) -> list[str]:
     """The settings in which the results differ, or network and precision where none does.
 
-    Where encoder and decoder both differ, one column holds both: `model`.
+    Where encoder and decoder both differ, or some network has no encoder, one column holds both: `model`.
     """
     names = list(results[0].settings)
     differing = [name for name in names if len({repr(result.settings.get(name)) for result in results}) > 1]
     if not differing:
         return ["model", "precision"]
-    if {"encoder", "decoder"} <= set(differing):
-        differing[differing.index("encoder")] = "model"
-        differing.remove("decoder")
+    halves = [name for name in differing if name in ("encoder", "decoder")]
+    if len(halves) == 2 or (halves and not all(result.settings["encoder"] for result in results)):
+        differing[differing.index(halves[0])] = "model"
+        differing = [name for name in differing if name not in halves]
     return differing
 
 
@@ -123,7 +125,7 @@ def _scaled(value: float | None, size: float) -> str:
 def _setting(result: Result, name: str) -> str:
     """The value asked for, and what ran instead where that differs."""
     if name == "model":
-        return f"{result.settings['encoder']}-{result.settings['decoder']}"
+        return join_model(result.settings["encoder"], result.settings["decoder"])
     asked = _value(result.settings.get(name))
     ran = {_value(run.ran[name]) for run in result.runs if name == "precision" and name in run.ran}
     changed = sorted(ran - {asked})
