@@ -1,10 +1,12 @@
 """From settings to a network: of segmentation-models-pytorch, or one of the light ones that it lacks."""
 
+import warnings
 from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from greenseg.config import Settings
 from greenseg.errors import UserError
@@ -47,3 +49,24 @@ def _input_size(settings: Settings) -> dict[str, Any]:
 def parameters(network: torch.nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def macs(network: torch.nn.Module, image_size: int) -> int:
+    """Multiply-accumulates of one slice, forwards, in convolutions and matrix products; a network on `meta` will do."""
+    image = torch.empty(1, 1, image_size, image_size, device=next(network.parameters()).device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(image)
+    return int(counter.get_total_flops()) // 2  # it counts a multiplication and an addition as two
+
+
+def size(settings: Settings) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of the network that the settings name, without memory for it.
+
+    Raises:
+        UserError, RuntimeError: it cannot be made, or not for this image size.
+    """
+    # smp's Mix Transformers read values while they are made, which `meta` does not have.
+    device = "cpu" if settings.encoder.startswith("mit_") else "meta"
+    with torch.device(device), warnings.catch_warnings(action="ignore"):
+        network = build(settings.model_copy(update={"channels_last": False}))
+        return parameters(network), macs(network.to("meta"), settings.image_size)
