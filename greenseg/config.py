@@ -4,6 +4,7 @@ A setting is a field of `Settings`: its type, default, limits and help stand her
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -33,6 +34,9 @@ Precision = Literal[
     "transformer-engine-float16",
 ]  # fmt: skip
 
+
+SCHEDULE_FREE, SOPHIA = "schedule-free-adamw", "sophia"
+"""Optimizers that need more than a step."""
 
 ACCOUNTING = "Energy"
 """Group of the settings that change what is accounted for, not what is trained: they are not part of the identity."""
@@ -136,13 +140,32 @@ class Settings(BaseModel):
 
     # ── optimization
     epochs: int = _setting(30, "Passes over the training slices.", group="Optimization", ge=1, le=100_000)
-    optimizer: Literal["adamw", "adam", "sgd", "nadam", "lion", "adafactor", "novograd"] = _setting(
-        "adamw", "Optimizer, from timm.", group="Optimization"
-    )
+    optimizer: Literal[
+        "adamw", "adam", "sgd", "nadam", "lion", "adafactor", "novograd", "muon", "sophia", "schedule-free-adamw",
+        "adamw-8bit",
+    ] = _setting(
+        "adamw",
+        "Optimizer, from timm or pytorch_optimizer; muon = matrices by Muon, the rest by AdamW; schedule-free-adamw "
+        "needs a constant schedule, adamw-8bit the extra '8bit'.",
+        group="Optimization",
+    )  # fmt: skip
     lr: float = _setting(3e-3, "Learning rate; the highest one of the schedule.", group="Optimization", gt=0, le=100)
     weight_decay: float = _setting(0.01, "Weight decay.", group="Optimization", ge=0, le=10)
-    schedule: Literal["onecycle", "cosine", "constant"] = _setting(
-        "onecycle", "Learning rate over the run, changed every step.", group="Optimization"
+    schedule: Literal["onecycle", "cosine", "constant", "plateau"] = _setting(
+        "onecycle",
+        "Learning rate over the run, changed every step; plateau = halved after a tenth of all epochs without better "
+        "Dice.",
+        group="Optimization",
+    )
+    gradient_clip: float = _setting(
+        0.0,
+        "Largest norm of the gradient, which is scaled down to it; 0 = no limit.",
+        group="Optimization",
+        ge=0,
+        le=1e6,
+    )
+    accumulate: int = _setting(
+        1, "Batches whose gradients are added up for one step.", group="Optimization", ge=1, le=65536
     )
 
     # ── compute
@@ -328,7 +351,26 @@ def problems_of(values: Mapping[str, Any]) -> list[Problem]:
         width=settings.width,
         pretrained=settings.encoder_weights != "none",
     )
-    return [Problem(None, f"{settings.model}: {reason}")] if reason else []
+    reasons = [f"{settings.model}: {reason}"] if reason else []
+    return [Problem(None, reason) for reason in [*reasons, *_conflicts(settings)]]
+
+
+def _conflicts(settings: Settings) -> list[str]:
+    """Which settings exclude each other, apart from the network."""
+    conflicts = []
+    if settings.optimizer == SCHEDULE_FREE and settings.schedule != "constant":
+        conflicts.append(f"optimizer: {SCHEDULE_FREE} takes the place of a schedule; it needs schedule: constant")
+    if settings.optimizer == SOPHIA:
+        wrong = {
+            "precision: 16-mixed": settings.precision
+            == "16-mixed",  # scales gradients, and second derivatives with them
+            "compile: true": settings.compile,
+            "devices: more than 1": settings.devices > 1,  # each rank would estimate, and step, differently
+        }
+        conflicts += [f"optimizer: sophia needs second derivatives; it does not go with {w}" for w in wrong if wrong[w]]
+    if settings.optimizer == "adamw-8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        conflicts.append("optimizer: adamw-8bit needs bitsandbytes: pip install 'greenseg[8bit]'")
+    return conflicts
 
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

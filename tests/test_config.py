@@ -36,6 +36,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "epochs": st.integers(1, 100_000),
     "lr": st.floats(0, 100, exclude_min=True),
     "weight_decay": st.floats(0, 10),
+    "gradient_clip": st.floats(0, 1e6),
+    "accumulate": st.integers(1, 65536),
     "devices": st.integers(1, 64),
     "channels_last": st.booleans(),
     "compile": st.booleans(),
@@ -49,6 +51,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "pue": st.floats(1, 10),
     "price_per_kwh": st.floats(0, 1e6),
     **{name: st.sampled_from(choices(name)) for name in FIELDS if choices(name)},
+    "optimizer": st.sampled_from(choices("optimizer")[:8]),  # the others do not go with everything
 }
 MAPPINGS = st.fixed_dictionaries({}, optional=VALUES)
 

@@ -134,6 +134,8 @@ def _fit(
         devices=settings.devices,
         strategy=settings.strategy,
         precision=settings.precision,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip or None,
         # The monitor first, so that all others are no part of an epoch; checkpoints after the line of their epoch.
         callbacks=[monitor, Recorder(run, len(earlier), monitor, spent), Checkpoints(run)],
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
