@@ -140,6 +140,12 @@ class Settings(BaseModel):
 
     # ── optimization
     epochs: int = _setting(30, "Passes over the training slices.", group="Optimization", ge=1, le=100_000)
+    early_stopping: int = _setting(
+        0, "Stop after so many epochs without a better Dice; 0 = never.", group="Optimization", ge=0, le=100_000
+    )
+    freeze_encoder: int = _setting(
+        0, "First epochs in which the encoder does not learn.", group="Optimization", ge=0, le=100_000
+    )
     optimizer: Literal[
         "adamw", "adam", "sgd", "nadam", "lion", "adafactor", "novograd", "muon", "sophia", "schedule-free-adamw",
         "adamw-8bit",
@@ -181,6 +187,11 @@ class Settings(BaseModel):
     )
     channels_last: bool = _setting(True, "Keep the channels of images innermost in memory (NHWC).", group="Compute")
     compile: bool = _setting(False, "Compile the network with torch.compile.", group="Compute")
+    matmul_precision: Literal["highest", "high", "medium"] = _setting(
+        "highest",
+        "Internal precision of float32 matrix products, as torch names it: high = TensorFloat32, medium = bfloat16.",
+        group="Compute",
+    )
 
     seed: int = _setting(
         0,
@@ -360,6 +371,10 @@ def _conflicts(settings: Settings) -> list[str]:
     conflicts = []
     if settings.optimizer == SCHEDULE_FREE and settings.schedule != "constant":
         conflicts.append(f"optimizer: {SCHEDULE_FREE} takes the place of a schedule; it needs schedule: constant")
+    if settings.freeze_encoder and not settings.encoder:
+        conflicts.append(f"freeze_encoder: {settings.decoder} has no encoder to freeze")
+    if settings.freeze_encoder and settings.devices > 1:
+        conflicts.append("freeze_encoder: does not go with devices: more than 1")  # ddp waits for every gradient
     if settings.optimizer == SOPHIA:
         wrong = {
             "precision: 16-mixed": settings.precision

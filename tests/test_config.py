@@ -36,6 +36,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "epochs": st.integers(1, 100_000),
     "lr": st.floats(0, 100, exclude_min=True),
     "weight_decay": st.floats(0, 10),
+    "early_stopping": st.integers(0, 100_000),
+    "freeze_encoder": st.just(0),  # does not go with several devices
     "gradient_clip": st.floats(0, 1e6),
     "accumulate": st.integers(1, 65536),
     "devices": st.integers(1, 64),

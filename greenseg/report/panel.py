@@ -35,6 +35,8 @@ def run_panel(run: Run) -> Panel:
     )
     grid.add_row("total energy", f"{joules(energy.joules)}  ({shares})")
     grid.add_row("per epoch", joules(metrics.get("joules_per_epoch")))
+    if after := metrics.get("joules_after_best"):
+        grid.add_row("after the best", f"{joules(after)}  in epochs that brought no better Dice")
     grid.add_row("per slice", joules(metrics.get("joules_per_slice")))
     target = metrics.get("energy_to_dice", {})
     if target:

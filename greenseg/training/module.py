@@ -58,8 +58,15 @@ class Segmentation(pl.LightningModule):
             state = np.random.SeedSequence([self.settings.seed, self.current_epoch, self.global_rank])
             torch.manual_seed(int(state.generate_state(1)[0]))
             self.recent.clear()
+            self._freeze_encoder(self.current_epoch < self.settings.freeze_encoder)
         if self.settings.optimizer == SCHEDULE_FREE:
             self.trainer.optimizers[0].train()  # type: ignore[attr-defined]
+
+    def _freeze_encoder(self, frozen: bool) -> None:
+        """Keep the encoder, statistics of batch normalisation included, as it is; or let it learn again."""
+        if self.settings.freeze_encoder:
+            encoder: torch.nn.Module = self.network.encoder  # type: ignore[assignment]
+            encoder.requires_grad_(not frozen).train(not frozen)
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         images, masks = augment.apply(self.augmentation, batch["image"], batch["mask"])

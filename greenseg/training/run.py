@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
 from greenseg import __version__
 from greenseg.config import Settings
@@ -128,6 +129,10 @@ def _fit(
     pl.seed_everything(settings.seed, verbose=False)
     module = Segmentation(settings, validation.subjects)
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
+    torch.set_float32_matmul_precision(settings.matmul_precision)
+    stopping: list[pl.Callback] = []
+    if settings.early_stopping:
+        stopping = [EarlyStopping("dice", mode="max", patience=settings.early_stopping, check_finite=False)]
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
@@ -137,7 +142,7 @@ def _fit(
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip or None,
         # The monitor first, so that all others are no part of an epoch; checkpoints after the line of their epoch.
-        callbacks=[monitor, Recorder(run, len(earlier), monitor, spent), Checkpoints(run)],
+        callbacks=[monitor, *stopping, Recorder(run, len(earlier), monitor, spent), Checkpoints(run)],
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
         deterministic="warn",  # same configuration, same seed, same machine: same metrics
         num_sanity_val_steps=0,

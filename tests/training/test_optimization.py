@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from greenseg.config import Settings, choices, problems_of
@@ -126,6 +127,33 @@ def test_a_clipped_gradient_changes_little(phantom: Path, tmp_path: Path) -> Non
     assert losses[1e-6][-1] > losses[0.0][-1]
 
 
+def test_a_run_stops_early_and_tells_what_came_after_its_best(phantom: Path, tmp_path: Path) -> None:
+    run = run_of(settings_of(phantom, lr=1e-9, weight_decay=0.0, epochs=9, early_stopping=2), tmp_path)
+    found = metrics(run)
+    assert found["epochs"] == len(run.epochs()) < 9
+    assert found["epochs"] == found["best_epoch"] + 3
+    wasted = [
+        sum(line[phase]["joules"]["cpu"]["estimate"] for phase in ("train", "validation")) for line in run.epochs()
+    ]
+    assert found["joules_after_best"] >= sum(wasted[found["best_epoch"] + 1 :]) > 0
+
+
+def test_a_frozen_encoder_learns_from_the_epoch_on_in_which_it_is_thawed(phantom: Path, tmp_path: Path) -> None:
+    weights, losses = {}, {}
+    for frozen in (0, 1, 2):
+        settings = settings_of(phantom, model="mobilenetv3-tiny-unet", width=1.0, epochs=2, freeze_encoder=frozen)
+        run = run_of(settings, tmp_path)
+        weights[frozen] = torch.load(run.last_checkpoint, weights_only=False)["state_dict"]
+        losses[frozen] = [line["train_loss"] for line in run.epochs()]
+    pl.seed_everything(0, verbose=False)
+    untrained = network.build(settings).state_dict()
+    encoder = [name for name in untrained if name.startswith("encoder.")]
+    assert all(torch.equal(weights[2][f"network.{name}"], untrained[name]) for name in encoder)
+    assert not all(torch.equal(weights[0][f"network.{name}"], untrained[name]) for name in encoder)
+    assert losses[1][0] == losses[2][0] != losses[0][0]
+    assert losses[1][1] != losses[2][1]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -133,6 +161,8 @@ def test_a_clipped_gradient_changes_little(phantom: Path, tmp_path: Path) -> Non
         ({"optimizer": "sophia", "precision": "16-mixed"}, "does not go with precision: 16-mixed"),
         ({"optimizer": "sophia", "compile": True}, "does not go with compile: true"),
         ({"optimizer": "sophia", "devices": 2}, "does not go with devices: more than 1"),
+        ({"freeze_encoder": 1, "devices": 2}, "freeze_encoder: does not go with devices: more than 1"),
+        ({"freeze_encoder": 1, "model": "enet"}, "freeze_encoder: enet has no encoder to freeze"),
     ],
 )
 def test_what_an_optimizer_does_not_go_with(values: dict[str, Any], message: str) -> None:
