@@ -5,6 +5,7 @@ from typing import Any
 
 from greenseg.config import Settings
 from greenseg.energy import EnergyMeter
+from greenseg.energy.sensors import visible_gpus
 from greenseg.errors import UserError
 from greenseg.models import weights
 
@@ -28,6 +29,8 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
     from greenseg.data import cache
 
     runs = list(runs)
+    if any(run.optimizer == "adamw-8bit" and (run.accelerator == "cpu" or not visible_gpus()) for run in runs):
+        raise UserError("optimizer: adamw-8bit needs a CUDA GPU, and there is none to train on")
     weights.check(runs)
     distinct = {(run.data, run.image_size, run.spacing, run.validation_share): run for run in runs}
     roots = {data: cache.data_root(run, say) for data, run in {run.data: run for run in runs}.items()}

@@ -13,8 +13,10 @@ from greenseg.config import Settings, choices, problems_of
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, ValidationBatches
 from greenseg.energy import EnergyMeter
+from greenseg.errors import UserError
 from greenseg.models import network
 from greenseg.run_directory import RunDirectory
+from greenseg.sweep.prepare import prepare
 from greenseg.training.metrics import VolumeOverlap
 from greenseg.training.recorder import Checkpoints
 from greenseg.training.run import Interrupted, train
@@ -174,3 +176,9 @@ def test_8_bit_adam_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (problem,) = problems_of({"optimizer": "adamw-8bit"})
     assert "pip install 'greenseg[8bit]'" in str(problem)
+
+
+def test_8_bit_adam_without_a_gpu_is_refused_before_anything_starts() -> None:
+    run = Settings.model_validate({"optimizer": "adamw-8bit", "accelerator": "cpu"})
+    with pytest.raises(UserError, match="adamw-8bit needs a CUDA GPU"):
+        prepare([run], say=print, progress=lambda done, total: None)
