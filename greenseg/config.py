@@ -4,6 +4,7 @@ A setting is a field of `Settings`: its type, default, limits and help stand her
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -37,6 +38,8 @@ Precision = Literal[
 
 
 Layout = Literal["auto", "e2mip", "nnunet", "bids", "csv"]
+SCHEDULE_FREE, SOPHIA = "schedule-free-adamw", "sophia"
+"""Optimizers that need more than a step."""
 
 ACCOUNTING = "Energy"
 """Group of the settings that change what is accounted for, not what is trained: they are not part of the identity."""
@@ -107,7 +110,7 @@ class Settings(BaseModel):
     """Everything that decides what one run does.
 
     `model` is a shorthand for `encoder` and `decoder`: it fills in those that are not given. Once resolved it is
-    `<encoder>-<decoder>`, and it is left out of `resolved()`.
+    `<encoder>-<decoder>`, and it is left out of `resolved()`. A whole network is a `decoder` with an empty `encoder`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -178,7 +181,8 @@ class Settings(BaseModel):
     # ── network
     model: str = _setting(
         "mobilenet-unet",
-        "Network as <encoder>-<decoder>; fills in whichever of encoder and decoder is not given.",
+        "Network as <encoder>-<decoder>, or a whole one such as enet (see `greenseg models`); fills in whichever of "
+        "encoder and decoder is not given.",
         group="Network",
         exclude=True,
     )
@@ -187,7 +191,15 @@ class Settings(BaseModel):
         "Encoder (backbone) of segmentation-models-pytorch, or 'tu-' and a model of timm; empty = that of model.",
         group="Network",
     )
-    decoder: str = _setting("", f"Decoder: {', '.join(names.DECODERS)}; empty = that of model.", group="Network")
+    decoder: str = _setting(
+        "",
+        f"Decoder: {', '.join(names.DECODERS)}; or a whole network, without encoder: {', '.join(names.NETWORKS)}; "
+        "empty = that of model.",
+        group="Network",
+    )
+    width: float = _setting(
+        1.0, "Factor on the numbers of channels of a whole network such as enet.", group="Network", ge=0.25, le=4
+    )
     encoder_weights: Literal["none", "imagenet"] = _setting(
         "none",
         "Pretrained weights of the encoder; imagenet is loaded from the Hugging Face hub.",
@@ -196,13 +208,38 @@ class Settings(BaseModel):
 
     # ── optimization
     epochs: int = _setting(30, "Passes over the training slices.", group="Optimization", ge=1, le=100_000)
-    optimizer: Literal["adamw", "adam", "sgd", "nadam", "lion", "adafactor", "novograd"] = _setting(
-        "adamw", "Optimizer, from timm.", group="Optimization"
+    early_stopping: int = _setting(
+        0, "Stop after so many epochs without a better Dice; 0 = never.", group="Optimization", ge=0, le=100_000
     )
+    freeze_encoder: int = _setting(
+        0, "First epochs in which the encoder does not learn.", group="Optimization", ge=0, le=100_000
+    )
+    optimizer: Literal[
+        "adamw", "adam", "sgd", "nadam", "lion", "adafactor", "novograd", "muon", "sophia", "schedule-free-adamw",
+        "adamw-8bit",
+    ] = _setting(
+        "adamw",
+        "Optimizer, from timm or pytorch_optimizer; muon = matrices by Muon, the rest by AdamW; schedule-free-adamw "
+        "needs a constant schedule, adamw-8bit the extra '8bit'.",
+        group="Optimization",
+    )  # fmt: skip
     lr: float = _setting(3e-3, "Learning rate; the highest one of the schedule.", group="Optimization", gt=0, le=100)
     weight_decay: float = _setting(0.01, "Weight decay.", group="Optimization", ge=0, le=10)
-    schedule: Literal["onecycle", "cosine", "constant"] = _setting(
-        "onecycle", "Learning rate over the run, changed every step.", group="Optimization"
+    schedule: Literal["onecycle", "cosine", "constant", "plateau"] = _setting(
+        "onecycle",
+        "Learning rate over the run, changed every step; plateau = halved after a tenth of all epochs without better "
+        "Dice.",
+        group="Optimization",
+    )
+    gradient_clip: float = _setting(
+        0.0,
+        "Largest norm of the gradient, which is scaled down to it; 0 = no limit.",
+        group="Optimization",
+        ge=0,
+        le=1e6,
+    )
+    accumulate: int = _setting(
+        1, "Batches whose gradients are added up for one step.", group="Optimization", ge=1, le=65536
     )
 
     # ── compute
@@ -218,6 +255,11 @@ class Settings(BaseModel):
     )
     channels_last: bool = _setting(True, "Keep the channels of images innermost in memory (NHWC).", group="Compute")
     compile: bool = _setting(False, "Compile the network with torch.compile.", group="Compute")
+    matmul_precision: Literal["highest", "high", "medium"] = _setting(
+        "highest",
+        "Internal precision of float32 matrix products, as torch names it: high = TensorFloat32, medium = bfloat16.",
+        group="Compute",
+    )
 
     seed: int = _setting(
         0,
@@ -298,9 +340,9 @@ class Settings(BaseModel):
     def _fill_in_from_model(self) -> Self:
         encoder, decoder = names.split_model(self.model)
         # A frozen model is filled in by its own validator only, before anybody has seen it.
-        object.__setattr__(self, "encoder", self.encoder or encoder)
         object.__setattr__(self, "decoder", self.decoder or decoder)
-        object.__setattr__(self, "model", f"{self.encoder}-{self.decoder}")
+        object.__setattr__(self, "encoder", self.encoder or ("" if self.decoder in names.NETWORKS else encoder))
+        object.__setattr__(self, "model", names.join_model(self.encoder, self.decoder))
         return self
 
     # ── identity
@@ -442,9 +484,54 @@ def _fold_exists(fold: int, folds: int) -> str | None:
     return f"fold: {fold} of {folds} folds; valid: {f'0 to {folds - 1}' if folds else '0, or give folds as well'}"
 
 
+def _network_fits(
+    decoder: str, model: str, image_size: int, batch_size: int, width: float, encoder_weights: str
+) -> str | None:
+    pretrained = encoder_weights != "none"
+    reason = names.unfit(decoder, image_size=image_size, batch_size=batch_size, width=width, pretrained=pretrained)
+    return reason and f"{model}: {reason}"
+
+
+def _schedule_is_free(optimizer: str, schedule: str) -> str | None:
+    if optimizer == SCHEDULE_FREE and schedule != "constant":
+        return f"optimizer: {SCHEDULE_FREE} takes the place of a schedule; it needs schedule: constant"
+    return None
+
+
+def _encoder_freezes(freeze_encoder: int, encoder: str, decoder: str, devices: int) -> str | None:
+    if freeze_encoder and not encoder:
+        return f"freeze_encoder: {decoder} has no encoder to freeze"
+    if freeze_encoder and devices > 1:
+        return "freeze_encoder: does not go with devices: more than 1"  # ddp waits for every gradient
+    return None
+
+
+def _sophia_works(optimizer: str, precision: str, compile: bool, devices: int) -> str | None:
+    wrong = {
+        "precision: 16-mixed": precision == "16-mixed",  # scales gradients, and second derivatives with them
+        "compile: true": compile,
+        "devices: more than 1": devices > 1,  # each rank would estimate, and step, differently
+    }
+    found = [name for name, is_wrong in wrong.items() if is_wrong]
+    if optimizer != SOPHIA or not found:
+        return None
+    return f"optimizer: sophia needs second derivatives; it does not go with {' or '.join(found)}"
+
+
+def _optimizer_is_here(optimizer: str) -> str | None:
+    if optimizer == "adamw-8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        return "optimizer: adamw-8bit needs bitsandbytes: pip install 'greenseg[8bit]'"
+    return None
+
+
 CONSTRAINTS = (
     Constraint(("decoder", "encoder", "model"), _network_exists),
+    Constraint(("decoder", "model", "image_size", "batch_size", "width", "encoder_weights"), _network_fits),
     Constraint(("fold", "folds"), _fold_exists),
+    Constraint(("optimizer", "schedule"), _schedule_is_free),
+    Constraint(("freeze_encoder", "encoder", "decoder", "devices"), _encoder_freezes),
+    Constraint(("optimizer", "precision", "compile", "devices"), _sophia_works),
+    Constraint(("optimizer",), _optimizer_is_here),
 )
 """What holds on every machine."""
 

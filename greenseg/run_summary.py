@@ -72,6 +72,9 @@ def summary(record: dict[str, Any], epochs: list[dict[str, Any]]) -> dict[str, A
             "iou": best["iou"],
             "volume_dice": best["volume_dice"],
             "best_epoch": best["epoch"],
+            "joules_after_best": sum(
+                joules.joules for line, joules in zip(final, per_epoch, strict=True) if line["epoch"] > best["epoch"]
+            ),
             "last_dice": scored[-1]["dice"],
         }
     # After the warm-up; where a run is shorter than that, of all it has.

@@ -64,7 +64,7 @@ def record(
     hardware: Mapping[str, Any] | None = None,
 ) -> Json:
     """The run.json of a run with these settings, after its end (or, where it is `running`, before it)."""
-    settings = Settings.of(values or {})
+    settings = Settings.model_validate(values or {})  # a record may hold what does not go together
     total = total or energy(100, cpu_estimate=1000, dram_estimate=50)
     joules = sum(value for by in total["joules"].values() for value in by.values())
     ended: Json = {

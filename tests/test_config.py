@@ -24,6 +24,7 @@ from greenseg.config import (
     trained,
 )
 from greenseg.errors import UserError
+from greenseg.models.names import NETWORKS
 from greenseg.run_directory import RunDirectory
 from greenseg.sweep.file import read_sweep
 from tests.conftest import Command
@@ -44,13 +45,18 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "folds": st.integers(11, 1000),
     "fold": st.integers(0, 10),
     "drop_empty_slices": st.floats(0, 1),
-    "batch_size": st.integers(1, 65536),
+    "batch_size": st.integers(2, 65536),  # 1 does not go with everything
     "model": st.builds("{}-{}".format, _ENCODERS, _DECODERS),
+    "width": st.just(1.0),  # not of <encoder>-<decoder>; see test_a_whole_network_is_named_like_any_other
     "encoder": st.just("") | _ENCODERS,
     "decoder": st.just("") | _DECODERS,
     "epochs": st.integers(1, 100_000),
     "lr": st.floats(0, 100, exclude_min=True),
     "weight_decay": st.floats(0, 10),
+    "early_stopping": st.integers(0, 100_000),
+    "freeze_encoder": st.just(0),  # does not go with several devices
+    "gradient_clip": st.floats(0, 1e6),
+    "accumulate": st.integers(1, 65536),
     "devices": st.integers(1, 64),
     "channels_last": st.booleans(),
     "compile": st.booleans(),
@@ -64,6 +70,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "pue": st.floats(1, 10),
     "price_per_kwh": st.floats(0, 1e6),
     **{name: st.sampled_from(choices(name)) for name in FIELDS if choices(name)},
+    "optimizer": st.sampled_from(choices("optimizer")[:8]),  # the others do not go with everything
 }
 MAPPINGS = st.fixed_dictionaries({}, optional=VALUES).map(
     lambda values: values if "folds" in values else {name: v for name, v in values.items() if name != "fold"}
@@ -125,6 +132,16 @@ def test_identity_changes_with_every_setting_and_configuration_with_all_but_seed
         assert one.configuration == other.configuration
     else:
         assert (one.configuration == other.configuration) == (one.identity == other.identity)
+
+
+@given(st.sampled_from(list(NETWORKS)), st.floats(0.25, 4))
+@settings(deadline=None)
+def test_a_whole_network_is_named_like_any_other(network: str, width: float) -> None:
+    model = Settings.of({"model": network, "width": width})
+    assert (model.encoder, model.decoder, model.model) == ("", network, network)
+    assert model == Settings.of({"decoder": network, "width": width}) == Settings.of(model.resolved())
+    assert model.slug.startswith(f"{network}-32-true")
+    assert (model.identity == Settings.of({"model": network}).identity) == (width == 1)
 
 
 def test_identities_stay_what_they_were() -> None:

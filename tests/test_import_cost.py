@@ -48,6 +48,7 @@ def test_importing_the_command_imports_nothing_heavy(tmp_path: Path) -> None:
         ("sweep --help", "--retry-failed"),
         ("report --help", "Pareto"),
         ("data --help", "phantom"),
+        ("models --help", "--image-size"),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Path) -> None:
@@ -83,6 +84,11 @@ def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Pat
         ("report nowhere", ["nowhere: no such folder"]),
         ("report .", ["no runs here"]),
         ("reprot", ["reprot"]),
+        ("models enett resnet18-ennet", ["(did you mean 'enet'?)", "no decoder 'ennet'"]),
+        ("models zzz*", ["no model matches 'zzz*'"]),
+        ("models --image-size 100", ["image_size: 100"]),
+        ("train --model enet --encoder resnet18", ["resnet18-enet: enet is a whole network"]),
+        ("train --model mobilenet-pan --image-size 64", ["pan needs image_size 128"]),
     ],
 )
 def test_a_mistake_costs_nothing(arguments: str, expected: list[str], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from greenseg import __version__
-from greenseg.cli import data, doctor, report, sweep, train
+from greenseg.cli import data, doctor, models, report, sweep, train
 from greenseg.errors import ExitCode, UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
+app.command("models")(models.models)
 app.add_typer(data.app, name="data")
 
 

@@ -1,11 +1,13 @@
-"""Names of networks: `<encoder>-<decoder>`, aliases, and which combinations exist. Imports no torch.
+"""Names of networks: `<encoder>-<decoder>`, whole networks, aliases, and which combinations exist. Imports no torch.
 
 The names are those of segmentation-models-pytorch (smp), https://smp.readthedocs.io; a test holds this list against
-the installed smp. Encoders of timm are reached with the prefix `tu-`, as in smp.
+the installed smp. Encoders of timm are reached with the prefix `tu-`, as in smp. A whole network has no encoder of its
+own to choose: it stands in the place of the decoder, and its encoder is empty.
 """
 
 import importlib.util
 import re
+from collections.abc import KeysView
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +28,17 @@ DECODERS: dict[str, str] = {
     "dpt": "DPT",
 }
 """Our name of a decoder → the name of its class in smp."""
+
+NETWORKS: dict[str, str] = {
+    "attention-squeeze-unet": "AttentionSqueezeUNet",
+    "cgnet": "CGNet",
+    "contextnet": "ContextNet",
+    "enet": "ENet",
+    "erfnet": "ERFNet",
+    "espnetv2": "ESPNetv2",
+    "lraspp": "LRASPP",
+}
+"""Our name of a whole network → the name of its class in `greenseg.models.light`."""
 
 ENCODERS: tuple[str, ...] = tuple(
     """
@@ -61,20 +74,42 @@ ALIASES: dict[str, str] = {
 
 _DILATED = ("deeplabv3", "deeplabv3plus", "pan")
 _NOT_DILATED = ("densenet", "inception", "vgg", "xception")
+_GLOBAL = ("deeplabv3", "deeplabv3plus", "pan", "upernet")
+"""Decoders that normalise, over the batch, features of which each slice has a single one."""
+
+# Of timm, by the file that a model stands in.
+_DILATED_FAMILIES = frozenset(
+    """
+    byoanet byobnet convnext cspnet cspnext efficientnet hardcorenas inception_next mobilenetv3 mobilevit nfnet regnet
+    res2net resnest resnet resnetv2 rexnet sknet
+    """.split()  # noqa: SIM905
+)
+_FLAT_FAMILIES = frozenset(
+    """
+    beit cait convit convmixer crossvit csatv2 deepseek_vit deit efficientvim efficientvit_msra eva gemma4_vit levit
+    mlp_mixer naflexvit nest pit qwen3_vit sequencer shvit tnt visformer vision_transformer vision_transformer_hybrid
+    vision_transformer_relpos vision_transformer_sam vitamin volo
+    """.split()  # noqa: SIM905
+)
+"""Transformers and the like that do not halve their features from stage to stage."""
 
 
 @cache
-def timm_names() -> frozenset[str]:
+def _timm_families() -> dict[str, str]:
+    spec = importlib.util.find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    pattern = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
+    sources = Path(spec.submodule_search_locations[0], "models").glob("*.py")
+    return {name: file.stem for file in sources for name in pattern.findall(file.read_text(encoding="utf-8"))}
+
+
+def timm_names() -> KeysView[str]:
     """Names that the installed timm registers, read from its sources so that torch need not be imported.
 
     Empty where timm's sources cannot be found: then any `tu-` name passes here and timm itself answers.
     """
-    spec = importlib.util.find_spec("timm")
-    if spec is None or not spec.submodule_search_locations:
-        return frozenset()
-    pattern = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
-    sources = Path(spec.submodule_search_locations[0], "models").glob("*.py")
-    return frozenset(name for file in sources for name in pattern.findall(file.read_text(encoding="utf-8")))
+    return _timm_families().keys()
 
 
 def resolve_encoder(name: str) -> str:
@@ -100,37 +135,74 @@ def resolve_encoder(name: str) -> str:
 
 
 def resolve_decoder(name: str) -> str:
-    """The decoder that a name stands for, in lower case.
+    """The decoder, or whole network, that a name stands for, in lower case.
 
     Raises:
         ValueError: there is no such decoder; the message lists all.
     """
-    if name.lower() in DECODERS:
+    known = [*DECODERS, *NETWORKS]
+    if name.lower() in known:
         return name.lower()
-    raise ValueError(f"no decoder '{name}'{did_you_mean(name, list(DECODERS))}; valid: {', '.join(DECODERS)}")
+    raise ValueError(f"no decoder '{name}'{did_you_mean(name, known)}; valid: {', '.join(known)}")
 
 
 def split_model(name: str) -> tuple[str, str]:
-    """Encoder and decoder that a model name, `<encoder>-<decoder>`, stands for.
+    """Encoder and decoder that a model name stands for: `<encoder>-<decoder>`, or a whole network without encoder.
 
     >>> split_model("mobilenet-unet")
     ('mobilenet_v2', 'unet')
+    >>> split_model("enet")
+    ('', 'enet')
 
     Raises:
         ValueError: the name has no decoder, or one half is unknown.
     """
+    if name.lower() in NETWORKS:
+        return "", name.lower()
     encoder, dash, decoder = name.rpartition("-")
     if not dash:
-        raise ValueError(f"'{name}' is not <encoder>-<decoder>, such as mobilenet-unet or resnet18-fpn")
+        hint = "" if name in ENCODERS or name in ALIASES else did_you_mean(name, list(NETWORKS))
+        raise ValueError(
+            f"'{name}' is not <encoder>-<decoder>, such as mobilenet-unet or resnet18-fpn, nor a whole network{hint}; "
+            f"valid: {', '.join(NETWORKS)}"
+        )
     return resolve_encoder(encoder), resolve_decoder(decoder)
 
 
+def join_model(encoder: str, decoder: str) -> str:
+    """The name that `split_model` splits."""
+    return f"{encoder}-{decoder}" if encoder else decoder
+
+
 def incompatible(encoder: str, decoder: str) -> str | None:
-    """Why smp cannot join this encoder and this decoder, or None if it can."""
+    """Why this encoder and this decoder cannot be joined, or None if they can."""
+    if decoder in NETWORKS:
+        return f"{decoder} is a whole network and takes no encoder" if encoder else None
+    if not encoder:
+        return f"{decoder} needs an encoder, such as mobilenet-{decoder}"
+    family = _timm_families().get(encoder[3:].split(".")[0], "") if encoder.startswith("tu-") else None
     if encoder.startswith("mit_") and decoder in ("unetplusplus", "linknet"):
         return f"{decoder} does not take the encoders mit_*"
-    if decoder in _DILATED and encoder.startswith(_NOT_DILATED):
+    if decoder != "dpt" and family in _FLAT_FAMILIES:
+        return f"{decoder} needs features of several sizes, and {encoder} has one; dpt may take it"
+    if decoder in _DILATED and (encoder.startswith(_NOT_DILATED) or (family and family not in _DILATED_FAMILIES)):
         return f"{decoder} needs a dilated encoder, and {encoder} cannot be dilated"
-    if decoder == "dpt" and not encoder.startswith("tu-"):
+    if decoder == "dpt" and family is None:
         return "dpt takes only encoders of timm ('tu-…', vision transformers)"
+    patch = re.search(r"_patch(\d+)", encoder) if family in _FLAT_FAMILIES else None
+    if patch and int(patch[1]) not in (8, 16, 32):
+        return f"{decoder} needs patches of 8, 16 or 32 pixels, and {encoder} has {patch[1]}"
+    return None
+
+
+def unfit(decoder: str, *, image_size: int, batch_size: int, width: float, pretrained: bool) -> str | None:
+    """Why a network that exists cannot be trained with these settings, or None if it can."""
+    if width != 1 and decoder not in NETWORKS:
+        return f"only whole networks have a width ({', '.join(NETWORKS)}); choose a smaller encoder instead"
+    if pretrained and decoder in NETWORKS:
+        return "there are no pretrained weights of its encoder"
+    if decoder == "pan" and image_size < 128:
+        return f"pan needs image_size 128 or more, not {image_size}"
+    if batch_size == 1 and (decoder in _GLOBAL or image_size == 32):
+        return "batch normalisation cannot learn from a batch_size of 1 here; 2 is the least"
     return None

@@ -1,29 +1,72 @@
-"""From settings to a network of segmentation-models-pytorch."""
+"""From settings to a network: of segmentation-models-pytorch, or one of the light ones that it lacks."""
+
+import warnings
+from typing import Any
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from greenseg.config import Settings
-from greenseg.models import names
+from greenseg.errors import UserError
+from greenseg.models import light, names
 
 
 def build(settings: Settings) -> torch.nn.Module:
     """The network that the settings name: float32 [batch, 1, height, width] → logits of the same shape.
 
     Raises:
-        ValueError, RuntimeError: smp cannot make this network, or its weights cannot be loaded.
+        UserError: segmentation-models-pytorch cannot make this network, or its weights cannot be loaded.
     """
-    network = getattr(smp, names.DECODERS[settings.decoder])(
-        encoder_name=settings.encoder,
-        encoder_weights=None if settings.encoder_weights == "none" else settings.encoder_weights,
-        in_channels=1,
-        classes=1,
-    )
+    if settings.decoder in names.NETWORKS:
+        network = getattr(light, names.NETWORKS[settings.decoder])(in_channels=1, classes=1, width=settings.width)
+    else:
+        try:
+            network = getattr(smp, names.DECODERS[settings.decoder])(
+                encoder_name=settings.encoder,
+                encoder_weights=None if settings.encoder_weights == "none" else settings.encoder_weights,
+                in_channels=1,
+                classes=1,
+                **_input_size(settings),
+            )
+        except Exception as error:  # of any kind: what timm's encoders raise differs from file to file
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{settings.model}: segmentation-models-pytorch cannot make it: {reason}") from error
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
     return network  # type: ignore[no-any-return]
 
 
+def _input_size(settings: Settings) -> dict[str, Any]:
+    """What tells an encoder the size of its input, where it must know it: positions of transformers of timm."""
+    if not settings.encoder.startswith("tu-"):
+        return {}
+    known = timm.get_pretrained_cfg(settings.encoder[3:], allow_unregistered=True)
+    return {"img_size": settings.image_size} if known and known.fixed_input_size else {}
+
+
 def parameters(network: torch.nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def macs(network: torch.nn.Module, image_size: int) -> int:
+    """Multiply-accumulates of one slice, forwards, in convolutions and matrix products; a network on `meta` will do."""
+    image = torch.empty(1, 1, image_size, image_size, device=next(network.parameters()).device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(image)
+    return int(counter.get_total_flops()) // 2  # it counts a multiplication and an addition as two
+
+
+def size(settings: Settings) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of the network that the settings name, without memory for it.
+
+    Raises:
+        UserError, RuntimeError: it cannot be made, or not for this image size.
+    """
+    # smp's Mix Transformers read values while they are made, which `meta` does not have.
+    device = "cpu" if settings.encoder.startswith("mit_") else "meta"
+    with torch.device(device), warnings.catch_warnings(action="ignore"):
+        network = build(settings.model_copy(update={"channels_last": False}))
+        return parameters(network), macs(network.to("meta"), settings.image_size)

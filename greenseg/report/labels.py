@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from greenseg.models.names import join_model
 from greenseg.report.results import Result
 
 MODEL = "model"
@@ -32,7 +33,7 @@ def axes(names: Sequence[str]) -> list[str]:
 def setting(result: Result, name: str) -> Any:
     """The value asked for; of `model`, too."""
     if name == MODEL:
-        return f"{result.settings['encoder']}-{result.settings['decoder']}"
+        return join_model(result.settings["encoder"], result.settings["decoder"])
     return result.settings[name]
 
 

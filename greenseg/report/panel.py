@@ -3,6 +3,7 @@
 from rich.panel import Panel
 from rich.table import Table
 
+from greenseg.models.names import join_model
 from greenseg.report.results import Run
 from greenseg.report.units import duration, joules, number
 
@@ -34,6 +35,8 @@ def run_panel(run: Run) -> Panel:
     )
     grid.add_row("total energy", f"{joules(energy.joules)}  ({shares})")
     grid.add_row("per epoch", joules(metrics.get("joules_per_epoch")))
+    if after := metrics.get("joules_after_best"):
+        grid.add_row("after the best", f"{joules(after)}  in epochs that brought no better Dice")
     grid.add_row("per slice", joules(metrics.get("joules_per_slice")))
     target = metrics.get("energy_to_dice", {})
     if target:
@@ -50,5 +53,5 @@ def run_panel(run: Run) -> Panel:
     grid.add_row("parameters", f"{run.record['network']['parameters']:,}")
     grid.add_row("precision", f"asked for {precision}, ran {ran}" if ran and ran != precision else str(precision))
     grid.add_row("run", str(run.directory.path))
-    title = f"{settings['encoder']}-{settings['decoder']}, seed {settings['seed']}"
+    title = f"{join_model(settings['encoder'], settings['decoder'])}, seed {settings['seed']}"
     return Panel(grid, title=title, title_align="left", border_style="green")

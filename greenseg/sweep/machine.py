@@ -67,11 +67,18 @@ def _strategy(strategy: str, accelerator: str) -> str | None:
     return None
 
 
+def _optimizer(optimizer: str, accelerator: str) -> str | None:
+    if optimizer == "adamw-8bit" and device(accelerator) != "gpu":
+        return "optimizer adamw-8bit: needs a CUDA GPU, and there is none to train on"
+    return None
+
+
 CONSTRAINTS = (
     Constraint(("accelerator",), _accelerator),
     Constraint(("devices", "accelerator"), _devices),
     Constraint(("precision", "accelerator"), _precision),
     Constraint(("strategy", "accelerator"), _strategy),
+    Constraint(("optimizer", "accelerator"), _optimizer),
 )
 
 

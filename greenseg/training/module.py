@@ -1,20 +1,24 @@
 """The LightningModule: network, loss, optimizer, schedule, validation per volume."""
 
 import warnings
+from collections import deque
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import segmentation_models_pytorch as smp
 import torch
-from timm.optim import create_optimizer_v2
-from torch.optim import lr_scheduler
+from torch.optim.swa_utils import update_bn
 
-from greenseg.config import Settings
+from greenseg.config import SCHEDULE_FREE, Settings
 from greenseg.data import augment
 from greenseg.data.loader import Batch
 from greenseg.models import network
+from greenseg.training import optimization
 from greenseg.training.metrics import VolumeOverlap
+
+_RECENT = 16
+"""Batches from which the statistics of batch normalisation are taken anew."""
 
 
 class Segmentation(pl.LightningModule):
@@ -33,6 +37,7 @@ class Segmentation(pl.LightningModule):
         self.augmentation = augment.build(settings)
         self.dice_loss = smp.losses.DiceLoss(mode="binary", from_logits=True)
         self.overlap = VolumeOverlap(volumes)
+        self.recent: deque[torch.Tensor] = deque(maxlen=_RECENT)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of images: float32 [batch, 1, height, width] → the same shape."""
@@ -52,10 +57,22 @@ class Segmentation(pl.LightningModule):
         if batch_idx == 0:
             state = np.random.SeedSequence([self.settings.seed, self.current_epoch, self.global_rank])
             torch.manual_seed(int(state.generate_state(1)[0]))
+            self.recent.clear()
+            self._freeze_encoder(self.current_epoch < self.settings.freeze_encoder)
+        if self.settings.optimizer == SCHEDULE_FREE:
+            self.trainer.optimizers[0].train()  # type: ignore[attr-defined]
+
+    def _freeze_encoder(self, frozen: bool) -> None:
+        """Keep the encoder, statistics of batch normalisation included, as it is; or let it learn again."""
+        if self.settings.freeze_encoder:
+            encoder: torch.nn.Module = self.network.encoder  # type: ignore[assignment]
+            encoder.requires_grad_(not frozen).train(not frozen)
 
     def loss_of(self, batch: Batch) -> torch.Tensor:
         """Loss of a batch, augmented."""
         images, masks = augment.apply(self.augmentation, batch["image"], batch["mask"])
+        if self.settings.optimizer == SCHEDULE_FREE:
+            self.recent.append(images)
         return self.loss(self(images), masks)
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
@@ -64,6 +81,12 @@ class Segmentation(pl.LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
+        if self.settings.optimizer == SCHEDULE_FREE:
+            # It validates, and saves, averaged weights (Defazio et al. 2024, arXiv:2405.15682), and steps from others,
+            # to which the statistics of batch normalisation belong until some training images have been seen again.
+            self.trainer.optimizers[0].eval()  # type: ignore[attr-defined]
+            with self.trainer.precision_plugin.forward_context():
+                update_bn(self.recent, self)
         # Between steps every rank has its own running statistics of batch normalisation: validate one network, that of
         # rank 0, which is also the one that is saved.
         if self.trainer.world_size > 1:
@@ -82,22 +105,16 @@ class Segmentation(pl.LightningModule):
         self.log_dict({name: value.float() for name, value in scores.items()})  # already summed over ranks
 
     def configure_optimizers(self) -> Any:
-        settings = self.settings
-        optimizer = create_optimizer_v2(
-            self.network, settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay
-        )
         steps = int(self.trainer.estimated_stepping_batches)
-        if settings.schedule == "constant":
-            return optimizer
-        if settings.schedule == "cosine":
-            schedule: Any = lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-        else:
-            # With fewer than 4 steps the rise and fall of one cycle have no room.
-            schedule = lr_scheduler.OneCycleLR(optimizer, max_lr=settings.lr, total_steps=max(steps, 4))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        optimizer = optimization.optimizer(self.network, self.settings, steps)
+        schedule = optimization.schedule(optimizer, self.settings, steps)
+        return {"optimizer": optimizer, "lr_scheduler": schedule} if schedule else optimizer
+
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        loss.backward(create_graph=optimization.needs_graph(self.trainer.optimizers[0], self.settings))  # type: ignore[no-untyped-call]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         with warnings.catch_warnings():
             # The optimizer's step is skipped where a half-precision gradient overflows; torch then warns of the order.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            scheduler.step()
+            scheduler.step() if metric is None else scheduler.step(metric)

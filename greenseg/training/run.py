@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
 from greenseg import __version__
 from greenseg.config import Settings
@@ -142,14 +143,20 @@ def _fit(
     module = Segmentation(settings, validation.subjects)
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
     checkpoints = Checkpoints(run)
+    torch.set_float32_matmul_precision(settings.matmul_precision)
+    stopping: list[pl.Callback] = []
+    if settings.early_stopping:
+        stopping = [EarlyStopping("dice", mode="max", patience=settings.early_stopping, check_finite=False)]
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=settings.strategy,
         precision=settings.precision,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip or None,
         # The monitor first, so that all others are no part of an epoch.
-        callbacks=[monitor, Recorder(run, len(earlier), monitor, checkpoints, spent), checkpoints],
+        callbacks=[monitor, *stopping, Recorder(run, len(earlier), monitor, checkpoints, spent), checkpoints],
         plugins=[PlainFiles()],
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
         deterministic="warn",  # same configuration, same seed, same machine: same metrics

@@ -12,7 +12,9 @@ from greenseg.models.names import (
     ALIASES,
     DECODERS,
     ENCODERS,
+    NETWORKS,
     incompatible,
+    join_model,
     resolve_encoder,
     split_model,
     timm_names,
@@ -27,6 +29,13 @@ def test_every_encoder_is_a_name_in_a_model(encoder: str) -> None:
     for decoder in DECODERS:
         assert split_model(f"{encoder}-{decoder}") == (resolved, decoder)
         assert split_model(f"{encoder}-{decoder.upper()}") == (resolved, decoder)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_whole_network_is_a_model_without_encoder(network: str) -> None:
+    assert split_model(network) == split_model(network.upper()) == ("", network)
+    assert join_model("", network) == network
+    assert join_model(*split_model("resnet18-unet")) == "resnet18-unet"
 
 
 def test_no_alias_hides_an_encoder() -> None:
@@ -48,6 +57,11 @@ def test_no_alias_hides_an_encoder() -> None:
         ("convnext_tiny-unet", "no encoder 'convnext_tiny' (timm has it: 'tu-convnext_tiny')"),
         ("tu-convnext_tinny-unet", "timm has no model 'convnext_tinny' (did you mean 'convnext_tiny'?)"),
         ("tu--unet", "timm has no model ''"),
+        (
+            "enett",
+            "'enett' is not <encoder>-<decoder>, such as mobilenet-unet or resnet18-fpn, nor a whole network (did you",
+        ),
+        ("resnet18-ennet", "no decoder 'ennet' (did you mean 'enet'?)"),
     ],
 )
 def test_wrong_names(name: str, message: str) -> None:
@@ -62,8 +76,11 @@ def test_any_text_is_a_network_or_a_mistake(name: str) -> None:
         encoder, decoder = split_model(name)
     except ValueError:
         return
-    assert decoder in DECODERS
-    assert encoder in ENCODERS or encoder.startswith("tu-")
+    if encoder:
+        assert decoder in DECODERS or decoder in NETWORKS  # that these take no encoder is said later
+        assert encoder in ENCODERS or encoder.startswith("tu-")
+    else:
+        assert decoder in NETWORKS
 
 
 # ── against what is installed

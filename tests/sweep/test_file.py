@@ -159,7 +159,7 @@ def test_exclude_compares_what_is_meant_not_what_is_written(axis: str, dropped: 
 @pytest.mark.parametrize(
     ("base", "axis", "dropped"),
     [
-        ("encoder: tu-vit_tiny_patch16_224", "decoder: [DPT, FPN]", "decoder: dpt"),
+        ("encoder: tu-resnet18", "decoder: [DPT, FPN]", "decoder: dpt"),
         ("decoder: unet", "model: [MIT-linknet, resnet18-unet]", "model: mit_b0-linknet"),
     ],
 )

@@ -1,0 +1,57 @@
+"""`greenseg models`: what networks there are, and how large they are."""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def models(
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL…", help="Models (resnet18-fpn) or patterns ('efficientnet-*-unet')."),
+    ] = None,
+    image_size: Annotated[
+        int, typer.Option(metavar="N", min=32, max=2048, help="Height and width of a slice, in pixels.")
+    ] = 128,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """List networks with their parameters, and the multiply-accumulates (MACs) that one slice takes forwards.
+
+    Without MODEL: the light networks, every decoder, and the encoders that have a short name. Every encoder goes
+    with (nearly) every decoder: `greenseg models '*-unet'` lists all encoders.
+    """
+    from greenseg.config import Settings
+    from greenseg.models.catalogue import Size, matching, overview, sizes
+
+    Settings.of({"image_size": image_size})
+    groups = {"": matching(patterns)} if patterns else overview()
+    wanted = [model for group in groups.values() for model in group]
+
+    from rich import box
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from greenseg.cli.view import console
+    from greenseg.report.units import number
+
+    with Progress(console=console, disable=not console.is_terminal or as_json, transient=True) as progress:
+        task = progress.add_task("counting", total=None)
+        found = sizes(wanted, image_size, lambda done, total: progress.update(task, completed=done, total=total))
+    if as_json:
+        print(json.dumps([size.__dict__ | {"image_size": image_size} for size in found], indent=2))
+        return
+    by_name: dict[str, Size] = {size.model: size for size in found}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("model", overflow="fold")
+    table.add_column("M parameters", justify="right", no_wrap=True)
+    table.add_column(f"GMACs at {image_size}²", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for heading, group in groups.items():
+        if heading:
+            table.add_row(f"[bold]{heading}[/]")
+        for size in (by_name[model] for model in group):
+            millions = None if size.parameters is None else size.parameters / 1e6
+            table.add_row(size.model, number(millions), number(size.gmacs), size.reason)
+        table.add_section()
+    console.print(table)

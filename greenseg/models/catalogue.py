@@ -1,0 +1,118 @@
+"""What networks there are, and how large they are. Imports torch only to count what the cache does not know."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import metadata
+from typing import Any
+
+from greenseg import __version__
+from greenseg.config import Settings
+from greenseg.errors import UserError
+from greenseg.files import cache_folder, write_json
+from greenseg.models import names
+
+_DECODER, _ENCODER = "unet", "mobilenet_v2"  # that the overview shows all others with
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a network is.
+
+    Attributes:
+        model: its name.
+        parameters: number of them; None where the network cannot be made.
+        gmacs: 10⁹ multiply-accumulates that one slice takes forwards, in convolutions and matrix products.
+        reason: why it cannot be made.
+    """
+
+    model: str
+    parameters: int | None = None
+    gmacs: float | None = None
+    reason: str = ""
+
+
+def overview() -> dict[str, list[str]]:
+    """Heading → models: whole networks, every decoder on one encoder, encoders with short names under one decoder."""
+    transformer = {"dpt": "tu-vit_tiny_patch16_224"}
+    return {
+        "Whole networks": list(names.NETWORKS),
+        "Decoders": [f"{transformer.get(decoder, _ENCODER)}-{decoder}" for decoder in names.DECODERS],
+        "Encoders with a short name": [f"{encoder}-{_DECODER}" for encoder in dict.fromkeys(names.ALIASES.values())],
+    }
+
+
+def matching(patterns: Sequence[str]) -> list[str]:
+    """The models that patterns name: `*` and `?` match in the names of all that there are; else it is one model's name.
+
+    Raises:
+        UserError: a pattern matches nothing, or a name is wrong.
+    """
+    known = [*names.NETWORKS, *(f"{encoder}-{decoder}" for encoder in names.ENCODERS for decoder in names.DECODERS)]
+    known = [model for model in known if names.incompatible(*names.split_model(model)) is None]
+    found: dict[str, None] = {}
+    problems = []
+    for pattern in patterns:
+        if "*" in pattern or "?" in pattern:
+            models = [model for model in known if fnmatchcase(model, pattern.lower())]
+            if not models:
+                problems.append(f"no model matches '{pattern}'; models of timm ('tu-…') are named in full")
+            found |= dict.fromkeys(models)
+            continue
+        try:
+            encoder, decoder = names.split_model(pattern)
+        except ValueError as error:
+            problems.append(f"model: {error}")
+            continue
+        reason = names.incompatible(encoder, decoder)
+        problems += [f"{pattern}: {reason}"] if reason else []
+        found[names.join_model(encoder, decoder)] = None
+    if problems:
+        raise UserError(problems)
+    return list(found)
+
+
+def sizes(
+    models: Sequence[str], image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Size]:
+    """The sizes of models for slices of so many pixels squared, from the cache as far as it knows them.
+
+    Args:
+        models: their names.
+        image_size: height and width of a slice.
+        progress: called with the number of networks counted and their total.
+    """
+    path = cache_folder() / "models.json"
+    versions = {"greenseg": __version__} | {
+        package: metadata.version(package) for package in ("torch", "segmentation-models-pytorch", "timm")
+    }
+    cached: dict[str, Any] = {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cached = content["sizes"] if content["versions"] == versions else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # none yet, or a damaged one: it is made anew
+    missing = [model for model in models if f"{model}@{image_size}" not in cached]
+    for done, model in enumerate(missing):
+        progress(done, len(missing))
+        cached[f"{model}@{image_size}"] = _count(model, image_size)
+    if missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"versions": versions, "sizes": cached})
+    return [Size(model, **cached[f"{model}@{image_size}"]) for model in models]
+
+
+def _count(model: str, image_size: int) -> dict[str, Any]:
+    from greenseg.models import network
+
+    encoder, decoder = names.split_model(model)
+    reason = names.unfit(decoder, image_size=image_size, batch_size=2, width=1.0, pretrained=False)
+    if reason:
+        return {"reason": reason}
+    settings = Settings.model_validate({"encoder": encoder, "decoder": decoder, "image_size": image_size})
+    try:
+        parameters, macs = network.size(settings)
+    except (UserError, RuntimeError) as error:  # an encoder that cannot take images of this size
+        return {"reason": str(error)}
+    return {"parameters": parameters, "gmacs": macs / 1e9}

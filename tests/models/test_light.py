@@ -1,0 +1,98 @@
+"""The light networks, held against their publications."""
+
+import pytest
+import torch
+from torch import nn
+
+from greenseg.models import light
+from greenseg.models.light.blocks import conv_bn_prelu
+from greenseg.models.light.espnetv2 import EESP, Down, ESPNetv2, level_channels
+from greenseg.models.names import NETWORKS
+
+CLASSES = [getattr(light, name) for name in NETWORKS.values()]
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def statistics(network: nn.Module) -> int:
+    """Numbers that batch normalisation keeps beside its parameters."""
+    return sum(2 * m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize(
+    ("network", "published", "digits"),
+    [
+        # M parameters, 3 input channels, as many outputs as in the publication; to the digits that it gives.
+        (light.AttentionSqueezeUNet(3, 2), 2.59, 2),  # 2 classes: skin lesion or not; arXiv:2405.15778 gives 2.59
+        (light.CGNet(3, 19), 0.5, 1),  # Cityscapes, M3N21
+        (light.ERFNet(3, 20), 2.06, 2),  # Cityscapes with its unlabelled class
+        (light.LRASPP(3, 21), 3.22, 2),  # Pascal VOC; torchvision
+    ],
+)
+def test_parameters_are_as_published(network: nn.Module, published: float, digits: int) -> None:
+    assert round(parameters(network) / 1e6, digits) == published
+
+
+def test_lraspp_has_exactly_the_parameters_of_torchvision() -> None:
+    from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
+
+    weights = LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1
+    assert parameters(light.LRASPP(3, 21)) == weights.meta["num_params"]
+
+
+def test_enet_has_the_published_size_with_the_statistics_of_its_batch_normalisation() -> None:
+    network = light.ENet(3, 20)
+    assert round((parameters(network) + statistics(network)) / 1e6, 2) == 0.37
+    assert parameters(network) == pytest.approx(0.37e6, rel=0.02)  # without them
+
+
+def test_contextnet_has_the_published_size_with_the_biases_that_batch_normalisation_makes_redundant() -> None:
+    network = light.ContextNet(3, 19)
+    biases = statistics(network) // 2  # one for each channel that is normalised
+    assert round((parameters(network) + biases) / 1e6, 2) == 0.85
+
+
+@pytest.mark.parametrize(("width", "published", "last"), [(0.5, 1.24, 1024), (1, 1.67, 1024), (1.5, 2.31, 1024)])
+def test_espnetv2_completed_to_the_classifier_has_the_published_size(width: float, published: float, last: int) -> None:
+    """The paper gives sizes of the ImageNet classifier only: our encoder, its fifth level and its last layer."""
+    network = ESPNetv2(3, 20, width)
+    decoder = (network.project4, network.pyramid, network.project3, network.project2, network.project1)
+    c4, c5 = level_channels(width)[3:]
+    rest = [
+        Down(c4, c5, 3, 7),
+        *(EESP(c5, c5, 5) for _ in range(3)),
+        conv_bn_prelu(c5, c5, 3, groups=c5),
+        conv_bn_prelu(c5, last, groups=4),
+        nn.Linear(last, 1000),
+    ]
+    classifier = parameters(network) - sum(map(parameters, decoder)) + sum(map(parameters, rest))
+    assert round(classifier / 1e6, 2) == published
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 96)])
+@pytest.mark.parametrize("make", CLASSES)
+def test_logits_have_the_size_of_the_image_and_every_parameter_learns(
+    make: type[nn.Module], size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    network = make(in_channels=1, classes=1)
+    logits = network(torch.randn(2, 1, *size))
+    assert logits.shape == (2, 1, *size)
+    logits.square().mean().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+    assert make(in_channels=3, classes=4).eval()(torch.randn(1, 3, *size)).shape == (1, 4, *size)
+
+
+@pytest.mark.parametrize("make", CLASSES)
+def test_width_scales_the_channels(make: type[nn.Module]) -> None:
+    sizes = []
+    for width in (0.25, 0.5, 0.9, 1.0, 1.3, 2.0, 4.0):
+        network = make(in_channels=1, classes=1, width=width)
+        assert network(torch.randn(2, 1, 64, 64)).shape == (2, 1, 64, 64)
+        sizes.append(parameters(network))
+    assert sizes == sorted(set(sizes))
+    narrow, normal, wide = (sizes[i] for i in (1, 3, 5))
+    assert 1.5 < normal / narrow < 4.5
+    assert 3 < wide / normal < 4.5

@@ -1,0 +1,107 @@
+"""From settings to networks: every decoder, a sample of encoders, and what is refused before anything starts."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from greenseg.config import Settings, problems_of
+from greenseg.errors import UserError
+from greenseg.models import network
+from greenseg.models.names import DECODERS, NETWORKS, incompatible, timm_names
+
+
+def build(**values: Any) -> torch.nn.Module:
+    return network.build(Settings.of(values))
+
+
+def smallest(model: str) -> int:
+    """The smallest image size that the settings accept for a network."""
+    return next(size for size in range(32, 513, 32) if not problems_of({"model": model, "image_size": size}))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *NETWORKS,
+        *(f"mobilenetv3-tiny-{decoder}" for decoder in DECODERS),
+        *(f"mit-{decoder}" for decoder in DECODERS if not incompatible("mit_b0", decoder)),
+        "tu-vit_tiny_patch16_224-dpt", "tu-swin_tiny_patch4_window7_224-unet",
+        "tu-convnext_atto-unetplusplus", "efficientnet-lite-linknet", "densenet121-manet", "dpn68-upernet",
+    ],
+)  # fmt: skip
+def test_a_network_trains_on_the_smallest_images_and_batches_that_are_accepted(model: str, batch: int) -> None:
+    torch.manual_seed(0)
+    size = smallest(model)
+    if problems_of({"model": model, "image_size": size, "batch_size": batch}):
+        size = size if size > 32 else 64
+        if problems_of({"model": model, "image_size": size, "batch_size": batch}):
+            assert batch == 1
+            return
+    net = build(model=model, image_size=size)
+    logits = net(torch.randn(batch, 1, size, size))
+    assert logits.shape == (batch, 1, size, size)
+    logits.mean().backward()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "mobilenet-pan", "image_size": 96}, "mobilenet_v2-pan: pan needs image_size 128 or more, not 96"),
+        (
+            {"model": "tu-vit_small_patch14_dinov2-dpt"},
+            "dpt needs patches of 8, 16 or 32 pixels, and tu-vit_small_patch14_dinov2 has 14",
+        ),
+        ({"model": "tu-vit_tiny_patch16_224-unet"}, "unet needs features of several sizes"),
+        ({"model": "tu-repvit_m0_9-deeplabv3"}, "tu-repvit_m0_9 cannot be dilated"),
+        (
+            {"model": "mobilenet-deeplabv3plus", "batch_size": 1},
+            "batch normalisation cannot learn from a batch_size of 1",
+        ),
+        ({"model": "mobilenet-unet", "batch_size": 1, "image_size": 32}, "batch normalisation cannot learn"),
+        ({"model": "enet", "encoder": "resnet18"}, "resnet18-enet: enet is a whole network and takes no encoder"),
+        ({"model": "enet", "decoder": "unet"}, "unet needs an encoder, such as mobilenet-unet"),
+        ({"model": "enet", "encoder_weights": "imagenet"}, "enet: there are no pretrained weights"),
+        ({"model": "mobilenet-unet", "width": 0.5}, "only whole networks have a width (attention-squeeze-unet, "),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_starts(values: dict[str, Any], message: str) -> None:
+    (problem,) = problems_of(values)
+    assert problem.key is None
+    assert message in str(problem)
+
+
+def test_what_is_known_only_while_it_is_built_names_the_network() -> None:
+    with pytest.raises(UserError, match=re.escape("tu-shvit_s1-dpt: segmentation-models-pytorch cannot make it: ")):
+        build(model="tu-shvit_s1-dpt")
+
+
+def test_width_reaches_the_network() -> None:
+    assert network.parameters(build(model="enet", width=0.5)) < network.parameters(build(model="enet"))
+
+
+FAMILIES = {  # a model of timm for each: whether unet takes it, whether it can be dilated
+    "convnext_atto": (True, True), "cs3darknet_s": (True, True), "mixnet_s": (True, True), "nf_regnet_b0": (True, True),
+    "mobilevit_s": (True, True), "regnetx_002": (True, True), "res2next50": (True, True), "resnetv2_18": (True, True),
+    "rexnet_100": (True, True), "skresnet18": (True, True), "densenet121": (True, False), "dla34": (True, False),
+    "edgenext_small": (True, False), "fastvit_s12": (True, False), "ghostnet_050": (True, False),
+    "hrnet_w18": (True, False), "pvt_v2_b0": (True, False), "starnet_s1": (True, False), "vgg11": (True, False),
+    "deit_tiny_patch16_224": (False, False), "shvit_s1": (False, False), "visformer_tiny": (False, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_encoder_of_timm_is_refused_where_smp_cannot_build_it(name: str) -> None:
+    assert name in timm_names()
+    for decoder, fits in zip(("unet", "deeplabv3"), FAMILIES[name], strict=True):
+        assert (incompatible(f"tu-{name}", decoder) is None) == fits
+        settings = Settings.model_validate({"encoder": f"tu-{name}", "decoder": decoder})
+        try:
+            with torch.device("meta"):
+                network.build(settings)
+            built = True
+        except UserError:
+            built = False
+        assert built == fits, decoder

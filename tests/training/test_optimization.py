@@ -1,0 +1,184 @@
+"""Optimizers and schedules: each trains, and goes on after an interruption as if there had been none."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from greenseg.config import Settings, choices, problems_of
+from greenseg.data import cache
+from greenseg.data.loader import SliceDataset, ValidationBatches
+from greenseg.energy import EnergyMeter
+from greenseg.errors import UserError
+from greenseg.models import network
+from greenseg.run_directory import RunDirectory
+from greenseg.sweep import machine
+from greenseg.training.metrics import VolumeOverlap
+from greenseg.training.recorder import Checkpoints
+from greenseg.training.run import Interrupted, train
+
+LR = {"sgd": 0.1, "lion": 3e-3, "muon": 0.02, "sophia": 0.5, "schedule-free-adamw": 0.01, "adafactor": 0.01}
+OPTIMIZERS = [name for name in choices("optimizer") if name != "adamw-8bit"]
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """A run is a process of its own, and sets what holds for all of it."""
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def settings_of(phantom: Path, **values: Any) -> Settings:
+    base = {
+        "model": "contextnet", "width": 0.25, "data": str(phantom), "image_size": 32, "spacing": 8, "epochs": 3,
+        "accelerator": "cpu", "augment": "none", "batch_size": 16,
+    }  # fmt: skip
+    return Settings.of(base | values)
+
+
+def run_of(settings: Settings, folder: Path) -> RunDirectory:
+    run = RunDirectory(folder / settings.slug)
+    run.create(settings)
+    train(run, settings, EnergyMeter(), rank=0)
+    return run
+
+
+def metrics(run: RunDirectory) -> dict[str, Any]:
+    written = json.loads((run.path / "run.json").read_text())
+    assert written["status"] == "finished"
+    return dict(written["metrics"])
+
+
+def chosen(optimizer: str) -> dict[str, Any]:
+    schedule = "constant" if optimizer == "schedule-free-adamw" else "onecycle"
+    return {"optimizer": optimizer, "schedule": schedule, "lr": LR.get(optimizer, 0.01)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_learns(optimizer: str, phantom: Path, tmp_path: Path) -> None:
+    run = run_of(settings_of(phantom, **chosen(optimizer)), tmp_path)
+    losses = [line["train_loss"] for line in run.epochs()]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize("optimizer", ["schedule-free-adamw", "sophia"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    optimizer: str, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(phantom, **chosen(optimizer))
+    whole = run_of(settings, tmp_path / "whole")
+
+    def interrupt(self: Checkpoints, trainer: Any, module: Any) -> None:
+        self._save(trainer, "last.ckpt", weights_only=False)
+        raise Interrupted("SIGINT")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_epoch_end", interrupt)
+        with pytest.raises(Interrupted):
+            run_of(settings, tmp_path / "parts")
+    parts = run_of(settings, tmp_path / "parts")
+    assert [line["attempt"] for line in parts.epochs()] == [0, 1, 1]
+    for one, other in zip(whole.epochs(), parts.epochs(), strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+        assert other["dice"] == pytest.approx(one["dice"], rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["schedule-free-adamw", "adamw"])
+def test_the_best_network_is_the_one_that_was_validated(optimizer: str, phantom: Path, tmp_path: Path) -> None:
+    settings = settings_of(phantom, **chosen(optimizer))
+    run = run_of(settings, tmp_path)
+    weights = torch.load(run.best_checkpoint, weights_only=True)["state_dict"]
+    net = network.build(settings)
+    net.load_state_dict({k.removeprefix("network."): v for k, v in weights.items() if k.startswith("network.")})
+    net.eval()
+    validation = SliceDataset(cache.prepare(settings), "validation")
+    overlap = VolumeOverlap(validation.subjects)
+    with torch.no_grad():
+        for positions in ValidationBatches(len(validation), 8):
+            batch = validation[positions]
+            overlap.update(net(batch["image"]) > 0, batch["mask"], batch["subject"])
+    assert float(overlap.compute()["dice"]) == pytest.approx(metrics(run)["dice"], abs=1e-6)
+
+
+@pytest.mark.parametrize("schedule", choices("schedule"))
+def test_every_schedule_trains(schedule: str, phantom: Path, tmp_path: Path) -> None:
+    for optimizer in ("sgd", "adafactor"):  # with and without a momentum to cycle
+        run_of(settings_of(phantom, optimizer=optimizer, schedule=schedule, epochs=2), tmp_path)
+
+
+def test_accumulated_batches_are_one_larger_batch(phantom: Path, tmp_path: Path) -> None:
+    """Without batch normalisation and dropout it would be exact; here the numbers of steps tell."""
+    steps = {}
+    for accumulate in (1, 3):
+        run = run_of(settings_of(phantom, accumulate=accumulate, epochs=1), tmp_path)
+        steps[accumulate] = torch.load(run.last_checkpoint, weights_only=False)["global_step"]
+    assert steps[3] == -(-steps[1] // 3)
+
+
+def test_a_clipped_gradient_changes_little(phantom: Path, tmp_path: Path) -> None:
+    losses = {}
+    for clip in (0.0, 1e-6):
+        values = {"optimizer": "sgd", "schedule": "constant", "lr": 0.1, "gradient_clip": clip}
+        losses[clip] = [line["train_loss"] for line in run_of(settings_of(phantom, **values), tmp_path).epochs()]
+    assert losses[1e-6][-1] > losses[0.0][-1]
+
+
+def test_a_run_stops_early_and_tells_what_came_after_its_best(phantom: Path, tmp_path: Path) -> None:
+    run = run_of(settings_of(phantom, lr=1e-9, weight_decay=0.0, epochs=9, early_stopping=2), tmp_path)
+    found = metrics(run)
+    assert found["epochs"] == len(run.epochs()) < 9
+    assert found["epochs"] == found["best_epoch"] + 3
+    wasted = [
+        sum(line[phase]["joules"]["cpu"]["estimate"] for phase in ("train", "validation")) for line in run.epochs()
+    ]
+    assert found["joules_after_best"] >= sum(wasted[found["best_epoch"] + 1 :]) > 0
+
+
+def test_a_frozen_encoder_learns_from_the_epoch_on_in_which_it_is_thawed(phantom: Path, tmp_path: Path) -> None:
+    weights, losses = {}, {}
+    for frozen in (0, 1, 2):
+        settings = settings_of(phantom, model="mobilenetv3-tiny-unet", width=1.0, epochs=2, freeze_encoder=frozen)
+        run = run_of(settings, tmp_path)
+        weights[frozen] = torch.load(run.last_checkpoint, weights_only=False)["state_dict"]
+        losses[frozen] = [line["train_loss"] for line in run.epochs()]
+    pl.seed_everything(0, verbose=False)
+    untrained = network.build(settings).state_dict()
+    encoder = [name for name in untrained if name.startswith("encoder.")]
+    assert all(torch.equal(weights[2][f"network.{name}"], untrained[name]) for name in encoder)
+    assert not all(torch.equal(weights[0][f"network.{name}"], untrained[name]) for name in encoder)
+    assert losses[1][0] == losses[2][0] != losses[0][0]
+    assert losses[1][1] != losses[2][1]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": "schedule-free-adamw"}, "schedule-free-adamw takes the place of a schedule"),
+        ({"optimizer": "sophia", "precision": "16-mixed"}, "does not go with precision: 16-mixed"),
+        ({"optimizer": "sophia", "compile": True}, "does not go with compile: true"),
+        ({"optimizer": "sophia", "devices": 2}, "does not go with devices: more than 1"),
+        ({"freeze_encoder": 1, "devices": 2}, "freeze_encoder: does not go with devices: more than 1"),
+        ({"freeze_encoder": 1, "model": "enet"}, "freeze_encoder: enet has no encoder to freeze"),
+    ],
+)
+def test_what_an_optimizer_does_not_go_with(values: dict[str, Any], message: str) -> None:
+    (problem,) = problems_of(values)
+    assert message in str(problem)
+
+
+def test_8_bit_adam_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (problem,) = problems_of({"optimizer": "adamw-8bit"})
+    assert "pip install 'greenseg[8bit]'" in str(problem)
+
+
+def test_8_bit_adam_without_a_gpu_is_refused_before_anything_starts() -> None:
+    run = Settings.model_validate({"optimizer": "adamw-8bit", "accelerator": "cpu"})
+    with pytest.raises(UserError, match="adamw-8bit: needs a CUDA GPU"):
+        machine.check(run)
