@@ -36,6 +36,7 @@ from greenseg.files import cache_folder
 
 SPAWN = multiprocessing.get_context("spawn")  # nothing is inherited
 ROUNDS = 3
+BATCH_SIZE = 8
 REREAD = 100  # slices
 STEADY_EPOCHS, STEADY_SECONDS = 5, 3.0  # whichever ends first; at least one epoch
 TRAINING_STEPS = 200
@@ -51,7 +52,7 @@ def ours(settings: Settings, workers: int = 0) -> Batches:
     from greenseg.data.loader import SliceDataset, TrainingBatches, loader
 
     training = SliceDataset(cache.prepare(settings), "train")
-    batches = TrainingBatches(len(training), settings.batch_size, settings.seed)
+    batches = TrainingBatches(len(training), BATCH_SIZE, settings.seed)
     return loader(training, batches, workers, pin_memory=False)
 
 
@@ -81,7 +82,7 @@ def rereading(settings: Settings, workers: int) -> Batches:
         slices += [(image, mask, k) for k in range(header.GetSize()[2])]
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     some = RandomSampler(slices, num_samples=min(REREAD, len(slices)))
-    return DataLoader(slices, settings.batch_size, sampler=some, collate_fn=partial(read, settings), **options)  # type: ignore[arg-type]
+    return DataLoader(slices, BATCH_SIZE, sampler=some, collate_fn=partial(read, settings), **options)  # type: ignore[arg-type]
 
 
 def monai(settings: Settings, workers: int, persistent: bool = False, plain: bool = False) -> Batches:
@@ -120,7 +121,7 @@ def monai(settings: Settings, workers: int, persistent: bool = False, plain: boo
         cut = md.PatchIterd(keys, patch_size=(None, None, 1), start_pos=(0, 0, 0))
         dataset = md.GridPatchDataset(dataset, cut, mt.SqueezeDimd(keys, dim=-1), with_coordinates=False)
     options = {"num_workers": workers, "persistent_workers": workers > 0, "shuffle": single or plain}
-    return md.DataLoader(dataset, batch_size=settings.batch_size, **options)  # type: ignore[no-any-return]
+    return md.DataLoader(dataset, batch_size=BATCH_SIZE, **options)  # type: ignore[no-any-return]
 
 
 OURS, CACHE, PERSISTENT, TRAINING = "greenseg", "MONAI CacheDataset", "MONAI PersistentDataset", "training"

@@ -20,6 +20,7 @@ from greenseg.training.module import Segmentation
 from greenseg.training.recorder import Checkpoints, Recorder
 
 EPOCHS = 5
+BATCH_SIZE = 8
 
 
 def ours(settings: Settings, slices: cache.Slices) -> list[float]:
@@ -44,8 +45,8 @@ def ours(settings: Settings, slices: cache.Slices) -> list[float]:
             enable_model_summary=False,
         ).fit(
             Segmentation(settings, validation.subjects),
-            loader(training, TrainingBatches(len(training), settings.batch_size, 0), 0, pin_memory=False),
-            loader(validation, ValidationBatches(len(validation), settings.batch_size), 0, pin_memory=False),
+            loader(training, TrainingBatches(len(training), BATCH_SIZE, 0), 0, pin_memory=False),
+            loader(validation, ValidationBatches(len(validation), BATCH_SIZE), 0, pin_memory=False),
         )
     return [epoch.train.seconds for epoch in monitor.epochs]
 
@@ -56,7 +57,7 @@ def bare(settings: Settings, slices: cache.Slices) -> list[float]:
     pl.seed_everything(0, verbose=False)
     module = Segmentation(settings, ["none"])  # for its network and loss; Lightning has no part in the loop
     network = module.network.train()
-    batches = TrainingBatches(len(training), settings.batch_size, 0)
+    batches = TrainingBatches(len(training), BATCH_SIZE, 0)
     data = loader(training, batches, 0, pin_memory=False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=EPOCHS * len(batches))

@@ -22,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -122,7 +123,7 @@ class Settings(BaseModel):
         group="Data",
     )
     layout: Layout = _setting("auto", "How the data set is laid out; auto = see what is there.", group="Data")
-    labels: Annotated[str, BeforeValidator(_labels)] = _setting(
+    labels: Annotated[str, BeforeValidator(_labels), WithJsonSchema({"type": ["string", "integer"]})] = _setting(
         "", "Labels of the masks that are brain, such as 1,2,3; empty = any above 0.", group="Data"
     )
     image_size: int = _setting(
@@ -170,13 +171,17 @@ class Settings(BaseModel):
         "shift, bias field, contrast, noise and blur, a little or a lot.",
         group="Data",
     )
-    workers: Annotated[int | Literal["auto"], _whole_or_auto(0, 256)] = _setting(
+    workers: Annotated[Annotated[int, Field(ge=0, le=256)] | Literal["auto"], _whole_or_auto(0, 256)] = _setting(
         0,
         "Processes that load data; 0 loads in the training process; auto = try, and take the fewest that keep the "
         "device busy.",
         group="Data",
     )
-    batch_size: int = _setting(8, "Slices a step on one device.", group="Data", ge=1, le=65536)
+    batch_size: Annotated[Annotated[int, Field(ge=1, le=65536)] | Literal["auto"], _whole_or_auto(1, 65536)] = _setting(
+        8,
+        "Slices a step on one device; auto = try sizes, and take the one with the fewest joules a slice.",
+        group="Data",
+    )
 
     # ── network
     model: str = _setting(

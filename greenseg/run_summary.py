@@ -100,7 +100,7 @@ def _derived(
     derived: dict[str, Any] = {"energy_delay_product": total.joules * total.seconds}
     if total.seconds:
         derived["watts"] = total.joules / total.seconds
-    before = sum(phases[phase].joules for phase in ("startup", "preparation") if phase in phases)
+    before = sum(phases[phase].joules for phase in ("startup", "preparation", "probe") if phase in phases)
     idle = record.get("context", {}).get("idle_watts")
     if idle:
         devices = {"gpu": record.get("ran", {}).get("devices", 1)}

@@ -45,7 +45,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "folds": st.integers(11, 1000),
     "fold": st.integers(0, 10),
     "drop_empty_slices": st.floats(0, 1),
-    "batch_size": st.integers(2, 65536),  # 1 does not go with everything
+    "batch_size": st.integers(2, 65536) | st.just("auto"),  # 1 does not go with everything
     "model": st.builds("{}-{}".format, _ENCODERS, _DECODERS),
     "width": st.just(1.0),  # not of <encoder>-<decoder>; see test_a_whole_network_is_named_like_any_other
     "encoder": st.just("") | _ENCODERS,
@@ -169,18 +169,24 @@ def test_neutral_values_never_change() -> None:
         "augment": "strong",
         "workers": 0,
         "batch_size": 8,
+        "width": 1.0,
         "encoder_weights": "none",
         "epochs": 30,
+        "early_stopping": 0,
+        "freeze_encoder": 0,
         "optimizer": "adamw",
         "lr": 3e-3,
         "weight_decay": 0.01,
         "schedule": "onecycle",
+        "gradient_clip": 0.0,
+        "accumulate": 1,
         "precision": "32-true",
         "accelerator": "auto",
         "devices": 1,
         "strategy": "auto",
         "channels_last": True,
         "compile": False,
+        "matmul_precision": "highest",
         "seed": 0,
         "fold": 0,
     }
@@ -261,7 +267,11 @@ def test_types_are_not_guessed(name: str) -> None:
         int: [True, "1", 1.0],
         float: [True, "1.0"],
     }
-    guesses_for = {"labels": [True, "x"], "workers": [True, "x", 1.0]}  # these take text and numbers
+    guesses_for = {
+        "labels": [True, "x"],
+        "workers": [True, "x", 1.0],
+        "batch_size": [True, "x", 1.0],
+    }  # these take text and numbers
     for value in guesses_for.get(name) or guesses[type(Settings.model_fields[name].default)]:
         assert [problem.key for problem in problems_of({name: value})] == [name], value
 

@@ -12,7 +12,7 @@ import torch
 from greenseg.energy.meter import EnergyMeter
 from greenseg.energy.reading import Energy, side_by_side
 
-STARTUP, PREPARATION, OTHER = "startup", "preparation", "other"
+STARTUP, PREPARATION, PROBE, OTHER = "startup", "preparation", "probe", "other"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 _REFRESH_SECONDS = 2.0
@@ -36,9 +36,9 @@ class EnergyMonitor(pl.Callback):
     """Measures the joules of every epoch, by component and with their source, in any Lightning project.
 
     Phases follow each other without gaps: `startup`, `train`, `validation`, `test`, and `other` for what is between
-    them (checkpoints, other callbacks); `preparation`, of data, begins where the caller says so. With several ranks,
-    each counts the GPU that it drives, and one process of a node counts CPU and DRAM; epochs, phases and total are sums
-    over all ranks, and the same on each.
+    them (checkpoints, other callbacks); `preparation`, of data, and `probe`, where settings are chosen by trying them,
+    begin where the caller says so. With several ranks, each counts the GPU that it drives, and one process of a node
+    counts CPU and DRAM; epochs, phases and total are sums over all ranks, and the same on each.
 
     Logs `train_joules` and `validation_joules` of every epoch to the trainer's loggers.
 
@@ -95,6 +95,10 @@ class EnergyMonitor(pl.Callback):
     def startup(self) -> None:
         """From here to the start of training, it is set up."""
         self._enter(STARTUP)
+
+    def probe(self) -> Energy:
+        """From here on, something is tried; returns what was used since the last change of phase, or call of this."""
+        return self._enter(PROBE)
 
     def close(self) -> dict[str, float]:
         """End measuring; returns by how much the phases of this rank differ from one window over all of them.
@@ -174,12 +178,13 @@ class EnergyMonitor(pl.Callback):
 
     # ── inside
 
-    def _enter(self, phase: str, *, sync: bool = True) -> None:
+    def _enter(self, phase: str, *, sync: bool = True) -> Energy:
         """Book what was used since the last call on the phase that was open, and open another."""
         energy = self.meter.lap(sync=sync)
         for account in (self._mine, self._epoch, self._since):
             account[self._phase] = account.get(self._phase, Energy()) + energy
         self._phase, self._last_lap = phase, time.monotonic()
+        return energy
 
     def _share_out(self, trainer: pl.Trainer) -> None:
         """Decide which rank of a node counts CPU and DRAM."""

@@ -11,6 +11,8 @@ MODEL = "model"
 
 
 _FIRST = ("encoder", "decoder")
+_MUTE = ("data", "encoder_weights", "augment", "schedule")  # values that do not say whose they are
+_CHOSEN = ("precision", "batch_size", "workers")  # what runs may be another value than the one asked for
 
 
 def differing(results: Sequence[Result]) -> list[str]:
@@ -40,7 +42,7 @@ def setting(result: Result, name: str) -> Any:
 def setting_text(result: Result, name: str) -> str:
     """The value asked for, and what ran instead where that differs."""
     asked = value_text(setting(result, name))
-    if name != "precision":
+    if name not in _CHOSEN:
         return asked
     changed = sorted({value_text(run.ran[name]) for run in result.runs if name in run.ran} - {asked})
     return f"{asked} → {', '.join(changed)}" if changed else asked
@@ -58,8 +60,8 @@ def label(result: Result, names: Sequence[str]) -> str:
     parts = []
     for name in names:
         value = setting(result, name)
-        speaks = isinstance(value, str) and name not in ("data", "encoder_weights", "augment", "schedule")
-        parts.append(setting_text(result, name) if speaks else f"{name}={value_text(value)}")
+        speaks = isinstance(value, str) and value != "auto" and name not in _MUTE
+        parts.append(setting_text(result, name) if speaks else f"{name}={setting_text(result, name)}")
     return " ".join(parts)
 
 

@@ -1,5 +1,7 @@
 """The panel that a single run ends with."""
 
+from collections.abc import Iterator
+
 from rich.panel import Panel
 from rich.table import Table
 
@@ -52,6 +54,25 @@ def run_panel(run: Run) -> Panel:
     grid.add_row("time", f"{duration(energy.seconds)}, {number(metrics.get('watts'))} W on average")
     grid.add_row("parameters", f"{run.record['network']['parameters']:,}")
     grid.add_row("precision", f"asked for {precision}, ran {ran}" if ran and ran != precision else str(precision))
+    for row in _chosen(run):
+        grid.add_row(*row)
     grid.add_row("run", str(run.directory.path))
     title = f"{join_model(settings['encoder'], settings['decoder'])}, seed {settings['seed']}"
     return Panel(grid, title=title, title_align="left", border_style="green")
+
+
+def _chosen(run: Run) -> Iterator[tuple[str, str]]:
+    """What `auto` chose and why, and how many slices a step really takes."""
+    probes, ran, settings = run.record.get("probes", {}), run.ran, run.settings
+    if tried := probes.get("batch_size"):
+        rows = [
+            f"{row['batch_size']}: {'out of memory' if 'out_of_memory' in row else joules(row['joules_per_slice'])}"
+            for row in tried
+        ]
+        yield "batch size", f"{ran['batch_size']}, of fewest joules a slice ({', '.join(rows)})"
+    if ran.get("effective_batch_size", ran.get("batch_size")) != ran.get("batch_size"):
+        parts = f"{ran['batch_size']} × {ran['devices']} devices × {settings['accumulate']} accumulated"
+        yield "a step takes", f"{ran['effective_batch_size']} slices ({parts})"
+    if tried := probes.get("workers"):
+        batches = ", ".join(f"{number}: {seconds * 1e3:.1f} ms" for number, seconds in tried["batch"].items())
+        yield "workers", f"{ran['workers']} (a step {tried['step'] * 1e3:.1f} ms; a batch {batches})"

@@ -87,7 +87,8 @@ _FILE: Schema = {"type": "string", "minLength": 1}
 
 def _axis(name: str, value: Schema) -> Schema:
     """Values of one setting: a list, a range where it is a number, or these with a condition."""
-    ranges = [_ref("range")] if value.get("type") in ("integer", "number") else []
+    kinds = [value.get("type"), *(kind.get("type") for kind in value.get("anyOf", []))]
+    ranges = [_ref("range")] if "integer" in kinds or "number" in kinds else []
     return {"description": value["description"], **_branches([_values(_ref(name)), *ranges], _list(_ref(name)))}
 
 

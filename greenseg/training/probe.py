@@ -1,8 +1,10 @@
-"""What `auto` means: trying, for about a second, before the run, and taking what was measured to be best."""
+"""What `auto` means: trying, before the run, and taking what was measured to be best.
+
+What is tried is thrown away; its joules are the run's, as phase `probe`.
+"""
 
 import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,15 +12,50 @@ from lightning_fabric import Fabric
 from torch.utils.data import Sampler
 
 from greenseg.config import Settings
-from greenseg.data.loader import Batch, SliceDataset, loader
+from greenseg.data.loader import Batch, SliceDataset, TrainingBatches, loader
+from greenseg.energy import Energy
+from greenseg.failures import Failure, kind_of
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
 
+_NO_ROOM = (Failure.OUT_OF_GPU_MEMORY, Failure.OUT_OF_MEMORY)
 _UNNOTICED = 0.02  # share of a step that loading may take in the training process
-_TRY = 0.2  # seconds for one thing to try
+_TRY_SECONDS = 0.25
+_METER_SECONDS = 1.5  # NVML's counter moves about ten times a second
+_WORSE = 1.05  # joules a slice, against the best size so far, from which a larger size is given up
 
 
-def workers(settings: Settings, dataset: SliceDataset, batches: Sampler[list[int]]) -> tuple[int, dict[str, Any]]:
+class Trial:
+    """Training steps, without loading and without the optimizer, on a network of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        # Other weights cost the same; compiling would take longer than what it is to decide.
+        trial = settings.model_copy(update={"encoder_weights": "none", "compile": False})
+        self._fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
+        self._network = self._fabric.setup_module(Segmentation(trial, []).to(self._fabric.device))
+        self._network.mark_forward_method("loss_of")
+
+    def steps(self, batch: Batch, seconds: float) -> tuple[int, float]:
+        """Steps on this batch for so many seconds, at least one; returns their number and the seconds that they took.
+
+        One more is made before the clock starts, which claims memory and chooses kernels.
+        """
+        on_device = self._fabric.to_device(batch)
+        self._step(on_device)
+        started, count = time.perf_counter(), 0
+        while not count or time.perf_counter() - started < seconds:
+            self._step(on_device)
+            count += 1
+        return count, time.perf_counter() - started
+
+    def _step(self, batch: Batch) -> None:
+        self._fabric.backward(self._network.loss_of(batch))
+        self._network.zero_grad()
+        if self._fabric.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def workers(settings: Settings, batch_size: int, dataset: SliceDataset) -> tuple[int, dict[str, Any]]:
     """The fewest loading processes that keep the device busy.
 
     None, if loading in the training process takes below 2 % of a step. Else the fewest that make a batch in less time
@@ -26,13 +63,15 @@ def workers(settings: Settings, dataset: SliceDataset, batches: Sampler[list[int
 
     Args:
         settings: of the run.
+        batch_size: slices a batch.
         dataset: of the training slices.
-        batches: of one epoch.
 
     Returns:
         The number, and what was measured: seconds of a `step`, seconds a `batch` by number of workers.
     """
-    step = _step_seconds(settings, dataset[next(iter(batches))])
+    batches = TrainingBatches(len(dataset), batch_size, settings.seed)
+    count, seconds = Trial(settings).steps(dataset[next(iter(batches))], _TRY_SECONDS)
+    step = seconds / count
     batch: dict[int, float] = {}
     for number in _numbers(usable_cores() // settings.devices):
         batch[number] = _batch_seconds(dataset, batches, number)
@@ -58,32 +97,51 @@ def _batch_seconds(dataset: SliceDataset, batches: Sampler[list[int]], number: i
     started, count = time.perf_counter(), 0
     for _ in made:
         count += 1
-        if time.perf_counter() - started > _TRY:
+        if time.perf_counter() - started > _TRY_SECONDS:
             break
     return (time.perf_counter() - started) / count if count else 0.0
 
 
-def _step_seconds(settings: Settings, batch: Batch) -> float:
-    """Seconds of a training step without loading and without the optimizer, on a network of its own."""
-    trial = settings.model_copy(update={"encoder_weights": "none", "compile": False})
-    fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
-    module = Segmentation(trial, [])
-    network = fabric.setup_module(module.to(fabric.device))
-    network.mark_forward_method("loss_of")
-    on_device = fabric.to_device(batch)
+def batch_size(
+    settings: Settings, dataset: SliceDataset, measure: Callable[[], Energy]
+) -> tuple[int, list[dict[str, Any]]]:
+    """The batch size with the fewest joules a slice, not the largest that fits.
 
-    def steps() -> Iterator[None]:
-        while True:
-            fabric.backward(network.loss_of(on_device))
-            if fabric.device.type == "cuda":
-                torch.cuda.synchronize()
-            yield
+    Powers of two from 2 on, up to a quarter of the training slices of a device, each for about a second and a half;
+    until memory runs out, or two sizes in a row are more than 5 % worse than the best.
 
-    steady = steps()
-    next(steady)  # memory is claimed, kernels are chosen
-    started, count = time.perf_counter(), 0
-    for _ in islice(steady, 100):
-        count += 1
-        if time.perf_counter() - started > _TRY:
+    Args:
+        settings: of the run.
+        dataset: of the training slices.
+        measure: returns the energy since its last call.
+
+    Returns:
+        The size, and what was measured: for each `batch_size` that was tried, `joules_per_slice` and
+        `seconds_per_slice`, or `out_of_memory`.
+
+    Raises:
+        Exception: of the device, where even the smallest size does not fit.
+    """
+    trial = Trial(settings)
+    table: list[dict[str, Any]] = []
+    best, worse, size = float("inf"), 0, 2
+    while size <= max(len(dataset) // (4 * settings.devices), 2) and worse < 2:
+        try:
+            batch = dataset[list(range(size))]
+            trial.steps(batch, 0)
+            measure()
+            count, seconds = trial.steps(batch, _METER_SECONDS)
+        except Exception as error:
+            if not table or kind_of(error) not in _NO_ROOM:
+                raise
+            table.append({"batch_size": size, "out_of_memory": True})
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             break
-    return (time.perf_counter() - started) / count
+        slices = size * (count + 1)
+        joules = measure().joules / slices
+        table.append({"batch_size": size, "joules_per_slice": joules, "seconds_per_slice": seconds / (size * count)})
+        worse = worse + 1 if joules > _WORSE * best else 0
+        best, size = min(best, joules), 2 * size
+    tried = [row for row in table if "joules_per_slice" in row]
+    return int(min(tried, key=lambda row: row["joules_per_slice"])["batch_size"]), table

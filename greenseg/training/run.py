@@ -82,6 +82,8 @@ def train(
         "settings": settings.resolved(),
         "started": record.get("started", started),
         "attempts": [*earlier, attempt],
+        "ran": record.get("ran", {}),
+        "probes": record.get("probes", {}),
         "context": record.get("context", {}) | json.loads(os.environ.get(events.CONTEXT, "{}")),
         "hardware": _hardware(),
         "versions": versions(),
@@ -135,10 +137,10 @@ def _fit(
     if rank == 0:
         write_atomically(run.path / "split.csv", split_csv(slices.cases))
     monitor.startup()
-    workers, probes = settings.workers, {}
-    if workers == "auto":
-        order = TrainingBatches(len(training), settings.batch_size, settings.seed)
-        workers, probes["workers"] = probe.workers(settings, training, order)
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        threads = int(os.environ.get(events.THREADS) or usable_cores())
+        torch.set_num_threads(max(1, threads // settings.devices))
+    batch_size, workers, probes = _chosen(run, settings, training, monitor, rank)
     pl.seed_everything(settings.seed, verbose=False)
     module = Segmentation(settings, validation.subjects)
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
@@ -167,9 +169,6 @@ def _fit(
         enable_model_summary=False,
     )
     on_cpu = trainer.strategy.root_device.type == "cpu"
-    if on_cpu:
-        threads = int(os.environ.get(events.THREADS) or usable_cores())
-        torch.set_num_threads(max(1, threads // settings.devices))
     save(
         network={"parameters": network.parameters(module.network)},
         ran={
@@ -179,6 +178,8 @@ def _fit(
             "devices": trainer.num_devices,
             "threads": torch.get_num_threads(),
             "workers": workers,
+            "batch_size": batch_size,
+            "effective_batch_size": batch_size * trainer.num_devices * settings.accumulate,
         },
         probes=probes,
         data={
@@ -195,13 +196,13 @@ def _fit(
         module,
         loader(
             training,
-            TrainingBatches(len(training), settings.batch_size, settings.seed, rank, ranks),
+            TrainingBatches(len(training), batch_size, settings.seed, rank, ranks),
             workers,
             pin_memory=not on_cpu,
         ),
         loader(
             validation,
-            ValidationBatches(len(validation), settings.batch_size, rank, ranks),
+            ValidationBatches(len(validation), batch_size, rank, ranks),
             workers,
             pin_memory=not on_cpu,
         ),
@@ -218,6 +219,28 @@ def _fit(
             "basis": meter.model.basis,
         }
     )
+
+
+def _chosen(
+    run: RunDirectory, settings: Settings, training: SliceDataset, monitor: EnergyMonitor, rank: int
+) -> tuple[int, int, dict[str, Any]]:
+    """Batch size and workers, as asked for or, for `auto`, as tried; and what was measured.
+
+    A run that goes on, and the other ranks, keep what rank 0 chose at its start.
+    """
+    record = run.record()
+    keep = rank > 0 or run.last_checkpoint.exists()
+    known, probes = (record.get("ran", {}), record.get("probes", {})) if keep else ({}, {})
+    batch_size = known.get("batch_size") if settings.batch_size == "auto" else settings.batch_size
+    workers = known.get("workers") if settings.workers == "auto" else settings.workers
+    if batch_size is None or workers is None:
+        monitor.probe()
+    if batch_size is None:
+        batch_size, probes["batch_size"] = probe.batch_size(settings, training, monitor.probe)
+    if workers is None:
+        workers, probes["workers"] = probe.workers(settings, batch_size, training)
+    monitor.startup()
+    return batch_size, workers, probes
 
 
 def now() -> str:

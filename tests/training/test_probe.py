@@ -10,6 +10,8 @@ import torch
 from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.loader import Batch, SliceDataset, TrainingBatches
+from greenseg.energy import Energy
+from greenseg.energy.reading import Reading
 from greenseg.training import probe
 from tests.conftest import SMALL, Command
 
@@ -23,10 +25,10 @@ def chosen(slices: cache.Slices, seconds: dict[int, float], step: float, monkeyp
     """What is chosen where these are the seconds a batch, by number of workers."""
     settings = Settings.of({"model": "mobilenetv3-tiny-unet", "image_size": 32, "accelerator": "cpu"})
     monkeypatch.setattr(probe, "usable_cores", lambda: 4)
-    monkeypatch.setattr(probe, "_step_seconds", lambda settings, batch: step)
+    monkeypatch.setattr(probe.Trial, "steps", lambda self, batch, seconds: (2, 2 * step))
     monkeypatch.setattr(probe, "_batch_seconds", lambda dataset, batches, number: seconds[number])
     data = SliceDataset(slices, "train")
-    number, measured = probe.workers(settings, data, TrainingBatches(len(data), 8, seed=0))
+    number, measured = probe.workers(settings, 8, data)
     assert measured["step"] == step
     assert {int(n): s for n, s in measured["batch"].items()}.items() <= seconds.items()
     return number
@@ -90,3 +92,64 @@ def test_slices_reach_a_process_that_was_spawned(slices: cache.Slices) -> None:
         multiprocessing_context="spawn",
     )
     assert next(iter(loader))["image"].shape == (8, 1, 32, 32)
+
+
+# ── batch_size: auto
+
+
+class Joules:
+    """A meter that knows what every step costs; stands for the machine's."""
+
+    def __init__(self, of_a_step: dict[int, float]) -> None:
+        self.of_a_step, self.used = of_a_step, 0.0
+
+    def steps(self, trial: object, batch: Batch, seconds: float) -> tuple[int, float]:
+        size = len(batch["image"])
+        if size not in self.of_a_step:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        count = 3 if seconds else 1
+        self.used += self.of_a_step[size] * (count + 1)  # one more, before the clock starts
+        return count, 0.1 * count
+
+    def measure(self) -> Energy:
+        used, self.used = self.used, 0.0
+        return Energy(1.0, (Reading("gpu", used, "nvml", used, used),))
+
+
+@pytest.mark.parametrize(
+    ("of_a_step", "chosen", "tried"),
+    [
+        ({2: 10, 4: 12, 8: 16, 16: 40, 32: 90}, 8, [2, 4, 8, 16, 32]),  # not the largest that fits
+        ({2: 10, 4: 12, 8: 16}, 8, [2, 4, 8, 16]),  # the largest that fits: 16 runs out of memory
+        ({2: 10, 4: 40, 8: 90, 16: 1}, 2, [2, 4, 8]),  # twice worse: larger ones are given up
+    ],
+)
+def test_the_batch_size_of_fewest_joules_a_slice(
+    of_a_step: dict[int, float], chosen: int, tried: list[int], phantom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.of({"model": "mobilenetv3-tiny-unet", "image_size": 32, "accelerator": "cpu"})
+    joules = Joules(of_a_step)
+    slices = cache.prepare(Settings.of({"data": str(phantom), "image_size": 32, "spacing": 8.5}))
+    data = SliceDataset(slices, "train")
+    monkeypatch.setattr(type(data), "__len__", lambda self: 130)
+    monkeypatch.setattr(probe.Trial, "steps", lambda self, batch, seconds: joules.steps(self, batch, seconds))
+    size, table = probe.batch_size(settings, data, joules.measure)
+    assert (size, [row["batch_size"] for row in table]) == (chosen, tried)
+    for row in table:
+        if row["batch_size"] in of_a_step:
+            assert row["joules_per_slice"] == pytest.approx(of_a_step[row["batch_size"]] / row["batch_size"])
+        else:
+            assert row["out_of_memory"]
+
+
+def test_a_batch_size_that_was_tried_is_recorded_with_its_joules(
+    greenseg: Command, phantom: Path, tmp_path: Path
+) -> None:
+    result = greenseg("train", "--data", phantom, *SMALL, "--batch-size", "auto")
+    assert result.returncode == 0, result.stderr
+    assert "of fewest joules a slice" in result.stdout
+    (path,) = (tmp_path / "runs" / "train").glob("*/run.json")
+    written = json.loads(path.read_text())
+    tried = {row["batch_size"]: row["joules_per_slice"] for row in written["probes"]["batch_size"]}
+    assert written["ran"]["batch_size"] == min(tried, key=tried.__getitem__)
+    assert written["energy"]["phases"]["probe"]["seconds"] > 1
