@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from greenseg.data.phantom import write_phantom
+
+settings.register_profile("greenseg", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
+settings.load_profile("greenseg")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

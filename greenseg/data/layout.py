@@ -84,6 +84,10 @@ def look(root: Path, layout: Layout = "auto") -> Listing:
     _LISTERS[found.layout](root, found)
     if not found.entries and not found.problems:
         found.problems.append(f"{root}: no images ({', '.join(SUFFIXES)}) in layout {found.layout}")
+    found.problems += [
+        f"{entry.where}: the name is not UTF-8; rename it" for entry in found.entries if not _is_text(entry)
+    ]
+    found.entries = [entry for entry in found.entries if _is_text(entry)]
     found.problems += _contradictions(found.entries)
     found.problems += [
         f"{path}: cannot be read: a broken link (is the data fetched?), or no file"
@@ -91,6 +95,7 @@ def look(root: Path, layout: Layout = "auto") -> Listing:
         for path in (entry.image, entry.mask)
         if path and not (path.is_file() or path.is_dir())
     ]
+    found.problems = [problem.encode(errors="backslashreplace").decode() for problem in found.problems]
     return found
 
 
@@ -111,6 +116,15 @@ def _layout_of(root: Path) -> str:
     if any(path.is_dir() for path in root.glob("sub-*")):
         return "bids"
     return "e2mip"
+
+
+def _is_text(entry: Entry) -> bool:
+    """Whether its names can be shown, hashed and written to a file: on Linux they may be any bytes."""
+    try:
+        f"{entry.image}{entry.mask}{entry.subject}".encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:

@@ -129,7 +129,11 @@ def test_both_splits_are_filled_and_share_no_subject(
     assert sorted(found["train"] + found["validation"]) == sorted(names)
 
 
-@given(names=_NAMES, share=st.floats(0.05, 0.95), wider=st.floats(0, 0.5))
+@given(
+    names=st.lists(st.text("abcdefgh0123", min_size=1, max_size=6), min_size=6, max_size=20, unique=True),
+    share=st.floats(0.1, 0.9),
+    wider=st.floats(0, 0.5),
+)
 @settings(deadline=None, max_examples=60)
 def test_adding_a_subject_moves_no_other(
     names: list[str], share: float, wider: float, tmp_path_factory: pytest.TempPathFactory
@@ -243,6 +247,11 @@ def test_a_link_to_nowhere_and_a_pipe_are_said_at_once(gone: str, tmp_path: Path
     assert [problem.partition(": ")[0] for problem in mistakes(tmp_path)] == [
         f"{gone}/{p.name}" for p in (first, second)
     ]
+
+
+def test_a_name_that_is_no_text_is_said(tmp_path: Path) -> None:
+    add(tmp_path, "a", "b", os.fsdecode(b"\xe4"))
+    assert mistakes(tmp_path) == ["images/\\udce4.nii.gz: the name is not UTF-8; rename it"]
 
 
 # ── E2MIP
