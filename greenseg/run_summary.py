@@ -82,10 +82,10 @@ def summary(record: dict[str, Any], epochs: list[dict[str, Any]]) -> dict[str, A
     if per_epoch:
         metrics["measured_epochs"] = len(final) - warm_up
         metrics["joules_per_epoch"] = fmean(epoch.joules for epoch in per_epoch[warm_up:])
-        slices = record.get("data", {}).get("slices", {}).get("train")
-        if slices:
-            training = fmean(Energy.from_json(line["train"]).joules for line in final[warm_up:])
-            metrics["joules_per_slice"] = training / slices
+        slices = record.get("data", {}).get("slices", {})
+        for phase, name in (("train", "joules_per_slice"), ("validation", "joules_per_inference")):
+            if slices.get(phase):
+                metrics[name] = fmean(Energy.from_json(line[phase]).joules for line in final[warm_up:]) / slices[phase]
     return {
         "energy": {"total": total.to_json(), "phases": {phase: e.to_json() for phase, e in phases.items()}},
         "metrics": metrics | _derived(record, total, phases, final, [epoch.joules for epoch in per_epoch]),

@@ -6,7 +6,7 @@ from typing import Any
 
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import MODEL, setting, setting_text, source
-from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective
+from greenseg.report.objectives import COSTS, ENERGIES, OBJECTIVES, QUALITIES, Objective
 from greenseg.report.results import Result
 from greenseg.report.statistics import Mean
 from greenseg.report.units import number, percent
@@ -61,7 +61,7 @@ def column(comparison: Comparison, name: str) -> Column:
     return Column(name, name, lambda row: setting_text(row.result, name), lambda row: setting(row.result, name), False)
 
 
-OPTIONAL = ("params", "per-epoch", "seconds", "chance", "saved")
+OPTIONAL = ("peak-memory", "params", "per-epoch", "seconds", "chance", "saved")
 """Columns that a table can do without where room is scarce, the first one soonest."""
 
 
@@ -78,7 +78,10 @@ def default_columns(comparison: Comparison) -> list[str]:
     if any(row.probability is not None for row in comparison.rows):
         shown.append("chance")
     third = [comparison.third.name] if comparison.third else []
-    return list(dict.fromkeys([*shown, *third, "seconds", "params", "source"]))
+    costs = ["seconds", "params"]
+    if any(result.figure(COSTS["peak-memory"]) for result in results):
+        costs.append("peak-memory")
+    return list(dict.fromkeys([*shown, *third, *costs, "source"]))
 
 
 def _figure_column(comparison: Comparison, objective: Objective) -> Column:

@@ -57,6 +57,11 @@ def _parameters(run: "Run") -> float | None:
     return run.record.get("network", {}).get("parameters")  # type: ignore[no-any-return]
 
 
+def _peak_memory(run: "Run") -> float | None:
+    memory: dict[str, float] = run.record.get("memory", {})
+    return memory.get("gpu_gb") or memory.get("host_gb")
+
+
 def _by_name(*objectives: Objective) -> dict[str, Objective]:
     return {objective.name: objective for objective in objectives}
 
@@ -79,12 +84,20 @@ ENERGIES = _by_name(
         "per-epoch", "{}/epoch", _metric("joules_per_epoch"), "joules of an epoch, validation included", joule_unit
     ),
     Objective("per-slice", "{}/slice", _metric("joules_per_slice"), "joules of training on one slice", joule_unit),
+    Objective(
+        "inference",
+        "{}/inference",
+        _metric("joules_per_inference"),
+        "joules of segmenting one slice, in validation",
+        joule_unit,
+    ),
     Objective("to-dice", "{} to Dice", _part("energy_to_dice", "joules"), "joules until the target Dice", joule_unit),
     Objective("co2e", "g CO2e", _part("co2e", "grams"), "greenhouse gases, in g CO2 equivalent"),
 )
 
 COSTS = _by_name(
     Objective("params", "{} params", _parameters, "parameters of the network", parameter_unit),
+    Objective("peak-memory", "peak GB", _peak_memory, "most memory in use, of the GPU or, without one, of the host"),
     Objective("seconds", "seconds", _metric("seconds"), "duration of the run, all attempts"),
 )
 

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import platform
+import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -84,6 +85,7 @@ def train(
         "attempts": [*earlier, attempt],
         "ran": record.get("ran", {}),
         "probes": record.get("probes", {}),
+        "memory": record.get("memory", {}),
         "context": record.get("context", {}) | json.loads(os.environ.get(events.CONTEXT, "{}")),
         "hardware": _hardware(),
         "versions": versions(),
@@ -106,7 +108,8 @@ def train(
             energy={phase: energy.to_json() for phase, energy in monitor.phases.items()},
             check={"difference": difference, "ok": all(abs(share) <= _TOLERANCE for share in difference.values())},
         )
-        save(status=status, ended=now(), **summary(record, run.epochs()), **changes)
+        memory = _peak_memory(record.get("memory", {}))
+        save(status=status, ended=now(), memory=memory, **summary(record, run.epochs()), **changes)
 
     save()
     try:
@@ -246,6 +249,15 @@ def _chosen(
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _peak_memory(before: dict[str, float]) -> dict[str, float]:
+    """GB that this process, or an earlier attempt, had in use at most: of the host, and as tensors on its GPU."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peaks = {"host_gb": most / 1e9}
+    if torch.cuda.is_available():
+        peaks["gpu_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    return {name: round(max(peak, before.get(name, 0.0)), 3) for name, peak in peaks.items()}
 
 
 @functools.cache

@@ -84,7 +84,8 @@ def another(name: str) -> Any:
 
 @pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if not field.exclude])
 def test_the_command_repeats_the_run(name: str) -> None:
-    changed = {name: another(name)} | ({"folds": 5} if name == "fold" else {})
+    needs: dict[str, dict[str, Any]] = {"fold": {"folds": 5}, "width": {"model": "enet"}}
+    changed = {name: another(name)} | needs.get(name, {})
     settings = Settings.of(changed)
     run = Run(RunDirectory(Path("runs/x")), "finished", record(changed))
     program, subcommand, *arguments = shlex.split(train_command(run))

@@ -92,8 +92,9 @@ _RESULTS: list[Result] = results(*runs())
     [
         ({"quality": "dicee"}, ["--quality: no 'dicee' (did you mean 'dice'?)", "there are: dice, iou"]),
         ({"energy": "gpu"}, ["--energy gpu: no run here has it; they have: total, cpu, per-epoch"]),
-        ({"energy": "inference"}, ["--energy: no 'inference'", "to-dice"]),
-        ({"third": "memory"}, ["--and: no 'memory'", "params, seconds"]),
+        ({"energy": "inference"}, ["--energy inference: no run here has it"]),
+        ({"energy": "inferring"}, ["--energy: no 'inferring'", "to-dice"]),
+        ({"third": "memory"}, ["--and: no 'memory' (did you mean 'peak-memory'?)", "params, peak-memory, seconds"]),
         ({"baseline": "precision"}, ["--baseline: 'precision' is not key=value"]),
         ({"baseline": "precision>1"}, ["--baseline: 'precision>1' is not key=value"]),
         ({"baseline": "precision=64-true"}, ["--baseline: no run here has precision '64-true'"]),

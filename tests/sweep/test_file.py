@@ -61,9 +61,19 @@ def test_every_combination_of_the_axes_for_every_seed(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("file", "runs"), [("demo.yaml", 4), ("precision.yaml", 18)])
-def test_the_sweeps_that_come_with_greenseg(file: str, runs: int) -> None:
-    assert len(read_sweep(Path(__file__).parents[2] / "sweeps" / file).runs) == runs
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+COUNTS = {
+    "batch_size": 21, "compile": 8, "demo": 4, "encoders": 24, "light_networks": 16, "optimizers": 63, "paper": 27,
+    "precision": 18, "strategy": 9, "workers": 12,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", sorted(SWEEPS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_sweeps_that_come_with_greenseg(file: Path) -> None:
+    found = read_sweep(file)
+    assert found.name == file.stem
+    assert len(found.runs) == COUNTS[file.stem]
+    assert f" {COUNTS[file.stem]} runs" in file.read_text(encoding="utf-8"), "its head tells the size"
 
 
 def test_base_alone_is_one_run(tmp_path: Path) -> None:
