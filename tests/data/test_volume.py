@@ -1,6 +1,7 @@
 """Every format is read to the same slices, or refused with the reason; what ITK hides or crashes on is refused, too."""
 
 import gzip
+import locale
 import resource
 import struct
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def field(offset: int, form: str, *values: float) -> Edit:
 def dicom(folder: Path, image: sitk.Image, series: str = "1.2.826.0.1.3680043.2.1125.1") -> Path:
     """Write each slice as a file of a series, as a scanner does."""
     folder.mkdir(exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)  # GDCM sets another when it writes
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for z in range(image.GetDepth()):
@@ -72,6 +74,7 @@ def dicom(folder: Path, image: sitk.Image, series: str = "1.2.826.0.1.3680043.2.
             one.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{series[-1]}_{(z * 3) % 7}.dcm"))  # names in no order
         writer.Execute(one)
+    locale.setlocale(locale.LC_ALL, before)
     return folder
 
 
