@@ -242,6 +242,7 @@ def main() -> None:
     """Print the figures for E2MIP, where it is, and for a phantom of about 2,000 slices."""
     if not (find_spec("monai") and find_spec("nibabel")):
         sys.exit("MONAI is missing: pip install --constraint constraints.txt --group bench (`make bench` does it)")
+    cache_folder().mkdir(parents=True, exist_ok=True)
     if E2MIP.is_dir():
         report("E2MIP", E2MIP)
     else:
