@@ -242,6 +242,9 @@ def _chosen(
         batch_size, probes["batch_size"] = probe.batch_size(settings, training, monitor.probe)
     if workers is None:
         workers, probes["workers"] = probe.workers(settings, batch_size, training)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()  # what was tried is not what the run needs
     monitor.startup()
     return batch_size, workers, probes
 
