@@ -26,7 +26,7 @@ TURNS = 5
 AXES: dict[str, list[Any]] = {
     "lr": [round(1e-4 * (i + 1), 6) for i in range(10)],
     "weight_decay": [round(1e-3 * i, 6) for i in range(10)],
-    "batch_size": list(range(1, 11)),
+    "batch_size": list(range(2, 12)),
     "image_size": [32 * (i + 1) for i in range(10)],
     "validation_share": [round(0.05 * (i + 1), 3) for i in range(10)],
 }
