@@ -138,7 +138,9 @@ def test_files_are_read_once_and_a_change_is_noticed(phantom: Path, tmp_path: Pa
 
     def prepare(**changes: object) -> slice_cache.Slices:
         read_files.clear()
-        return slice_cache.prepare(small(data, **changes), progress=lambda done, total: read_files.append(total))
+        return slice_cache.prepare(
+            small(data, **({"spacing": 7.5} | changes)), progress=lambda done, total: read_files.append(total)
+        )
 
     first = prepare()
     assert read_files == [5] * 5
@@ -148,7 +150,7 @@ def test_files_are_read_once_and_a_change_is_noticed(phantom: Path, tmp_path: Pa
     assert [subject["split"] for subject in first.index["subjects"]].count("validation") == 1
     assert prepare().folder == first.folder
     assert not read_files, "the second time nothing is read"
-    prepare(spacing=4.0)
+    prepare(spacing=4.25)
     assert read_files, "another grid, other slices"
     path = next((data / "training_data" / "images").iterdir())
     path.write_bytes(path.read_bytes())

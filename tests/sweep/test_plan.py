@@ -199,10 +199,3 @@ def test_a_long_plan_is_shown_by_its_ends(greenseg: Command, tmp_path: Path) -> 
     assert "980 more; --json shows all" in shown
     assert len(shown.splitlines()) < 30
     assert "1000  new" in shown
-
-
-def test_json_without_a_dry_run_is_refused(greenseg: Command, tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text("seeds: [0]\n")
-    result = greenseg("sweep", "s.yaml", "--json")
-    assert result.returncode == 2
-    assert "--dry-run" in result.stderr

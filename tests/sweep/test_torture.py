@@ -119,7 +119,7 @@ def test_a_sweep_survives_every_kill_and_ends_as_if_undisturbed(
     assert not damaged
     for run in runs:
         assert run.status == "finished"
-        written, attempts = lines(run.directory.path), run.record["attempts"]
+        written, attempts = lines(run.directory.path), run.directory.record()["attempts"]
         assert [line["epoch"] for line in {line["epoch"]: line for line in written}.values()] == list(range(EPOCHS))
         assert [attempt["status"] for attempt in attempts].count("finished") == 1, "done exactly once"
         # An attempt goes on after the last whole epoch; only one whose checkpoint was cut short is done again.

@@ -22,7 +22,7 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 from tests.energy.fakes import look_for_rapl_in
-from greenseg.training.__main__ import main
+from greenseg.training.program import main
 
 if __name__ == "__main__":
     look_for_rapl_in(Path(sys.argv[2]))
