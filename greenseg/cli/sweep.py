@@ -86,16 +86,17 @@ def sweep(
             warn(f"{planned_run.problem}; the run starts anew")
         if planned_run.outdated:
             account_anew(planned_run.directory, planned_run.settings)
-    to_do = {run.settings.identity for run in plan.todo}
-    status_of = {run.settings.identity: run.status for run in plan.runs}
-    todo = [job for job in every if job.settings.identity in to_do]
+    # By place, not by identity: among very many runs eight hex digits may coincide.
+    to_do = {id(run) for run in plan.todo}
+    planned_jobs = list(zip(plan.runs, every, strict=True))
+    todo = [job for run, job in planned_jobs if id(run) in to_do]
     shown = ", ".join(f"{number} {status}" for status, number in plan.counts.items())
     say(f"Sweep {planned.name}: {count(len(every), 'run')} ({shown}), {len(todo)} to do")
 
     # Those that another process trains come last: it has them, for now.
-    wanted = [*todo, *(job for job in every if status_of[job.settings.identity] == "running")]
+    wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
     chosen = choose_gpus(gpus) if gpus or wanted else []
-    done = [job.run for job in every if status_of[job.settings.identity] == "finished"]
+    done = [job.run for run, job in planned_jobs if run.status == "finished"]
     view = view_of(planned, todo, done, quiet, as_json)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
     if wanted:
