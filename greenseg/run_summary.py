@@ -77,6 +77,9 @@ def summary(record: dict[str, Any], epochs: list[dict[str, Any]]) -> dict[str, A
             ),
             "last_dice": scored[-1]["dice"],
         }
+        surface = record.get("surface", {})  # told once, at the end of the run
+        if surface.get("epoch") == best["epoch"] and surface["hd95"] is not None:
+            metrics |= {"hd95": surface["hd95"], "volume_hd95": surface["volume_hd95"]}
     # After the warm-up; where a run is shorter than that, of all it has.
     warm_up = settings.get("measure_after", 0) if len(final) > settings.get("measure_after", 0) else 0
     if per_epoch:

@@ -76,6 +76,7 @@ def record(
             "dice": dice,
             "iou": dice / (2 - dice),
             "volume_dice": {"a": dice, "b": dice},
+            "hd95": 50 * (1 - dice),
             "best_epoch": 0,
             "last_dice": dice,
             "joules_per_epoch": joules_per_epoch,

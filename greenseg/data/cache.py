@@ -28,11 +28,20 @@ from greenseg.config import PHANTOM, Settings
 from greenseg.data import phantom
 from greenseg.data.fingerprint import fingerprint
 from greenseg.data.splits import Case, cases_of
-from greenseg.data.volume import ByteArray, FloatArray, brain_outside, labels_of, normalise, read_pair, to_grid
+from greenseg.data.volume import (
+    ByteArray,
+    FloatArray,
+    brain_outside,
+    labels_of,
+    normalise,
+    read_pair,
+    slice_distance,
+    to_grid,
+)
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, locked, write_json
 
-_VERSION = 4  # of the preprocessing; a change of what it computes raises it
+_VERSION = 5  # of the preprocessing; a change of what it computes raises it
 _IMAGES, _MASKS, _INDEX = "images.f32", "masks.u8", "index.json"
 
 
@@ -74,7 +83,8 @@ class Slices:
         """The subjects of a split.
 
         Each is a mapping with its `name`, `split`, `first` slice, number of `slices`, numbers of the `empty` ones
-        among them (without brain), and the share of brain that is `cut_off`.
+        among them (without brain), the share of brain that is `cut_off`, and its `volumes`: number of `slices`, and
+        their `distance` in mm, or None where it is not known.
         """
         return [subject for subject in self.index["subjects"] if subject["split"] == split]
 
@@ -266,6 +276,7 @@ def _build(
         for case in sorted(cases, key=lambda case: case.subject):
             stack: list[FloatArray] = []
             mask_stack: list[ByteArray] = []
+            volumes: list[dict[str, Any]] = []
             brain, outside = 0.0, 0.0
             for image_path, mask_path in case.files:
                 try:
@@ -276,6 +287,7 @@ def _build(
                     stack.append(to_grid(image, settings.image_size, settings.spacing))
                     here, cut = brain_outside(mask, settings.image_size * settings.spacing)
                     brain, outside = brain + here, outside + cut
+                    _add_volume(volumes, image.GetSize()[2], slice_distance(image_path, image))
                     mask_stack.append((to_grid(mask, settings.image_size, settings.spacing) >= 0.5).astype(np.uint8))
                 done += 1
                 progress(done, total)
@@ -290,6 +302,7 @@ def _build(
                     "first": first,
                     "slices": len(whole),
                     "empty": np.flatnonzero(~inside.any((1, 2))).tolist(),
+                    "volumes": volumes,
                     "cut_off": outside / brain if brain else 0.0,
                 }
             )
@@ -309,3 +322,11 @@ def _build(
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _add_volume(volumes: list[dict[str, Any]], slices: int, distance: float | None) -> None:
+    """Note the slices of one more file; files of one slice each make a volume together, as their names order them."""
+    if slices == 1 and volumes and volumes[-1]["single"] and volumes[-1]["distance"] == distance:
+        volumes[-1]["slices"] += 1
+    else:
+        volumes.append({"slices": slices, "distance": distance, "single": slices == 1})

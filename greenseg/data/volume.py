@@ -230,6 +230,17 @@ def to_grid(volume: sitk.Image, size: int, spacing: float) -> FloatArray:
     return sitk.GetArrayFromImage(grid)  # type: ignore[no-any-return]
 
 
+def slice_distance(path: Path, volume: sitk.Image) -> float | None:
+    """Distance of the slices of a volume that was read from a file, in mm; None for a 2D image, which does not say."""
+    if volume.GetSize()[2] == 1 and path.is_file():
+        header = sitk.ImageFileReader()
+        header.SetFileName(str(path))
+        header.ReadImageInformation()
+        if header.GetDimension() == 2:
+            return None
+    return float(volume.GetSpacing()[2])
+
+
 def brain_outside(mask: sitk.Image, extent: float) -> tuple[float, float]:
     """Brain of a mask, and how much of it lies outside the square that `to_grid` keeps, in mm³.
 

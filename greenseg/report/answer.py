@@ -43,7 +43,8 @@ def decision(comparison: Comparison) -> list[str]:
         above = knee is best or knee is cheapest
         name = comparison.label(knee)
         described = f"{name}, as above" if above else _with_figures(comparison, knee)
-        said.append(f"Knee, from where on more {quality} becomes dear: {described}.")
+        more = "more" if comparison.quality.more_is_better else "less"
+        said.append(f"Knee, from where on {more} {quality} becomes dear: {described}.")
     if len(comparison.results) > 1:
         said += _volumes(comparison)
     return said
@@ -91,16 +92,15 @@ def effect_rows(comparison: Comparison, most: int | None = None) -> list[list[st
     if most is not None and len(effects) > most:
         strongest = sorted(effects, key=lambda effect: -abs(effect.energy.share if effect.energy else 0))[:most]
         effects = [effect for effect in effects if effect in strongest]
-    return [_effect(effect) for effect in effects]
+    return [_effect(effect, comparison.quality.digits or 4) for effect in effects]
 
 
-def _effect(effect: Effect) -> list[str]:
-    mean = effect.quality
-    quality = f"{mean.value:+.4f}".replace("-", "−") + (f" ±{mean.half:.4f}" if mean.half is not None else "")
+def _effect(effect: Effect, digits: int) -> list[str]:
+    quality = interval(effect.quality, digits, "+")
     energy = "–" if effect.energy is None else _signed(effect.energy.share)
     if effect.energy is not None and effect.energy.low is not None and effect.energy.high is not None:
         energy += f" ({_signed(effect.energy.low)} to {_signed(effect.energy.high)})".replace(" %", "")
-    return [effect.axis, value_text(effect.value), value_text(effect.reference), quality, energy, str(mean.n)]
+    return [effect.axis, value_text(effect.value), value_text(effect.reference), quality, energy, str(effect.quality.n)]
 
 
 def unpaired(comparison: Comparison) -> list[str]:
@@ -204,7 +204,8 @@ def legend(comparison: Comparison) -> list[str]:
     """What the signs of the table mean, and what all runs cost."""
     quality = comparison.quality.heading
     third = f" and {comparison.third.describe}" if comparison.third else ""
-    said = [f"{FRONT} on the front: no other configuration here has at least its {quality} for less energy{third}."]
+    as_good = "at least" if comparison.quality.more_is_better else "at most"
+    said = [f"{FRONT} on the front: no other configuration here has {as_good} its {quality} for less energy{third}."]
     if any(
         mean is not None and mean.half is not None
         for mean in (r.figure(comparison.quality) for r in comparison.results)
@@ -237,8 +238,8 @@ def _with_figures(comparison: Comparison, result: Result) -> str:
 def _mean(comparison: Comparison, objective: Objective, result: Result) -> str:
     mean = result.figure(objective)
     assert mean is not None
-    if objective is comparison.quality:
-        return f"{objective.heading} {interval(mean)}"
+    if objective.digits:
+        return f"{objective.heading} {interval(mean, objective.digits)}"
     return _figure(comparison, objective, mean.value)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import MODEL, setting, setting_text, source
-from greenseg.report.objectives import COSTS, ENERGIES, OBJECTIVES, QUALITIES, Objective
+from greenseg.report.objectives import COSTS, ENERGIES, OBJECTIVES, Objective
 from greenseg.report.results import Result
 from greenseg.report.statistics import Mean
 from greenseg.report.units import number, percent
@@ -86,13 +86,12 @@ def default_columns(comparison: Comparison) -> list[str]:
 
 def _figure_column(comparison: Comparison, objective: Objective) -> Column:
     unit, size = comparison.unit(objective)
-    quality = objective.name in QUALITIES
 
     def text(row: Row) -> str:
         mean = row.result.figure(objective)
         if mean is None:
             return "–"
-        return interval(mean) if quality else number(mean.value / size)
+        return interval(mean, objective.digits) if objective.digits else number(mean.value / size)
 
     return Column(
         objective.name,
@@ -109,9 +108,16 @@ def figure(result: Result, objective: Objective) -> float | None:
     return None if mean is None else mean.value
 
 
-def interval(mean: Mean) -> str:
-    """A quality with its 95 % interval: `0.8123 ±0.0045`; without it for one repeat."""
-    return f"{mean.value:.4f}" + (f" ±{mean.half:.4f}" if mean.half is not None else "")
+def interval(mean: Mean, digits: int, sign: str = "") -> str:
+    """A quality with its 95 % interval: `0.8123 ±0.0045`; without it for one repeat.
+
+    Args:
+        mean: of repeats.
+        digits: after the point.
+        sign: `+` to show it always.
+    """
+    half = "" if mean.half is None else f" ±{mean.half:.{digits}f}"
+    return f"{mean.value:{sign}.{digits}f}".replace("-", "−") + half
 
 
 def _runs(row: Row) -> str:

@@ -22,6 +22,7 @@ class Objective:
         more_is_better: else less is.
         ideal: the best that it could be.
         worst: the worst that it could be; None where there is no such limit.
+        digits: after the point, of a quality; costs have as many as their size asks for.
         components: whose joules it counts; empty for all of them.
         describe: what it is, in half a sentence.
     """
@@ -34,6 +35,7 @@ class Objective:
     more_is_better: bool = False
     ideal: float = 0.0
     worst: float | None = None
+    digits: int | None = None
     components: tuple[str, ...] = ()
 
     def better(self, one: float, other: float) -> bool:
@@ -68,12 +70,19 @@ def _by_name(*objectives: Objective) -> dict[str, Objective]:
 
 def _quality(name: str, heading: str, describe: str) -> Objective:
     """One between 0 and 1, of which more is better."""
-    return Objective(name, heading, _metric(name), describe, more_is_better=True, ideal=1.0, worst=0.0)
+    return Objective(name, heading, _metric(name), describe, more_is_better=True, ideal=1.0, worst=0.0, digits=4)
 
 
 QUALITIES = _by_name(
     _quality("dice", "Dice", "Dice of whole volumes, at its best epoch"),
     _quality("iou", "IoU", "IoU of whole volumes, at the epoch of the best Dice"),
+    Objective(
+        "hd95",
+        "HD95 mm",
+        _metric("hd95"),
+        "95th percentile of the distance of surfaces, in mm, at the epoch of the best Dice",
+        digits=2,
+    ),
 )
 
 ENERGIES = _by_name(

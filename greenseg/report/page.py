@@ -98,7 +98,7 @@ def _figure(comparison: Comparison, objective: Objective) -> dict[str, Any]:
         "size": size,
         "more": objective.more_is_better,
         "describe": objective.describe,
-        "digits": 4 if objective.more_is_better else None,
+        "digits": objective.digits,
     }
 
 

@@ -24,6 +24,8 @@ def run_panel(run: Run) -> Panel:
         "–" if dice is None else f"{dice:.4f}  mean over {len(metrics['volume_dice'])} volumes, {best}",
     )
     grid.add_row("IoU", "–" if iou is None else f"{iou:.4f}")
+    if (hd95 := metrics.get("hd95")) is not None:
+        grid.add_row("HD95", f"{hd95:.2f} mm")
     phases = run.record["energy"]["phases"]
     for reading in energy.readings:
         text = f"{joules(reading.joules)}  source: {', '.join([reading.source, *sorted(reading.marks)])}"

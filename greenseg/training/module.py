@@ -16,6 +16,7 @@ from greenseg.data.loader import Batch
 from greenseg.models import network
 from greenseg.training import optimization
 from greenseg.training.metrics import VolumeOverlap
+from greenseg.training.predictions import Predictions
 
 _RECENT = 16
 """Batches from which the statistics of batch normalisation are taken anew."""
@@ -37,6 +38,7 @@ class Segmentation(pl.LightningModule):
         self.augmentation = augment.build(settings)
         self.dice_loss = smp.losses.DiceLoss(mode="binary", from_logits=True)
         self.overlap = VolumeOverlap(volumes)
+        self.predictions = Predictions()
         self.recent: deque[torch.Tensor] = deque(maxlen=_RECENT)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -81,6 +83,7 @@ class Segmentation(pl.LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
+        self.predictions.clear()
         if self.settings.optimizer == SCHEDULE_FREE:
             # It validates, and saves, averaged weights (Defazio et al. 2024, arXiv:2405.15682), and steps from others,
             # to which the statistics of batch normalisation belong until some training images have been seen again.
@@ -94,8 +97,9 @@ class Segmentation(pl.LightningModule):
                 torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        logits = self(batch["image"])
-        self.overlap.update(logits > 0, batch["mask"], batch["subject"])
+        prediction = self(batch["image"]) > 0
+        self.overlap.update(prediction, batch["mask"], batch["subject"])
+        self.predictions.add(prediction)
 
     def on_validation_epoch_end(self) -> None:
         scores = self.overlap.compute()

@@ -144,23 +144,35 @@ class Checkpoints(pl.Callback):
     """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the network at its best Dice; both are replaced atomically.
 
     Both after every epoch, so that whatever ends a run, no epoch but the one that it is in has to be repeated.
+
+    Attributes:
+        best_epoch: that of the best Dice; None before there is one.
+        best_predictions: what was predicted in it, as `Predictions.gathered` returns it. What takes long to tell from
+            masks is told once, at the end of the run; `last.ckpt` carries them there.
     """
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._best = -math.inf
+        self.best_epoch: int | None = None
+        self.best_predictions = torch.empty(0, dtype=torch.uint8)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best}
+        return {"best": self._best, "best_epoch": self.best_epoch, "best_predictions": self.best_predictions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = state_dict["best"]
+        # Checkpoints of earlier versions have none: then there is one once there is a better epoch.
+        self.best_epoch = state_dict.get("best_epoch")
+        self.best_predictions = state_dict.get("best_predictions", self.best_predictions)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write them, at the end of an epoch; on all ranks."""
         dice = float(trainer.callback_metrics["dice"])  # the same on all ranks
         if dice > self._best:
-            self._best = dice
+            self._best, self.best_epoch = dice, trainer.current_epoch
+            assert isinstance(trainer.lightning_module, Segmentation)
+            self.best_predictions = trainer.lightning_module.predictions.gathered()
             self._save(trainer, "best.ckpt", weights_only=True)
         self._save(trainer, "last.ckpt", weights_only=False)
 

@@ -29,9 +29,10 @@ from greenseg.files import write_atomically
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
 from greenseg.run_summary import account_for_attempts, summary
-from greenseg.training import events, probe
+from greenseg.training import events, probe, surface
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
+from greenseg.training.predictions import unpacked
 from greenseg.training.recorder import Checkpoints, PlainFiles, Recorder
 
 _PACKAGES = (
@@ -212,6 +213,9 @@ def _fit(
         ckpt_path=resume,
         weights_only=False,  # our own checkpoint
     )
+    if rank == 0 and checkpoints.best_epoch is not None:
+        predictions = unpacked(checkpoints.best_predictions, len(validation), settings.image_size)
+        save(surface=surface.record_of(slices, predictions, checkpoints.best_epoch))
     meter = monitor.meter
     save(
         energy_method={

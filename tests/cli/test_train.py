@@ -82,7 +82,8 @@ def test_train_records_what_was_asked_what_ran_and_what_it_cost(
     elsewhere = greenseg(*arguments, "--out", "elsewhere")
     assert elsewhere.returncode == 0
     repeated = record(only_run(tmp_path / "elsewhere"))
-    for metric in ("dice", "iou", "volume_dice", "last_dice"):
+    assert set(written["metrics"]["volume_hd95"]) == set(written["metrics"]["volume_dice"])
+    for metric in ("dice", "iou", "volume_dice", "hd95", "volume_hd95", "last_dice"):
         assert repeated["metrics"][metric] == written["metrics"][metric], "same configuration, same seed, same metrics"
 
     anew = greenseg(*arguments, "--again")
@@ -156,7 +157,7 @@ def test_a_stopped_run_goes_on_and_ends_as_if_undisturbed(
     undisturbed = greenseg(*arguments, "--out", "undisturbed")
     assert undisturbed.returncode == 0
     expected = record(only_run(tmp_path / "undisturbed"))["metrics"]
-    for metric in ("dice", "last_dice", "best_epoch"):
+    for metric in ("dice", "last_dice", "best_epoch", "hd95"):
         assert after["metrics"][metric] == expected[metric]
 
 
@@ -198,26 +199,32 @@ def test_two_processes_train_as_one_run_and_are_counted_once(greenseg: Command, 
     cpu_seconds = two["energy"]["total"]["joules"]["cpu"]["estimate"] / two["energy_method"]["core_watts"][0]
     assert 0.5 * two["metrics"]["seconds"] < cpu_seconds < 1.05 * two["metrics"]["seconds"]
 
-    # One process, given the network that two have trained, measures the same Dice.
+    # One process, given the network that two have trained, measures the same Dice, and the same surfaces.
     script = f"""
 import json, sys, torch, pytorch_lightning as pl
 from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, ValidationBatches, loader
 from greenseg.training.module import Segmentation
+from greenseg.training.predictions import unpacked
+from greenseg.training.surface import record_of
 settings = Settings.of(json.loads(sys.argv[1]))
-data = SliceDataset(cache.prepare(settings), "validation")
+slices = cache.prepare(settings)
+data = SliceDataset(slices, "validation")
 module = Segmentation(settings, data.subjects)
 module.load_state_dict(torch.load({str(folder / "checkpoints" / "best.ckpt")!r}, weights_only=False)["state_dict"])
 trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)
 trainer.validate(module, loader(data, ValidationBatches(len(data), 8), 0, False), verbose=False)
-print(float(trainer.callback_metrics["dice"]))
+predictions = unpacked(module.predictions.gathered(), len(data), settings.image_size)
+print(float(trainer.callback_metrics["dice"]), record_of(slices, predictions, 0)["hd95"])
 """
     one = {**two["settings"], "devices": 1, "strategy": "auto"}
     alone = subprocess.run(
         [sys.executable, "-c", script, json.dumps(one)], capture_output=True, text=True, check=True, timeout=120
     )
-    assert float(alone.stdout.split()[-1]) == pytest.approx(two["metrics"]["dice"], abs=1e-6)
+    dice, hd95 = map(float, alone.stdout.split()[-2:])
+    assert dice == pytest.approx(two["metrics"]["dice"], abs=1e-6)
+    assert hd95 == pytest.approx(two["metrics"]["hd95"])
 
 
 def slices_in(cache: Path) -> list[Path]:

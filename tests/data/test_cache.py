@@ -213,6 +213,26 @@ def test_what_is_wrong_with_data_leaves_nothing(home: Path, tmp_path: Path) -> N
     assert [path for path in home.iterdir() if path.is_dir()] == []
 
 
+def test_how_far_apart_slices_are(home: Path, tmp_path: Path) -> None:
+    data = volumes(tmp_path / "data")
+    (apart,) = {tuple(map(repr, subject["volumes"])) for subject in prepare(data).index["subjects"]}
+    assert apart == (repr({"slices": 5, "distance": 6.0, "single": False}),)
+    # The same slices, a file each: the first subject's as volumes of one slice, the second's as images of two axes.
+    lines = ["image,mask,subject"]
+    for number, flat in ((0, False), (1, True), (2, False)):
+        whole = [sitk.ReadImage(str(data / f"{kind}{number}{end}")) for kind, end in (
+            ("images/s", ".nii.gz"), ("masks/s", "_mask.nii.gz"))]  # fmt: skip
+        for z in range(5):
+            names = [tmp_path / f"{what}{number}_{z}.nii" for what in ("i", "m")]
+            for image, name in zip(whole, names, strict=True):
+                sitk.WriteImage(image[:, :, z] if flat else image[:, :, z : z + 1], str(name))
+            lines.append(f"{names[0]},{names[1]},{number}")
+    (tmp_path / "slices.csv").write_text("\n".join(lines))
+    singles = {s["name"]: s["volumes"] for s in prepare(tmp_path / "slices.csv").index["subjects"]}
+    assert singles["0"] == [{"slices": 5, "distance": 6.0, "single": True}], "one volume"
+    assert singles["1"] == [{"slices": 5, "distance": None, "single": True}], "an image of two axes does not say"
+
+
 def test_labels_that_no_mask_holds_are_refused(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data", brain=3)
     with pytest.raises(UserError, match=r"no brain in any training slice with labels 2; `greenseg data check` lists"):

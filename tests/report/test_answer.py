@@ -26,6 +26,21 @@ def test_the_decision_of_a_sweep() -> None:
     assert volume == "Hypervolume: 0.830 of the box from (Dice 0, 20,001 J) to (Dice 1, 0 J)."
 
 
+def test_a_quality_of_which_less_is_better() -> None:
+    records = [
+        one(dice + 0.01 * seed, joules, epochs=i + 1, seed=seed)
+        for i, (dice, joules) in enumerate([(0.5, 1_000), (0.88, 2_000), (0.9, 20_000)])
+        for seed in (0, 1, 2)
+    ]
+    distances = compared(*records, quality="hd95")
+    best, _, knee, volume = answer.decision(distances)
+    assert best.startswith("Best HD95 mm: epochs=3, HD95 mm 4.50 ±1.24, 20,000 J (3 runs); its interval holds")
+    assert knee.startswith("Knee, from where on less HD95 mm becomes dear: epochs=2, HD95 mm 5.50 ±1.24")
+    assert volume.endswith("of the box from (HD95 mm 24.5, 20,000 J) to (HD95 mm 0, 0 J).")
+    assert "no other configuration here has at most its HD95 mm for less energy." in answer.legend(distances)[0]
+    assert {row[3] for row in answer.effect_rows(distances)} == {"+1.00 ±0.00", "+20.00 ±0.00"}, "of the worse ones"
+
+
 def test_a_best_one_that_cannot_be_told_from_others_says_so() -> None:
     records = [
         one(d, 10, epochs=e, seed=s) for e, dice in ((1, (0.7, 0.9)), (2, (0.75, 0.8))) for s, d in enumerate(dice)

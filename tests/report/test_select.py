@@ -90,7 +90,7 @@ _RESULTS: list[Result] = results(*runs())
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"quality": "dicee"}, ["--quality: no 'dicee' (did you mean 'dice'?)", "there are: dice, iou"]),
+        ({"quality": "dicee"}, ["--quality: no 'dicee' (did you mean 'dice'?)", "there are: dice, iou, hd95"]),
         ({"energy": "gpu"}, ["--energy gpu: no run here has it; they have: total, cpu, per-epoch"]),
         ({"energy": "inference"}, ["--energy inference: no run here has it"]),
         ({"energy": "inferring"}, ["--energy: no 'inferring'", "to-dice"]),

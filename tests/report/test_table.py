@@ -315,6 +315,7 @@ def test_the_panel_of_a_run(tmp_path: Path) -> None:
     assert lines >= {
         "Dice 0.8000 mean over 2 volumes, at epoch 1 of 30, the best",
         "IoU 0.6667",
+        "HD95 10.00 mm",
         "gpu energy 123 kJ source: nvml",
         "cpu energy 9,000 J source: estimate",
         "dram energy unknown: no sensor (see sensors_missing in run.json)",

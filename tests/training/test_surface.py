@@ -1,0 +1,122 @@
+"""HD95 against its definition, and the masks that it is told from."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from greenseg.data.cache import Slices
+from greenseg.training.predictions import Predictions, unpacked
+from greenseg.training.surface import hausdorff_95, hausdorff_of_subjects, record_of
+
+
+def surface(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask with a direct neighbour outside it, one by one; along axes of one pixel there are none."""
+    axes = [axis for axis in range(3) if mask.shape[axis] > 1 or axis > 0]
+    padded = np.pad(mask, 1)
+    points = []
+    for point in np.argwhere(mask):
+        at = [tuple(point + 1 + step * (np.arange(3) == axis)) for axis in axes for step in (-1, 1)]
+        if not all(padded[neighbour] for neighbour in at):
+            points.append(point)
+    return np.array(points)
+
+
+def naive(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float]) -> float:
+    one, other = (surface(mask) * np.array(spacing) for mask in (prediction, truth))
+    apart = np.linalg.norm(one[:, None] - other[None], axis=-1)
+    return float(max(np.percentile(apart.min(1), 95), np.percentile(apart.min(0), 95)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 5), st.integers(2, 9), st.integers(2, 9)),
+    st.tuples(st.floats(0.5, 5), st.floats(0.5, 5), st.floats(0.5, 5)),
+    st.sampled_from([0.1, 0.5, 0.9]),
+)
+def test_hausdorff_95_is_its_definition(
+    seed: int, shape: tuple[int, int, int], spacing: tuple[float, float, float], density: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    prediction, truth = (rng.random(shape) < density for _ in range(2))
+    prediction[0, 0, 0] = truth[-1, -1, -1] = True
+    expected = naive(prediction, truth, spacing)
+    assert hausdorff_95(prediction, truth, spacing) == pytest.approx(expected)
+    assert hausdorff_95(truth, prediction, spacing) == pytest.approx(expected), "symmetric"
+    assert hausdorff_95(truth, truth, spacing) == 0
+
+
+def test_a_shift_is_as_far_as_the_spacing_says() -> None:
+    truth = np.zeros((12, 20, 20), dtype=bool)
+    truth[2:8, 4:10, 4:10] = True
+    for axis, spacing in enumerate((3.0, 1.5, 1.5)):
+        assert hausdorff_95(np.roll(truth, 2, axis), truth, (3.0, 1.5, 1.5)) == pytest.approx(2 * spacing)
+
+
+def test_nothing_predicted_is_as_bad_as_can_be_and_nothing_at_all_is_left_out() -> None:
+    truth, nothing = np.ones((4, 8, 8), dtype=bool), np.zeros((4, 8, 8), dtype=bool)
+    worst = math.hypot(4 * 3, 8, 8)
+    assert hausdorff_95(nothing, truth, (3, 1, 1)) == hausdorff_95(truth, nothing, (3, 1, 1)) == pytest.approx(worst)
+    assert math.isnan(hausdorff_95(nothing, nothing, (3, 1, 1)))
+
+
+def slices_of(masks: np.ndarray, subjects: list[dict[str, Any]]) -> Slices:
+    index = {"preprocessing": {"spacing": 2.0}, "subjects": [s | {"split": "validation"} for s in subjects]}
+    slices = Slices(Path(), index)
+    slices.__dict__["masks"] = masks.astype(np.uint8)
+    return slices
+
+
+def test_subjects_are_told_apart_and_their_volumes_as_well() -> None:
+    rng = np.random.default_rng(0)
+    truth, prediction = (rng.random((10, 8, 8)) < 0.4 for _ in range(2))
+    flat = {"name": "flat", "first": 8, "volumes": [{"slices": 2, "distance": None}]}
+    two = {"name": "two", "first": 0, "volumes": [{"slices": 3, "distance": 4.0}, {"slices": 5, "distance": 1.0}]}
+    slices = slices_of(truth, [two, flat])
+    scores = hausdorff_of_subjects(slices, prediction)
+    each = [
+        hausdorff_95(prediction[:3], truth[:3], (4, 2, 2)),
+        hausdorff_95(prediction[3:8], truth[3:8], (1, 2, 2)),
+    ]
+    assert scores == {"two": pytest.approx(np.mean(each)), "flat": None}, "2D images do not say how far apart they are"
+    assert record_of(slices, prediction, 7) == {"epoch": 7, "hd95": pytest.approx(np.mean(each)), "volume_hd95": scores}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 2**32 - 1), st.booleans())
+def test_predictions_come_back_as_they_were(slices: int, batch: int, seed: int, channels_last: bool) -> None:
+    masks = torch.from_numpy(np.random.default_rng(seed).random((slices, 1, 32, 32)) < 0.5)
+    predictions = Predictions()
+    for part in torch.split(masks, batch):
+        predictions.add(part.to(memory_format=torch.channels_last) if channels_last else part)
+    packed = predictions.gathered()
+    assert packed.nbytes == slices * 32 * 32 // 8
+    np.testing.assert_array_equal(unpacked(packed, slices, 32), masks[:, 0].numpy())
+    predictions.clear()
+    predictions.add(masks[:1])
+    assert len(predictions.gathered()) == 1
+
+
+def test_predictions_of_all_ranks_lie_in_the_order_of_the_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = torch.rand(6, 1, 8, 8) < 0.5  # dealt out in turns; the last one fills up
+    mine, theirs = Predictions(), Predictions()
+    mine.add(masks[0::2])
+    theirs.add(masks[1::2])
+    other = theirs.gathered()
+
+    def all_gather(ranks: list[torch.Tensor], own: torch.Tensor) -> None:
+        for rank, value in zip(ranks, (own, other), strict=True):
+            rank.copy_(value)
+
+    fake = SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True, get_world_size=lambda: 2, all_gather=all_gather
+    )
+    monkeypatch.setattr(torch, "distributed", fake)
+    np.testing.assert_array_equal(unpacked(mine.gathered(), 5, 8), masks[:5, 0].numpy())
