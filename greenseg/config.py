@@ -260,6 +260,12 @@ class Settings(BaseModel):
     )
     channels_last: bool = _setting(True, "Keep the channels of images innermost in memory (NHWC).", group="Compute")
     compile: bool = _setting(False, "Compile the network with torch.compile.", group="Compute")
+    gradient_checkpointing: bool = _setting(
+        False,
+        "Keep only the input of each block of the network, and compute the rest again for the backward pass: less "
+        "memory, more joules, same result.",
+        group="Compute",
+    )
     matmul_precision: Literal["highest", "high", "medium"] = _setting(
         "highest",
         "Internal precision of float32 matrix products, as torch names it: high = TensorFloat32, medium = bfloat16.",
@@ -523,6 +529,17 @@ def _sophia_works(optimizer: str, precision: str, compile: bool, devices: int) -
     return f"optimizer: sophia needs second derivatives; it does not go with {' or '.join(found)}"
 
 
+def _checkpointing_works(gradient_checkpointing: bool, compile: bool, optimizer: str) -> str | None:
+    wrong = {
+        "compile: true": compile,  # torch.compile cannot follow it, and decides itself what to compute again
+        f"optimizer: {SOPHIA}": optimizer == SOPHIA,  # differentiates the backward pass once more
+    }
+    found = [name for name, is_wrong in wrong.items() if is_wrong]
+    return (
+        f"gradient_checkpointing: does not go with {' or '.join(found)}" if gradient_checkpointing and found else None
+    )
+
+
 def _optimizer_is_here(optimizer: str) -> str | None:
     if optimizer == "adamw-8bit" and importlib.util.find_spec("bitsandbytes") is None:
         return "optimizer: adamw-8bit needs bitsandbytes: pip install 'greenseg[8bit]'"
@@ -536,6 +553,7 @@ CONSTRAINTS = (
     Constraint(("optimizer", "schedule"), _schedule_is_free),
     Constraint(("freeze_encoder", "encoder", "decoder", "devices"), _encoder_freezes),
     Constraint(("optimizer", "precision", "compile", "devices"), _sophia_works),
+    Constraint(("gradient_checkpointing", "compile", "optimizer"), _checkpointing_works),
     Constraint(("optimizer",), _optimizer_is_here),
 )
 """What holds on every machine."""

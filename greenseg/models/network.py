@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from greenseg.config import Settings
 from greenseg.errors import UserError
-from greenseg.models import light, names
+from greenseg.models import gradient_checkpointing, light, names
 
 
 def build(settings: Settings) -> torch.nn.Module:
@@ -33,6 +33,8 @@ def build(settings: Settings) -> torch.nn.Module:
         except Exception as error:  # of any kind: what timm's encoders raise differs from file to file
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{settings.model}: segmentation-models-pytorch cannot make it: {reason}") from error
+    if settings.gradient_checkpointing:
+        gradient_checkpointing.apply(network)
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
     return network  # type: ignore[no-any-return]

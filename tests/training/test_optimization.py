@@ -129,6 +129,17 @@ def test_a_clipped_gradient_changes_little(phantom: Path, tmp_path: Path) -> Non
     assert losses[1e-6][-1] > losses[0.0][-1]
 
 
+def test_gradient_checkpointing_changes_no_result(phantom: Path, tmp_path: Path) -> None:
+    values = {"model": "mobilenetv3-tiny-unet", "width": 1.0, "epochs": 2}
+    plain = run_of(settings_of(phantom, **values), tmp_path)
+    forgetful = run_of(settings_of(phantom, gradient_checkpointing=True, **values), tmp_path)
+    assert [line["train_loss"] for line in forgetful.epochs()] == [line["train_loss"] for line in plain.epochs()]
+    assert metrics(forgetful)["volume_dice"] == metrics(plain)["volume_dice"]
+    one, other = (torch.load(run.best_checkpoint, weights_only=True)["state_dict"] for run in (plain, forgetful))
+    assert list(one) == list(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_run_stops_early_and_tells_what_came_after_its_best(phantom: Path, tmp_path: Path) -> None:
     run = run_of(settings_of(phantom, lr=1e-9, weight_decay=0.0, epochs=9, early_stopping=2), tmp_path)
     found = metrics(run)
@@ -163,6 +174,8 @@ def test_a_frozen_encoder_learns_from_the_epoch_on_in_which_it_is_thawed(phantom
         ({"optimizer": "sophia", "precision": "16-mixed"}, "does not go with precision: 16-mixed"),
         ({"optimizer": "sophia", "compile": True}, "does not go with compile: true"),
         ({"optimizer": "sophia", "devices": 2}, "does not go with devices: more than 1"),
+        ({"gradient_checkpointing": True, "compile": True}, "gradient_checkpointing: does not go with compile: true"),
+        ({"gradient_checkpointing": True, "optimizer": "sophia"}, "does not go with optimizer: sophia"),
         ({"freeze_encoder": 1, "devices": 2}, "freeze_encoder: does not go with devices: more than 1"),
         ({"freeze_encoder": 1, "model": "enet"}, "freeze_encoder: enet has no encoder to freeze"),
     ],
