@@ -59,8 +59,8 @@ def bare(settings: Settings, slices: cache.Slices) -> list[float]:
     network = module.network.train()
     batches = TrainingBatches(len(training), BATCH_SIZE, 0)
     data = loader(training, batches, 0, pin_memory=False)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=EPOCHS * len(batches))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=float(settings.lr), weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, float(settings.lr), total_steps=EPOCHS * len(batches))
     augmentation = augment.build(settings)
     seconds = []
     for epoch in range(EPOCHS):

@@ -3,6 +3,7 @@
 A setting is a field of `Settings`: its type, default, limits and help stand here and nowhere else.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -96,6 +97,20 @@ def _whole_or_auto(lowest: int, highest: int) -> BeforeValidator:
         if value != "auto" and not lowest <= value <= highest:
             raise ValueError(f"{value}: must be from {lowest} to {highest}, or auto")
         return value  # type: ignore[no-any-return]
+
+    return BeforeValidator(check)
+
+
+def _positive_or_auto(highest: float) -> BeforeValidator:
+    def check(value: Any) -> float | str:
+        if isinstance(value, str) and value != "auto":
+            with contextlib.suppress(ValueError):
+                value = float(value)
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{value!r} is neither a number nor auto{did_you_mean(str(value), ['auto'])}")
+        if value != "auto" and not 0 < value <= highest:  # NaN is neither
+            raise ValueError(f"{value}: must be above 0 and at most {highest:g}, or auto")
+        return value if value == "auto" else float(value)
 
     return BeforeValidator(check)
 
@@ -228,7 +243,11 @@ class Settings(BaseModel):
         "needs a constant schedule, adamw-8bit the extra '8bit'.",
         group="Optimization",
     )  # fmt: skip
-    lr: float = _setting(3e-3, "Learning rate; the highest one of the schedule.", group="Optimization", gt=0, le=100)
+    lr: Annotated[Annotated[float, Field(gt=0, le=100)] | Literal["auto"], _positive_or_auto(100)] = _setting(
+        3e-3,
+        "Learning rate; the highest one of the schedule; auto = try, and take the one at which the loss falls fastest.",
+        group="Optimization",
+    )
     weight_decay: float = _setting(0.01, "Weight decay.", group="Optimization", ge=0, le=10)
     schedule: Literal["onecycle", "cosine", "constant", "plateau"] = _setting(
         "onecycle",

@@ -51,7 +51,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "encoder": st.just("") | _ENCODERS,
     "decoder": st.just("") | _DECODERS,
     "epochs": st.integers(1, 100_000),
-    "lr": st.floats(0, 100, exclude_min=True),
+    "lr": st.floats(0, 100, exclude_min=True) | st.just("auto"),
     "weight_decay": st.floats(0, 10),
     "early_stopping": st.integers(0, 100_000),
     "freeze_encoder": st.just(0),  # does not go with several devices
@@ -237,7 +237,7 @@ def test_every_mistake_is_named_at_once_with_the_nearest_valid_name() -> None:
         "batchsize": (8, "unknown setting 'batchsize' (did you mean 'batch_size'?)"),
         "precision": ("bf16-mixd", "precision: 'bf16-mixd' is not valid (did you mean 'bf16-mixed'?)"),
         "epochs": (0, "epochs: 0: must be greater than or equal to 1"),
-        "lr": ("fast", "lr: 'fast' is not a number"),
+        "lr": ("fast", "lr: 'fast' is neither a number nor auto"),
         "encoder": ("resnet17", "encoder: no encoder 'resnet17' (did you mean 'resnet18'?)"),
         "decoder": ("unett", "decoder: no decoder 'unett' (did you mean 'unet'?)"),
         "image_size": (100, "image_size: 100: must be a multiple of 32"),
@@ -273,6 +273,7 @@ def test_types_are_not_guessed(name: str) -> None:
         "labels": [True, "x"],
         "workers": [True, "x", 1.0],
         "batch_size": [True, "x", 1.0],
+        "lr": [True, "x"],
     }  # these take text and numbers
     for value in guesses_for.get(name) or guesses[type(Settings.model_fields[name].default)]:
         assert [problem.key for problem in problems_of({name: value})] == [name], value
@@ -349,7 +350,7 @@ def test_mistakes_in_a_config_are_shown_where_they_are(tmp_path: Path) -> None:
         read_config(config)
     assert sorted(caught.value.problems) == [
         f"{config}:2:1: unknown setting 'precison' (did you mean 'precision'?)",
-        f"{config}:4:1: lr: 'fast' is not a number",
+        f"{config}:4:1: lr: 'fast' is neither a number nor auto",
         f"{config}:5:1: unknown setting '7'",
     ]
 

@@ -75,6 +75,12 @@ def _chosen(run: Run) -> Iterator[tuple[str, str]]:
     if ran.get("effective_batch_size", ran.get("batch_size")) != ran.get("batch_size"):
         parts = f"{ran['batch_size']} × {ran['devices']} devices × {settings['accumulate']} accumulated"
         yield "a step takes", f"{ran['effective_batch_size']} slices ({parts})"
+    if tried := probes.get("lr"):
+        low, high = tried[0]["lr"], tried[-1]["lr"]
+        yield (
+            "learning rate",
+            f"{ran['lr']:g}, of the steepest fall of the loss ({low:g} to {high:g} in {len(tried)} steps)",
+        )
     if tried := probes.get("workers"):
         batches = ", ".join(f"{number}: {seconds * 1e3:.1f} ms" for number, seconds in tried["batch"].items())
         yield "workers", f"{ran['workers']} (a step {tried['step'] * 1e3:.1f} ms; a batch {batches})"

@@ -45,7 +45,7 @@ def schedule(optimizer: Optimizer, settings: Settings, steps: int) -> dict[str, 
     if settings.schedule == "onecycle":
         cycle = lr_scheduler.OneCycleLR(
             optimizer,
-            max_lr=settings.lr,
+            max_lr=float(settings.lr),
             total_steps=max(steps, 4),  # with fewer, the rise and fall of one cycle have no room
             cycle_momentum="momentum" in optimizer.defaults or "betas" in optimizer.defaults,
         )

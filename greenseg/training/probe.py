@@ -4,17 +4,20 @@ What is tried is thrown away; its joules are the run's, as phase `probe`.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import pytorch_lightning as pl
 import torch
 from lightning_fabric import Fabric
 from torch.utils.data import Sampler
 
-from greenseg.config import Settings
+from greenseg.config import SCHEDULE_FREE, Settings
 from greenseg.data.loader import Batch, SliceDataset, TrainingBatches, loader
 from greenseg.energy import Energy
 from greenseg.failures import Failure, kind_of
+from greenseg.training import optimization
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
 
@@ -23,6 +26,9 @@ _UNNOTICED = 0.02  # share of a step that loading may take in the training proce
 _TRY_SECONDS = 0.25
 _METER_SECONDS = 1.5  # NVML's counter moves about ten times a second
 _WORSE = 1.05  # joules a slice, against the best size so far, from which a larger size is given up
+_A_DECADE = 8
+_LEARNING_RATES = np.geomspace(1e-5, 10, 6 * _A_DECADE + 1)
+_LOST = 1.25  # loss, against the lowest so far, from which higher learning rates are given up
 
 
 class Trial:
@@ -55,21 +61,20 @@ class Trial:
             torch.cuda.synchronize()
 
 
-def workers(settings: Settings, batch_size: int, dataset: SliceDataset) -> tuple[int, dict[str, Any]]:
+def workers(settings: Settings, dataset: SliceDataset) -> tuple[int, dict[str, Any]]:
     """The fewest loading processes that keep the device busy.
 
     None, if loading in the training process takes below 2 % of a step. Else the fewest that make a batch in less time
     than a step takes; if no number does, whichever makes one fastest.
 
     Args:
-        settings: of the run.
-        batch_size: slices a batch.
+        settings: of the run, with its batch size.
         dataset: of the training slices.
 
     Returns:
         The number, and what was measured: seconds of a `step`, seconds a `batch` by number of workers.
     """
-    batches = TrainingBatches(len(dataset), batch_size, settings.seed)
+    batches = TrainingBatches(len(dataset), int(settings.batch_size), settings.seed)
     count, seconds = Trial(settings).steps(dataset[next(iter(batches))], _TRY_SECONDS)
     step = seconds / count
     batch: dict[int, float] = {}
@@ -145,3 +150,67 @@ def batch_size(
         best, size = min(best, joules), 2 * size
     tried = [row for row in table if "joules_per_slice" in row]
     return int(min(tried, key=lambda row: row["joules_per_slice"])["batch_size"]), table
+
+
+def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, list[dict[str, float]]]:
+    """The learning rate at which the loss falls fastest: a range test (Smith 2015, arXiv:1506.01186).
+
+    The optimizer takes a step at each of eight learning rates a decade, ascending, until the loss is a quarter above
+    its lowest. All on one batch: from batch to batch the loss differs more than from step to step. Chosen is the middle
+    of the decade over which a line through the losses, over the logarithm of the learning rate, falls most steeply.
+
+    Args:
+        settings: of the run, with its batch size.
+        dataset: of the training slices.
+
+    Returns:
+        The learning rate, and what was measured: for each `lr` that was tried, the `loss` before its step.
+    """
+    pl.seed_everything(settings.seed, verbose=False)  # the weights that the run starts from
+    trial = settings.model_copy(update={"lr": float(_LEARNING_RATES[0]), "compile": False})
+    fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
+    module = Segmentation(trial, []).to(fabric.device)
+    network, optimizer = fabric.setup(module, optimization.optimizer(module.network, trial, steps=1))
+    network.mark_forward_method("loss_of")
+    if settings.optimizer == SCHEDULE_FREE:
+        optimizer.optimizer.train()
+    batch = fabric.to_device(_with_brain(dataset, int(settings.batch_size), settings.seed))
+    losses: list[float] = []
+    for lr in _LEARNING_RATES:
+        for group in optimizer.param_groups:
+            group["lr"] = float(lr)
+        loss = network.loss_of(batch)
+        losses.append(float(loss.detach()))
+        if not losses[-1] < np.inf or np.median(losses[-3:]) > _LOST * min(losses):
+            break
+        optimizer.zero_grad()
+        fabric.backward(loss, create_graph=optimization.needs_graph(optimizer, settings))
+        if settings.gradient_clip:
+            fabric.clip_gradients(network, optimizer, max_norm=settings.gradient_clip)
+        optimizer.step()
+    tried = [{"lr": float(lr), "loss": loss} for lr, loss in zip(_LEARNING_RATES, losses, strict=False)]
+    return steepest([row["lr"] for row in tried], losses), tried
+
+
+def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The middle of the decade of learning rates over which the losses fall most steeply; of all, if they are fewer.
+
+    Args:
+        rates: ascending, eight a decade.
+        losses: at each; the last may not be finite.
+    """
+    logs, values = np.log10(rates), np.asarray(losses)
+    logs, values = logs[np.isfinite(values)], values[np.isfinite(values)]
+    width = min(_A_DECADE + 1, len(values))
+    if width < 2:
+        return float(rates[0])
+    starts = range(len(values) - width + 1)
+    slopes = [np.polyfit(logs[i : i + width], values[i : i + width], 1)[0] for i in starts]
+    best = int(np.argmin(slopes))
+    return float(f"{10 ** logs[best : best + width].mean():.3g}")
+
+
+def _with_brain(dataset: SliceDataset, size: int, seed: int) -> Batch:
+    """The first training batch in which there is something to segment."""
+    batches = (dataset[positions] for positions in TrainingBatches(len(dataset), size, seed))
+    return next(batch for batch in batches if batch["mask"].any())

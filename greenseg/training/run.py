@@ -144,7 +144,8 @@ def _fit(
     if settings.accelerator == "cpu" or not torch.cuda.is_available():
         threads = int(os.environ.get(events.THREADS) or usable_cores())
         torch.set_num_threads(max(1, threads // settings.devices))
-    batch_size, workers, probes = _chosen(run, settings, training, monitor, rank)
+    settings, probes = _chosen(run, settings, training, monitor, rank)
+    batch_size, workers = int(settings.batch_size), int(settings.workers)
     pl.seed_everything(settings.seed, verbose=False)
     module = Segmentation(settings, validation.subjects)
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
@@ -183,6 +184,7 @@ def _fit(
             "threads": torch.get_num_threads(),
             "workers": workers,
             "batch_size": batch_size,
+            "lr": settings.lr,
             "effective_batch_size": batch_size * trainer.num_devices * settings.accumulate,
         },
         probes=probes,
@@ -230,27 +232,33 @@ def _fit(
 
 def _chosen(
     run: RunDirectory, settings: Settings, training: SliceDataset, monitor: EnergyMonitor, rank: int
-) -> tuple[int, int, dict[str, Any]]:
-    """Batch size and workers, as asked for or, for `auto`, as tried; and what was measured.
+) -> tuple[Settings, dict[str, Any]]:
+    """The settings with what was tried in place of `auto`; and what was measured.
 
     A run that goes on, and the other ranks, keep what rank 0 chose at its start.
     """
     record = run.record()
     keep = rank > 0 or run.last_checkpoint.exists()
     known, probes = (record.get("ran", {}), record.get("probes", {})) if keep else ({}, {})
-    batch_size = known.get("batch_size") if settings.batch_size == "auto" else settings.batch_size
-    workers = known.get("workers") if settings.workers == "auto" else settings.workers
-    if batch_size is None or workers is None:
-        monitor.probe()
-    if batch_size is None:
-        batch_size, probes["batch_size"] = probe.batch_size(settings, training, monitor.probe)
-    if workers is None:
-        workers, probes["workers"] = probe.workers(settings, batch_size, training)
+    # The learning rate is that of a batch size; what makes a batch takes depends on it, too.
+    for name, choose in (
+        ("batch_size", functools.partial(probe.batch_size, measure=monitor.probe)),
+        ("lr", probe.learning_rate),
+        ("workers", probe.workers),
+    ):
+        if getattr(settings, name) != "auto":
+            continue
+        if name in known:
+            value = known[name]
+        else:
+            monitor.probe()
+            value, probes[name] = choose(settings, training)
+        settings = settings.model_copy(update={name: value})
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()  # what was tried is not what the run needs
     monitor.startup()
-    return batch_size, workers, probes
+    return settings, probes
 
 
 def now() -> str:

@@ -349,7 +349,7 @@ def test_expansion_is_that_of_github_actions(content: Values, tmp_path_factory: 
         ("grid: {epochs: [1]}\nexclude:\n- epochs: [1, 2]", ["3:3: epochs: one value is needed here"]),
         ("grid: {epochs: [1, 2]}\nexclude:\n- epochs: 1\n- epochs: 2", ["2:1: exclude drops every combination"]),
         ("include:", ["1:1: include: must be a list of mappings"]),
-        ("include:\n- lr: x\n- ly: 1\n", ["2:3: lr: 'x' is not a number", "3:3: unknown setting 'ly'"]),
+        ("include:\n- lr: x\n- ly: 1\n", ["2:3: lr: 'x' is neither a number nor auto", "3:3: unknown setting 'ly'"]),
         ("seeds: []", ["1:1: seeds: must be a list of whole numbers that is not empty"]),
         ("seeds: 3", ["1:1: seeds: must be a list"]),
         ("seeds:", ["1:1: seeds: must be a list"]),

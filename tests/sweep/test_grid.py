@@ -292,7 +292,7 @@ def test_base_takes_settings_from_other_files(tmp_path: Path) -> None:
         (
             {"sweep": "base: a.yaml\ngrid: {epoch: [1]}", "a": "lr: x\nepochz: 3"},
             [
-                "a.yaml:1:1: lr: 'x' is not a number",
+                "a.yaml:1:1: lr: 'x' is neither a number nor auto",
                 "a.yaml:2:1: unknown setting 'epochz' (did you mean 'epochs'?)",
                 "sweep.yaml:2:8: unknown setting 'epoch' (did you mean 'epochs'?)",
             ],

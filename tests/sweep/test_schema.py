@@ -143,7 +143,7 @@ def test_wrong_types_limits_and_choices_do_not_validate(name: str, tmp_path: Pat
     elif field.annotation is bool:
         wrong += [1, "true"]
     else:
-        wrong += [True, *([] if name in ("labels", "workers", "batch_size") else [1])]
+        wrong += [True, *([] if name in ("labels", "workers", "batch_size", "lr") else [1])]
         wrong += ["no such choice"] if choices(name) else []
     for value in wrong:
         assert not VALIDATOR.is_valid({"base": {name: value}}), value

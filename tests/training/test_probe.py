@@ -1,11 +1,14 @@
-"""workers: auto"""
+"""workers, batch_size, lr: auto"""
 
 import json
 import multiprocessing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from greenseg.config import Settings
 from greenseg.data import cache
@@ -23,12 +26,12 @@ def slices(phantom: Path) -> cache.Slices:
 
 def chosen(slices: cache.Slices, seconds: dict[int, float], step: float, monkeypatch: pytest.MonkeyPatch) -> int:
     """What is chosen where these are the seconds a batch, by number of workers."""
-    settings = Settings.of({"model": "mobilenetv3-tiny-unet", "image_size": 32, "accelerator": "cpu"})
+    settings = Settings.of({"model": "mobilenetv3-tiny-unet", "image_size": 32, "accelerator": "cpu", "batch_size": 8})
     monkeypatch.setattr(probe, "usable_cores", lambda: 4)
     monkeypatch.setattr(probe.Trial, "steps", lambda self, batch, seconds: (2, 2 * step))
     monkeypatch.setattr(probe, "_batch_seconds", lambda dataset, batches, number: seconds[number])
     data = SliceDataset(slices, "train")
-    number, measured = probe.workers(settings, 8, data)
+    number, measured = probe.workers(settings, data)
     assert measured["step"] == step
     assert {int(n): s for n, s in measured["batch"].items()}.items() <= seconds.items()
     return number
@@ -153,3 +156,42 @@ def test_a_batch_size_that_was_tried_is_recorded_with_its_joules(
     tried = {row["batch_size"]: row["joules_per_slice"] for row in written["probes"]["batch_size"]}
     assert written["ran"]["batch_size"] == min(tried, key=tried.__getitem__)
     assert written["energy"]["phases"]["probe"]["seconds"] > 1
+
+
+# ── lr: auto
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(-4, 0), st.floats(0.1, 3), st.integers(0, 2**32 - 1))
+def test_the_learning_rate_is_that_of_the_steepest_fall(middle: float, drop: float, seed: int) -> None:
+    """Losses fall along a sigmoid around a learning rate, with some noise, and go up after that."""
+    rates = np.geomspace(1e-5, 10, 49)
+    from_there = np.log10(rates) - middle
+    losses = 4 - drop / (1 + np.exp(-5 * from_there)) + 2 * np.clip(from_there - 1, 0, None)
+    losses += np.random.default_rng(seed).normal(0, drop / 100, len(losses))
+    found = probe.steepest(rates.tolist(), [*losses[:-1], float("nan")])
+    assert abs(np.log10(found) - middle) <= 0.25
+
+
+def test_too_few_losses_still_give_a_learning_rate() -> None:
+    assert probe.steepest([1e-5], [float("nan")]) == 1e-5
+    assert 1e-5 <= probe.steepest([1e-5, 1e-4, 1e-3], [1.0, 0.9, 0.5]) <= 1e-3
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sophia", "schedule-free-adamw"])
+def test_a_learning_rate_that_was_tried_is_recorded_and_kept(
+    optimizer: str, greenseg: Command, phantom: Path, tmp_path: Path
+) -> None:
+    arguments = ["train", "--data", phantom, *SMALL, "--lr", "auto", "--optimizer", optimizer, "--schedule", "constant"]
+    arguments += ["--model", "contextnet"]
+    result = greenseg(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "of the steepest fall of the loss" in result.stdout
+    (path,) = (tmp_path / "runs" / "train").glob("*/run.json")
+    written = json.loads(path.read_text())
+    tried = written["probes"]["lr"]
+    assert tried[0]["lr"] < written["ran"]["lr"] < tried[-1]["lr"]
+    assert written["settings"]["lr"] == "auto"
+    assert written["energy"]["phases"]["probe"]["joules"]["cpu"]["estimate"] > 0
+    last = torch.load(path.parent / "checkpoints" / "last.ckpt", weights_only=False)
+    assert last["optimizer_states"][0]["param_groups"][0]["lr"] == written["ran"]["lr"]
