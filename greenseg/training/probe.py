@@ -31,6 +31,17 @@ _LEARNING_RATES = np.geomspace(1e-5, 10, 6 * _A_DECADE + 1)
 _LOST = 1.25  # loss, against the lowest so far, from which higher learning rates are given up
 
 
+class _Loss(torch.nn.Module):
+    """The loss of a batch, as a forward pass: what Fabric brings into the run's precision."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.module = Segmentation(settings, [])
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return self.module.loss_of(batch)
+
+
 class Trial:
     """Training steps, without loading and without the optimizer, on a network of its own."""
 
@@ -38,8 +49,7 @@ class Trial:
         # Other weights cost the same; compiling would take longer than what it is to decide.
         trial = settings.model_copy(update={"encoder_weights": "none", "compile": False})
         self._fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
-        self._network = self._fabric.setup_module(Segmentation(trial, []).to(self._fabric.device))
-        self._network.mark_forward_method("loss_of")
+        self._loss = self._fabric.setup_module(_Loss(trial))
 
     def steps(self, batch: Batch, seconds: float) -> tuple[int, float]:
         """Steps on this batch for so many seconds, at least one; returns their number and the seconds that they took.
@@ -55,8 +65,8 @@ class Trial:
         return count, time.perf_counter() - started
 
     def _step(self, batch: Batch) -> None:
-        self._fabric.backward(self._network.loss_of(batch))
-        self._network.zero_grad()
+        self._fabric.backward(self._loss(batch))
+        self._loss.zero_grad()
         if self._fabric.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -169,9 +179,8 @@ def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, lis
     pl.seed_everything(settings.seed, verbose=False)  # the weights that the run starts from
     trial = settings.model_copy(update={"lr": float(_LEARNING_RATES[0]), "compile": False})
     fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
-    module = Segmentation(trial, []).to(fabric.device)
-    network, optimizer = fabric.setup(module, optimization.optimizer(module.network, trial, steps=1))
-    network.mark_forward_method("loss_of")
+    model = _Loss(trial).to(fabric.device)
+    loss_of, optimizer = fabric.setup(model, optimization.optimizer(model.module.network, trial, steps=1))
     if settings.optimizer == SCHEDULE_FREE:
         optimizer.optimizer.train()
     batch = fabric.to_device(_with_brain(dataset, int(settings.batch_size), settings.seed))
@@ -179,14 +188,14 @@ def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, lis
     for lr in _LEARNING_RATES:
         for group in optimizer.param_groups:
             group["lr"] = float(lr)
-        loss = network.loss_of(batch)
+        loss = loss_of(batch)
         losses.append(float(loss.detach()))
         if not losses[-1] < np.inf or np.median(losses[-3:]) > _LOST * min(losses):
             break
         optimizer.zero_grad()
         fabric.backward(loss, create_graph=optimization.needs_graph(optimizer, settings))
         if settings.gradient_clip:
-            fabric.clip_gradients(network, optimizer, max_norm=settings.gradient_clip)
+            fabric.clip_gradients(loss_of, optimizer, max_norm=settings.gradient_clip)
         optimizer.step()
     tried = [{"lr": float(lr), "loss": loss} for lr, loss in zip(_LEARNING_RATES, losses, strict=False)]
     return steepest([row["lr"] for row in tried], losses), tried

@@ -16,6 +16,7 @@ from greenseg.data.loader import Batch, SliceDataset, TrainingBatches
 from greenseg.energy import Energy
 from greenseg.energy.reading import Reading
 from greenseg.training import probe
+from greenseg.training.module import Segmentation
 from tests.conftest import SMALL, Command
 
 
@@ -156,6 +157,26 @@ def test_a_batch_size_that_was_tried_is_recorded_with_its_joules(
     tried = {row["batch_size"]: row["joules_per_slice"] for row in written["probes"]["batch_size"]}
     assert written["ran"]["batch_size"] == min(tried, key=tried.__getitem__)
     assert written["energy"]["phases"]["probe"]["seconds"] > 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16), ("bf16-true", torch.bfloat16)]
+)
+def test_what_is_tried_has_the_precision_of_the_run(
+    precision: str, dtype: torch.dtype, slices: cache.Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[torch.dtype] = set()
+
+    def loss(self: Segmentation, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        seen.add(logits.dtype)
+        return logits.float().mean()
+
+    monkeypatch.setattr(Segmentation, "loss", loss)
+    data = SliceDataset(slices, "train")
+    run = Settings.of({"model": "contextnet", "image_size": 32, "accelerator": "cpu", "precision": precision})
+    probe.Trial(run).steps(data[[0, 1]], 0)
+    probe.learning_rate(run, data)
+    assert seen == {dtype}
 
 
 # ── lr: auto
