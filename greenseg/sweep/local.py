@@ -5,6 +5,7 @@ import json
 import os
 import selectors
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from greenseg.run_summary import account_for_attempts, summary
 from greenseg.sweep.cool_down import CoolDown, Pause
 from greenseg.sweep.slots import Slot, Slots
 from greenseg.sweep.workers import Process, ServerDied, Workers
-from greenseg.training import events
+from greenseg.training import events, limits
 
 NO_PROGRESS_SECONDS = 1800.0
 """A run that says nothing for so long is ended: no step, no epoch. Compilation and a slow first epoch fit well in."""
@@ -312,8 +313,11 @@ class Launcher:
             os.close(running.pipe)
             self._running.remove(running)
             self._stop.forget(running.process)
+            unrestored = limits.restore(running.process.pid)  # of a run that was killed, before the next one starts
+            for message in unrestored:
+                print(message, file=sys.stderr, flush=True)
             self._slots.give_back(running.slot)
-            self._conclude(running.job, self._outcome(running))
+            self._conclude(running.job, self._outcome(running, unrestored))
 
     def _relay(self, running: _Running) -> bool:
         """Pass on what a run has said; returns False where there is no more, now or ever."""
@@ -361,7 +365,7 @@ class Launcher:
         self.outcomes[job.settings.identity] = outcome
         self._listener.end(job, outcome)
 
-    def _outcome(self, running: _Running) -> Outcome:
+    def _outcome(self, running: _Running, unrestored: list[str]) -> Outcome:
         """What became of a run whose process has ended; writes into its record what it could not write itself."""
         run = running.job.run
         if running.process.code == events.BUSY:
@@ -374,6 +378,8 @@ class Launcher:
             except BadRecord as error:
                 return Outcome("failed", str(error), Failure.ERROR)
             outcome, changes = self._judge(running, record)
+            if unrestored:
+                changes["unrestored"] = unrestored
             if changes:
                 if not record:
                     settings = running.job.settings

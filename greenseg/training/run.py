@@ -29,7 +29,7 @@ from greenseg.files import write_atomically
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
 from greenseg.run_summary import account_for_attempts, summary
-from greenseg.training import events, probe
+from greenseg.training import events, limits, probe
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
 from greenseg.training.recorder import Checkpoints, PlainFiles, Recorder
@@ -68,6 +68,7 @@ def train(
     record = run.record()
     earlier = account_for_attempts(record.get("attempts", []), run.epochs())
     monitor = EnergyMonitor(meter)
+    unrestored: list[str] = []
     started = now()
     attempt: dict[str, Any] = {
         "status": "running",
@@ -108,12 +109,17 @@ def train(
             energy={phase: energy.to_json() for phase, energy in monitor.phases.items()},
             check={"difference": difference, "ok": all(abs(share) <= _TOLERANCE for share in difference.values())},
         )
+        if unrestored:
+            changes["unrestored"] = unrestored
         memory = _peak_memory(record.get("memory", {}))
         save(status=status, ended=now(), memory=memory, **summary(record, run.epochs()), **changes)
 
     save()
     try:
-        _fit(run, settings, monitor, rank, earlier, save)
+        # One rank of a node sets the limits of all its GPUs.
+        wanted, gpus = limits.wanted(settings), settings.devices if meter.gpus and rank == 0 else 0
+        with limits.limited(wanted, gpus, unrestored) as limits_set:
+            _fit(run, settings, monitor, rank, earlier, limits_set, save)
     except Interrupted:
         end("interrupted")
         raise
@@ -130,7 +136,13 @@ def train(
 
 
 def _fit(
-    run: RunDirectory, settings: Settings, monitor: EnergyMonitor, rank: int, earlier: list[dict[str, Any]], save: Any
+    run: RunDirectory,
+    settings: Settings,
+    monitor: EnergyMonitor,
+    rank: int,
+    earlier: list[dict[str, Any]],
+    limits_set: dict[str, Any],
+    save: Any,
 ) -> None:
     events.emit({"event": "start"})
     monitor.preparation()
@@ -183,6 +195,7 @@ def _fit(
             "workers": workers,
             "batch_size": batch_size,
             "effective_batch_size": batch_size * trainer.num_devices * settings.accumulate,
+            **limits_set,
         },
         probes=probes,
         data={
