@@ -194,11 +194,14 @@ class Launcher:
             OSError: a run's directory cannot be written.
         """
         self._waiting.extend(jobs)
-        with selectors.DefaultSelector() as self._selector, Workers(self._warm, self._selector) as self._workers:
-            self._work()
-            busy = [job for job in jobs if self.outcomes.get(job.settings.identity, Outcome("")).status == "busy"]
-            self._waiting.extend(job for job in busy if not job.run.in_use())
-            self._work()
+        try:
+            with selectors.DefaultSelector() as self._selector, Workers(self._warm, self._selector) as self._workers:
+                self._work()
+                busy = [job for job in jobs if self.outcomes.get(job.settings.identity, Outcome("")).status == "busy"]
+                self._waiting.extend(job for job in busy if not job.run.in_use())
+                self._work()
+        finally:
+            _put_limits_back()  # an error ends running runs at once
 
     def _work(self) -> None:
         while self._waiting or self._pausing or self._running:
@@ -313,9 +316,7 @@ class Launcher:
             os.close(running.pipe)
             self._running.remove(running)
             self._stop.forget(running.process)
-            unrestored = limits.restore(running.process.pid)  # of a run that was killed, before the next one starts
-            for message in unrestored:
-                print(message, file=sys.stderr, flush=True)
+            unrestored = _put_limits_back(running.process.pid)  # of one that was killed, before the next one starts
             self._slots.give_back(running.slot)
             self._conclude(running.job, self._outcome(running, unrestored))
 
@@ -434,6 +435,14 @@ class Launcher:
         if code < 0:
             return Failure.CRASH, "Killed", f"killed by {signal.Signals(-code).name}"
         return Failure.ERROR, "Crashed", f"ended with exit code {code}"
+
+
+def _put_limits_back(pid: int | None = None) -> list[str]:
+    """Put back what dead runs, or that of one process, set of GPUs; says, and returns, what could not be put back."""
+    unrestored = limits.restore(pid)
+    for message in unrestored:
+        print(message, file=sys.stderr, flush=True)
+    return unrestored
 
 
 def last_lines(run: RunDirectory, count: int = 20) -> str:

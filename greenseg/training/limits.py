@@ -195,9 +195,9 @@ def no_permission() -> str | None:
     if not refused:
         return None
     return (
-        f"limits of GPU {', '.join(refused)}: no permission to set them; run greenseg as root, or have root run "
-        "`zeusd serve --socket-path /run/zeusd/zeusd.sock --socket-permissions 666` and set "
-        "ZEUSD_SOCK_PATH=/run/zeusd/zeusd.sock"
+        f"limits of GPU {', '.join(refused)}: no permission to set them; run greenseg as root (in a container: with "
+        "--cap-add SYS_ADMIN), or have root run `zeusd serve --socket-path /run/zeusd/zeusd.sock --socket-permissions "
+        "666` and set ZEUSD_SOCK_PATH=/run/zeusd/zeusd.sock"
     )
 
 
@@ -208,15 +208,14 @@ def _may_set(gpu: Gpu) -> bool:
 
     if isinstance(gpu.device, ZeusdNVIDIAGPU):
         return True  # Zeus refuses a daemon that must not control GPUs
-    with _locked(gpu.lock, fcntl.LOCK_EX, patience=0) as lock:
-        if not lock:
-            return True  # a run has it, and its limit may be changing just now; that is said elsewhere
-        try:
-            pynvml.nvmlDeviceSetPowerManagementLimit(gpu.device.handle, gpu.device.get_power_management_limit())
-        except pynvml.NVMLError as error:
-            return bool(error.value != pynvml.NVML_ERROR_NO_PERMISSION)
-        except Exception:  # it has no power limit
-            pass
+    try:
+        with _locked(gpu.lock, fcntl.LOCK_EX, patience=0) as lock:
+            if lock:  # else a run has it, and its limit may be changing just now
+                pynvml.nvmlDeviceSetPowerManagementLimit(gpu.device.handle, gpu.device.get_power_management_limit())
+    except pynvml.NVMLError as error:
+        return bool(error.value != pynvml.NVML_ERROR_NO_PERMISSION)
+    except Exception:  # it has no power limit, or there is no place for locks: that is said elsewhere
+        pass
     return True
 
 
@@ -403,9 +402,9 @@ def _claimed(gpu: Gpu, alone: bool, patience: float) -> Iterator[None]:
         try:
             kind = fcntl.LOCK_EX if alone or gpu.state.exists() else fcntl.LOCK_SH
             lock = stack.enter_context(_locked(gpu.lock, kind, patience))
-        except OSError:  # there is no place for locks: what sets no limit trains all the same
+        except OSError as error:  # there is no place for locks: what sets no limit trains all the same
             if alone:
-                raise
+                raise UserError(f"limits of GPUs are noted in {_folder()}: {error}; set GREENSEG_CACHE") from error
         else:
             if not lock:
                 raise UserError(_taken(gpu))

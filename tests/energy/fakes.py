@@ -51,7 +51,6 @@ class FakeNvml:
     Attributes:
         permission: whether limits may be set.
         registers: file that holds the limits of all GPUs, where several processes shall see the same ones.
-        history: every limit that was set by this process, in order: GPU, `power` or `clock`, mW or MHz (0: unlocked).
     """
 
     gpus: list[FakeGpu]
@@ -59,7 +58,7 @@ class FakeNvml:
     asked: set[int] = field(default_factory=set)
     permission: bool = True
     registers: Path | None = None
-    history: list[tuple[int, str, int]] = field(default_factory=list)
+    _history: list[tuple[int, str, int]] = field(default_factory=list)
     _limits: dict[str, int] = field(default_factory=dict)
 
     def install(self, set_attribute: Set = setattr) -> "FakeNvml":
@@ -105,6 +104,14 @@ class FakeNvml:
         """Where its clock is locked, in MHz; 0 where it is not. The real NVML does not tell."""
         return self._read().get(f"{gpu} clock", 0)
 
+    @property
+    def history(self) -> list[tuple[int, str, int]]:
+        """Every limit that was set, in order: GPU, `power` or `clock`, mW or MHz (0: unlocked)."""
+        if self.registers:
+            log = self.registers.with_suffix(".log")
+            return [tuple(json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+        return self._history
+
     def _read(self) -> dict[str, int]:
         if self.registers and self.registers.exists():
             return dict(json.loads(self.registers.read_text()))
@@ -113,9 +120,11 @@ class FakeNvml:
     def _set(self, handle: int, what: str, value: int) -> None:
         if not self.permission:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
-        self.history.append((handle, what, value))
+        self._history.append((handle, what, value))
         self._limits = self._read() | {f"{handle} {what}": value}
         if self.registers:
+            with self.registers.with_suffix(".log").open("a") as log:
+                log.write(f"{json.dumps([handle, what, value])}\n")
             unfinished = self.registers.with_suffix(".new")
             unfinished.write_text(json.dumps(self._limits))
             unfinished.replace(self.registers)

@@ -1,13 +1,17 @@
-"""Limits of GPUs: set while a run trains and put back whatever ends it. On a faked driver, with Zeus itself in between."""
+"""Limits of GPUs: set while a run trains, put back whatever ends it. On a faked driver, with Zeus itself in between."""
 
 import contextlib
+import http.server
 import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,18 +29,19 @@ from greenseg.sweep.local import Job, Launcher, Outcome, Stop
 from greenseg.sweep.slots import Slots
 from greenseg.training import limits
 from tests.conftest import Command
-from tests.energy.fakes import FakeGpu, FakeNvml, constant
+from tests.energy.fakes import FakeGpu, FakeNvml, constant, forget_nvml
 
 FOUND = 350_000  # mW; what the fake GPU has at first
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where limits are noted; a cache of its own, and no GPU but those that a test makes."""
     for name in ("CUDA_VISIBLE_DEVICES", "ZEUSD_SOCK_PATH", "ZEUSD_HOST_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GREENSEG_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "limits"
+    yield tmp_path / "cache" / "limits"
+    forget_nvml()
 
 
 def uuid(number: int) -> str:
@@ -237,7 +242,7 @@ def test_a_living_owner_is_respected_and_a_dead_one_is_succeeded(
             (message,) = caught.value.problems
             assert message.startswith(f"GPU 0: another run of greenseg has it (process {process.pid} has set limits")
             assert limits.blocked([uuid(0)[:12]], alone=bool(wanted)) == [message]
-        assert (nvml.power_limit(0), nvml.locked_clock(0), nvml.history) == (200_000, 1005, [])
+        assert nvml.history == [(0, "power", 200_000), (0, "clock", 1005)], "by its owner, and by nobody else"
         process.kill()
         process.wait()
         assert (nvml.power_limit(0), len(notes(folder))) == (200_000, 1)
@@ -294,7 +299,7 @@ def test_without_permission_limits_are_refused_with_the_remedy(nvml: FakeNvml, m
     assert refused(monkeypatch) == []
     for values in ({"power_limit": 200}, {"gpu_clock": 1005}):
         (message,) = refused(monkeypatch, **values)
-        assert message.startswith("limits of GPU 0: no permission to set them; run greenseg as root, or have root run")
+        assert message.startswith("limits of GPU 0: no permission to set them; run greenseg as root (in a")
         assert "ZEUSD_SOCK_PATH" in message
     assert len(refused(monkeypatch, power_limit=50)) == 2, "all problems at once"
 
@@ -326,7 +331,7 @@ def test_runs_that_would_share_a_gpu_must_not_limit_it(nvml: FakeNvml, monkeypat
 
 @pytest.fixture
 def everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-    """A driver with one GPU for this process and every Python that is started from it; all see the same limits."""
+    """A driver with two GPUs for this process and every Python that is started from it; all see the same limits."""
     registers = tmp_path / "registers.json"
     site = tmp_path / "site"
     site.mkdir()
@@ -334,11 +339,12 @@ def everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
         textwrap.dedent(f"""
             from pathlib import Path
             from tests.energy.fakes import FakeNvml, constant
-            FakeNvml([constant(100, uuid={uuid(0)!r})], registers=Path({str(registers)!r})).install()
+            gpus = [constant(100, uuid=uuid) for uuid in {[uuid(0), uuid(1)]}]
+            FakeNvml(gpus, registers=Path({str(registers)!r})).install()
         """)
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *sys.path]))
-    return FakeNvml([gpu()], registers=registers).install(monkeypatch.setattr)
+    return FakeNvml([gpu(0), gpu(1)], registers=registers).install(monkeypatch.setattr)
 
 
 SMALL = {"model": "mobilenetv3-tiny-unet", "image_size": 32, "spacing": 8.0, "batch_size": 16}
@@ -394,6 +400,20 @@ def test_limits_are_put_back_however_a_run_ends(
     assert "unrestored" not in jobs[0].run.record()
 
 
+def test_one_of_several_ranks_sets_each_gpu_once(
+    everywhere: FakeNvml, phantom: Path, tmp_path: Path, folder: Path
+) -> None:
+    values = {"data": str(phantom), "epochs": 1, "devices": 2, "strategy": "ddp", "power_limit": 200}
+    settings = Settings.of(SMALL | values)
+    job = Job(settings, RunDirectory(tmp_path / "sweep" / settings.slug))
+    Launcher(Slots(["0", "1"], 2), Stop(), Audience(everywhere, {})).carry_out([job])
+    record = job.run.record()
+    assert record["status"] == "finished"
+    assert (record["ran"]["devices"], record["ran"]["power_limit"]) == (2, 200)
+    assert sorted(everywhere.history) == [(n, "power", value) for n in (0, 1) for value in (200_000, FOUND)]
+    assert notes(folder) == []
+
+
 def wait(until: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not until():
@@ -438,6 +458,61 @@ def test_limits_are_put_back_when_the_sweep_is_killed(
     assert "power_limit 100 to 400, gpu_clock 210 to 1410 (now 350); may be set" in " ".join(doctor.stdout.split())
     assert (everywhere.power_limit(0), everywhere.locked_clock(0), notes(folder)) == (FOUND, 0, [])
 
-    shared = greenseg("sweep", "s.yaml", "--jobs", "2")
+    shared = greenseg("sweep", "s.yaml", "--jobs", "2", "--gpus", "0")
     assert shared.returncode == 2
     assert "error: --jobs: 2 runs would share a GPU" in shared.stderr
+
+
+# ── through zeusd
+
+
+class Zeusd(http.server.BaseHTTPRequestHandler):
+    """What of the daemon's HTTP is asked for here; it sets the limits of a fake driver as root would."""
+
+    driver: FakeNvml
+    groups: tuple[str, ...] = ("gpu-read", "gpu-control")
+
+    def do_GET(self) -> None:
+        found = {"gpus": [{"id": 0, "name": "Fake"}], "cpus": [], "auth_required": False}
+        self._answer(found | {"enabled_api_groups": self.groups})
+
+    def do_POST(self) -> None:
+        url = urllib.parse.urlsplit(self.path)
+        asked = {name: values[0] for name, values in urllib.parse.parse_qs(url.query).items()}
+        what, value = {
+            "/gpu/set_power_limit": ("power", "power_limit_mw"),
+            "/gpu/set_gpu_locked_clocks": ("clock", "max_clock_mhz"),
+            "/gpu/reset_gpu_locked_clocks": ("clock", ""),
+        }[url.path]
+        self.driver.permission = True
+        self.driver._set(int(asked["gpu_ids"]), what, int(asked.get(value, 0)))
+        self.driver.permission = False
+        self._answer({})
+
+    def _answer(self, value: Any) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(value).encode())
+
+    def address_string(self) -> str:
+        return "a socket"
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+def test_zeusd_sets_limits_where_greenseg_must_not(
+    nvml: FakeNvml, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml.permission = False
+    socket = f"{tmp_path}/zeusd.sock"
+    handler = type("Handler", (Zeusd,), {"driver": nvml})
+    with socketserver.ThreadingUnixStreamServer(socket, handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        monkeypatch.setenv("ZEUSD_SOCK_PATH", socket)
+        assert refused(monkeypatch, power_limit=200, gpu_clock=1000) == []
+        with limits.limited({"power_limit": 200, "gpu_clock": 1000}, 1, []) as ran:
+            assert ran == {"power_limit": 200, "gpu_clock": 1005}
+            assert (nvml.power_limit(0), nvml.locked_clock(0)) == (200_000, 1005)
+        assert (nvml.power_limit(0), nvml.locked_clock(0), notes(folder)) == (FOUND, 0, [])
+        server.shutdown()
