@@ -116,9 +116,9 @@ def train(
 
     save()
     try:
-        # One rank of a node sets the limits of all its GPUs.
-        wanted, gpus = limits.wanted(settings), settings.devices if meter.gpus and rank == 0 else 0
-        with limits.limited(wanted, gpus, unrestored) as limits_set:
+        # The rank that drives a node's first GPU sets the limits of all its GPUs.
+        gpus = settings.devices if meter.gpus == (0,) else 0
+        with limits.limited(limits.wanted(settings), gpus, unrestored) as limits_set:
             _fit(run, settings, monitor, rank, earlier, limits_set, save)
     except Interrupted:
         end("interrupted")

@@ -50,7 +50,8 @@ class FakeNvml:
 
     Attributes:
         permission: whether limits may be set.
-        registers: file that holds the limits of all GPUs, where several processes shall see the same ones.
+        registers: file that holds the limits of all GPUs, where several processes shall see the same ones; none of them
+            may set any while there is a file `forbidden` beside it.
     """
 
     gpus: list[FakeGpu]
@@ -118,7 +119,7 @@ class FakeNvml:
         return self._limits
 
     def _set(self, handle: int, what: str, value: int) -> None:
-        if not self.permission:
+        if not self.permission or (self.registers and self.registers.with_name("forbidden").exists()):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
         self._history.append((handle, what, value))
         self._limits = self._read() | {f"{handle} {what}": value}

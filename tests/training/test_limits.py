@@ -400,6 +400,31 @@ def test_limits_are_put_back_however_a_run_ends(
     assert "unrestored" not in jobs[0].run.record()
 
 
+def test_what_could_not_be_put_back_stands_in_the_record(
+    everywhere: FakeNvml, phantom: Path, tmp_path: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    forbidden = tmp_path / "forbidden"
+
+    class Forbids(Audience):
+        def event(self, job: Job, event: dict[str, Any]) -> None:
+            if event["event"] == "step":
+                forbidden.touch()
+
+    settings = Settings.of(SMALL | {"data": str(phantom), "epochs": 2, "power_limit": 200})
+    job = Job(settings, RunDirectory(tmp_path / "sweep" / settings.slug))
+    Launcher(Slots(["0"], 2), Stop(), Forbids(everywhere, {}), warm=True).carry_out([job])
+    record = job.run.record()
+    assert record["status"] == "finished"
+    (message,) = record["unrestored"]
+    assert message in job.run.log.read_text()
+    assert message in capfd.readouterr().err
+    (note,) = notes(folder)
+    assert message.endswith(f"Repair it: sudo nvidia-smi -i {uuid(0)} -pl 350 && rm '{note}'")
+    forbidden.unlink()
+    assert limits.restore() == []
+    assert everywhere.power_limit(0) == FOUND
+
+
 def test_one_of_several_ranks_sets_each_gpu_once(
     everywhere: FakeNvml, phantom: Path, tmp_path: Path, folder: Path
 ) -> None:
