@@ -290,6 +290,20 @@ class Settings(BaseModel):
         "Internal precision of float32 matrix products, as torch names it: high = TensorFloat32, medium = bfloat16.",
         group="Compute",
     )
+    power_limit: int = _setting(
+        0,
+        "Watts that each GPU may draw while the run trains; put back afterwards; 0 = as it is. Needs root or zeusd.",
+        group="Compute",
+        ge=0,
+        le=5000,
+    )
+    gpu_clock: int = _setting(
+        0,
+        "MHz at which the graphics clock of each GPU is locked while the run trains; 0 = free. Needs root or zeusd.",
+        group="Compute",
+        ge=0,
+        le=10_000,
+    )
 
     seed: int = _setting(
         0,

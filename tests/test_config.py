@@ -61,6 +61,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "channels_last": st.booleans(),
     "compile": st.booleans(),
     "gradient_checkpointing": st.just(False),  # does not go with compile
+    "power_limit": st.integers(0, 5000),
+    "gpu_clock": st.integers(0, 10_000),
     "seed": st.integers(0, 2**32 - 1),
     "cpu_watts": st.floats(0, 1000),
     "dram_watts": st.floats(0, 100),
@@ -189,6 +191,8 @@ def test_neutral_values_never_change() -> None:
         "compile": False,
         "gradient_checkpointing": False,
         "matmul_precision": "highest",
+        "power_limit": 0,
+        "gpu_clock": 0,
         "seed": 0,
         "fold": 0,
     }

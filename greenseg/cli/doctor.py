@@ -14,15 +14,18 @@ def doctor(
     idle: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to measure the idle machine.")] = 10.0,
 ) -> None:
     """Show what this machine can measure, why not what it cannot, and what it can run."""
+    from greenseg.cli.view import console, warn
     from greenseg.energy.doctor import examine
+    from greenseg.training import limits
 
-    found = examine(idle) | {"run": _what_runs()}
+    unrestored = limits.restore()
+    found = examine(idle) | {"limits": limits.examine(), "unrestored": unrestored, "run": _what_runs()}
     if as_json:
         print(json.dumps(found, indent=2))
-        return
-    from greenseg.cli.view import console
-
-    console.print(_sheet(found))
+    else:
+        console.print(_sheet(found))
+    for message in unrestored:
+        warn(message)
 
 
 def _what_runs() -> dict[str, Any]:
@@ -69,6 +72,11 @@ def _sheet(found: dict[str, Any]) -> "Table":
         if gpu["counter_period_ms"]:
             text += f", changes every {gpu['counter_period_ms']:g} ms"
         sheet.add_row(f"gpu {gpu['index']}", f"{text}, {gpu['processes']} processes on it")
+    for gpu in found["limits"]:
+        takes = [f"{name} {bounds[0]} to {bounds[1]}" for name, bounds in gpu["bounds"].items() if bounds]
+        now = f" (now {gpu['power_limit']:g})" if gpu["power_limit"] else ""
+        may = "may be set" if gpu["may_be_set"] else "no permission to set them: needs root, or zeusd"
+        sheet.add_row(f"limits of gpu {gpu['gpu']}", f"{', '.join(takes) or 'none'}{now}; {may}")
     if found["rapl_counter_period_ms"]:
         sheet.add_row("rapl", f"changes every {found['rapl_counter_period_ms']:g} ms")
     if found["idle_watts"] is not None:

@@ -61,14 +61,20 @@ def sweep(
     if dry_run:
         (print_plan_json if as_json else print_plan)(plan)
         return
+
+    from greenseg.cli.view import FilesView, console, warn
+    from greenseg.training import limits
+
+    for message in limits.restore():
+        warn(message)
     if plan.impossible:
         raise UserError(plan.impossible)
 
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
-    from greenseg.cli.view import FilesView, console, warn
     from greenseg.report.units import count
     from greenseg.run_summary import account_anew
+    from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Limits, Stop
     from greenseg.sweep.prepare import prepare
     from greenseg.sweep.slots import Slots, choose_gpus
@@ -96,6 +102,8 @@ def sweep(
     # Those that another process trains come last: it has them, for now.
     wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
     chosen = choose_gpus(gpus) if gpus or wanted else []
+    slots = Slots(chosen, usable_cores(), jobs)
+    machine.check_gpus([job.settings for job in wanted], chosen, slots.each)
     done = [job.run for run, job in planned_jobs if run.status == "finished"]
     view = view_of(planned, todo, done, quiet, as_json)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
@@ -107,7 +115,7 @@ def sweep(
             job.context = context | {"order": planned.order, "position": position}
         with Stop().installed() as stop, view:
             launcher = Launcher(
-                Slots(chosen, usable_cores(), jobs),
+                slots,
                 stop,
                 view,
                 Limits(planned.retries, planned.timeout, planned.max_energy),

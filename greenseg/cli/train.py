@@ -43,7 +43,8 @@ def train(
     from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Stop, last_lines
     from greenseg.sweep.prepare import prepare
-    from greenseg.sweep.slots import Slots
+    from greenseg.sweep.slots import Slots, choose_gpus
+    from greenseg.training import limits
     from greenseg.training.machine import usable_cores
 
     run = runs_by_identity(out).get(resolved.identity) or RunDirectory(out / "train" / resolved.slug)
@@ -59,7 +60,11 @@ def train(
         warn(f"Another process is training this run: {run.path}")
         raise typer.Exit(ExitCode.INCOMPLETE)
     else:
+        for message in limits.restore():
+            warn(message)
         machine.check(resolved)
+        if resolved.accelerator in ("auto", "gpu"):
+            machine.check_gpus([resolved], choose_gpus()[: resolved.devices])
         with FilesView() as preparation:
             prepare([resolved], say, preparation.update)
         context = measure_idle(idle_seconds, say)

@@ -12,7 +12,13 @@ MODEL = "model"
 
 _FIRST = ("encoder", "decoder")
 _MUTE = ("data", "encoder_weights", "augment", "schedule")  # values that do not say whose they are
-_CHOSEN = ("precision", "batch_size", "workers")  # what runs may be another value than the one asked for
+_CHOSEN = (
+    "precision",
+    "batch_size",
+    "workers",
+    "power_limit",
+    "gpu_clock",
+)  # what runs may be another value than the one asked for
 
 
 def differing(results: Sequence[Result]) -> list[str]:

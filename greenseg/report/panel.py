@@ -6,8 +6,10 @@ from rich.panel import Panel
 from rich.table import Table
 
 from greenseg.models.names import join_model
+from greenseg.report.labels import value_text
 from greenseg.report.results import Run
 from greenseg.report.units import duration, joules, number
+from greenseg.training.limits import LEVERS
 
 
 def run_panel(run: Run) -> Panel:
@@ -64,8 +66,10 @@ def run_panel(run: Run) -> Panel:
 
 
 def _chosen(run: Run) -> Iterator[tuple[str, str]]:
-    """What `auto` chose and why, and how many slices a step really takes."""
+    """What `auto` chose and why, how many slices a step really takes, and to what GPUs were limited."""
     probes, ran, settings = run.record.get("probes", {}), run.ran, run.settings
+    if limited := [f"{name} {value_text(ran[name])} {lever.unit}" for name, lever in LEVERS.items() if name in ran]:
+        yield "limits", ", ".join(limited)
     if tried := probes.get("batch_size"):
         rows = [
             f"{row['batch_size']}: {'out of memory' if 'out_of_memory' in row else joules(row['joules_per_slice'])}"

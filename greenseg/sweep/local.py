@@ -5,6 +5,7 @@ import json
 import os
 import selectors
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from greenseg.run_summary import account_for_attempts, summary
 from greenseg.sweep.cool_down import CoolDown, Pause
 from greenseg.sweep.slots import Slot, Slots
 from greenseg.sweep.workers import Process, ServerDied, Workers
-from greenseg.training import events
+from greenseg.training import events, limits
 
 NO_PROGRESS_SECONDS = 1800.0
 """A run that says nothing for so long is ended: no step, no epoch. Compilation and a slow first epoch fit well in."""
@@ -193,11 +194,14 @@ class Launcher:
             OSError: a run's directory cannot be written.
         """
         self._waiting.extend(jobs)
-        with selectors.DefaultSelector() as self._selector, Workers(self._warm, self._selector) as self._workers:
-            self._work()
-            busy = [job for job in jobs if self.outcomes.get(job.settings.identity, Outcome("")).status == "busy"]
-            self._waiting.extend(job for job in busy if not job.run.in_use())
-            self._work()
+        try:
+            with selectors.DefaultSelector() as self._selector, Workers(self._warm, self._selector) as self._workers:
+                self._work()
+                busy = [job for job in jobs if self.outcomes.get(job.settings.identity, Outcome("")).status == "busy"]
+                self._waiting.extend(job for job in busy if not job.run.in_use())
+                self._work()
+        finally:
+            _put_limits_back()  # an error ends running runs at once
 
     def _work(self) -> None:
         while self._waiting or self._pausing or self._running:
@@ -312,8 +316,9 @@ class Launcher:
             os.close(running.pipe)
             self._running.remove(running)
             self._stop.forget(running.process)
+            unrestored = _put_limits_back(running.process.pid)  # of one that was killed, before the next one starts
             self._slots.give_back(running.slot)
-            self._conclude(running.job, self._outcome(running))
+            self._conclude(running.job, self._outcome(running, unrestored))
 
     def _relay(self, running: _Running) -> bool:
         """Pass on what a run has said; returns False where there is no more, now or ever."""
@@ -361,7 +366,7 @@ class Launcher:
         self.outcomes[job.settings.identity] = outcome
         self._listener.end(job, outcome)
 
-    def _outcome(self, running: _Running) -> Outcome:
+    def _outcome(self, running: _Running, unrestored: list[str]) -> Outcome:
         """What became of a run whose process has ended; writes into its record what it could not write itself."""
         run = running.job.run
         if running.process.code == events.BUSY:
@@ -374,6 +379,8 @@ class Launcher:
             except BadRecord as error:
                 return Outcome("failed", str(error), Failure.ERROR)
             outcome, changes = self._judge(running, record)
+            if unrestored:
+                changes["unrestored"] = unrestored
             if changes:
                 if not record:
                     settings = running.job.settings
@@ -428,6 +435,14 @@ class Launcher:
         if code < 0:
             return Failure.CRASH, "Killed", f"killed by {signal.Signals(-code).name}"
         return Failure.ERROR, "Crashed", f"ended with exit code {code}"
+
+
+def _put_limits_back(pid: int | None = None) -> list[str]:
+    """Put back what dead runs, or that of one process, set of GPUs; says, and returns, what could not be put back."""
+    unrestored = limits.restore(pid)
+    for message in unrestored:
+        print(message, file=sys.stderr, flush=True)
+    return unrestored
 
 
 def last_lines(run: RunDirectory, count: int = 20) -> str:

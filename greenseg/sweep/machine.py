@@ -1,11 +1,13 @@
 """What this machine cannot run, said before anything starts. Imports no torch: GPUs are counted by their driver."""
 
 import platform
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 
 from greenseg.config import Constraint, Settings, violations
 from greenseg.errors import UserError
+from greenseg.training import limits
 
 
 @cache
@@ -73,12 +75,35 @@ def _optimizer(optimizer: str, accelerator: str) -> str | None:
     return None
 
 
+def _power_limit(power_limit: int, accelerator: str) -> str | None:
+    return _limit("power_limit", power_limit, accelerator)
+
+
+def _gpu_clock(gpu_clock: int, accelerator: str) -> str | None:
+    return _limit("gpu_clock", gpu_clock, accelerator)
+
+
+def _limit(name: str, value: int, accelerator: str) -> str | None:
+    if value and device(accelerator) != "gpu":
+        return f"{name} {value}: needs a GPU of NVIDIA, and there is none to train on"
+    return limits.problem(name, value) if value else None
+
+
+def _permission(power_limit: int, gpu_clock: int, accelerator: str) -> str | None:
+    if not (power_limit or gpu_clock) or device(accelerator) != "gpu":
+        return None
+    return limits.no_permission()
+
+
 CONSTRAINTS = (
     Constraint(("accelerator",), _accelerator),
     Constraint(("devices", "accelerator"), _devices),
     Constraint(("precision", "accelerator"), _precision),
     Constraint(("strategy", "accelerator"), _strategy),
     Constraint(("optimizer", "accelerator"), _optimizer),
+    Constraint(("power_limit", "accelerator"), _power_limit),
+    Constraint(("gpu_clock", "accelerator"), _gpu_clock),
+    Constraint(("power_limit", "gpu_clock", "accelerator"), _permission),
 )
 
 
@@ -89,5 +114,31 @@ def check(settings: Settings) -> None:
         UserError: it cannot; all reasons.
     """
     problems = [message for _, _, message in violations(CONSTRAINTS, [settings])]
+    if problems:
+        raise UserError(problems)
+
+
+def check_gpus(runs: Sequence[Settings], gpus: Sequence[str], each: int = 1) -> None:
+    """Whether runs can have their GPUs: what one sets of a GPU, all others on it would suffer.
+
+    Args:
+        runs: those to start.
+        gpus: where to, as CUDA_VISIBLE_DEVICES takes them.
+        each: how many may share one at a time.
+
+    Raises:
+        UserError: another run of greenseg has one of them and limits do not allow for both, or these runs would share
+            one while some of them set a limit; all reasons.
+    """
+    runs = [run for run in runs if device(run.accelerator) == "gpu"]
+    if not runs:
+        return
+    alone = any(limits.wanted(run) for run in runs)
+    problems = limits.blocked(gpus, alone)
+    if alone and each > 1:
+        problems.append(
+            f"--jobs: {each} runs would share a GPU, and power_limit and gpu_clock hold for a whole GPU: each would "
+            f"suffer what another sets. Leave --jobs out, or give at most {len(gpus)}: one run a GPU"
+        )
     if problems:
         raise UserError(problems)

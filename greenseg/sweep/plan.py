@@ -197,7 +197,9 @@ def _spent(directory: RunDirectory, record: dict[str, Any]) -> Spent | None:
 
 # ── what is left
 
-_COST = ("encoder", "decoder", "image_size", "batch_size", "precision", "accelerator", "devices")
+_COST = (
+    "encoder", "decoder", "image_size", "batch_size", "precision", "accelerator", "devices", "power_limit", "gpu_clock",
+)  # fmt: skip
 """Settings that decide most about the time and joules of an epoch."""
 
 

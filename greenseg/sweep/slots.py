@@ -36,11 +36,14 @@ class Slots:
         gpus: the GPUs to use, as CUDA_VISIBLE_DEVICES takes them.
         cores: CPU cores to share.
         jobs: most runs at a time; more than there are GPUs share them. By default one a GPU, and one on the CPU.
+
+    Attributes:
+        each: most runs at a time on one GPU.
     """
 
     def __init__(self, gpus: Sequence[str], cores: int, jobs: int | None = None) -> None:
         self.most = jobs or max(len(gpus), 1)
-        self._each = -(-self.most // len(gpus)) if gpus else 0
+        self.each = -(-self.most // len(gpus)) if gpus else 0
         self._load = dict.fromkeys(gpus, 0)
         self._most_on_cpu = jobs or 1
         self._threads = max(1, cores // self._most_on_cpu)
@@ -61,7 +64,7 @@ class Slots:
             self._on_cpu += 1
             self._running += 1
             return Slot((), self._threads)
-        free = sorted((gpu for gpu, load in self._load.items() if load < self._each), key=self._load.__getitem__)
+        free = sorted((gpu for gpu, load in self._load.items() if load < self.each), key=self._load.__getitem__)
         # One that asks for more than there are gets all, and Lightning tells it what is missing.
         needed = min(settings.devices, len(self._load))
         if len(free) < needed:

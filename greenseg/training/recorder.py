@@ -1,11 +1,7 @@
 """Lightning callbacks that keep the run directory up to date."""
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +14,10 @@ from greenseg.failures import Diverged
 from greenseg.run_directory import RunDirectory
 from greenseg.training import events
 from greenseg.training.module import Segmentation
+from greenseg.training.signals import stop_later
 
 _EVENT_SECONDS = 0.25
 _HOPELESS = 25  # readings of a loss that is not finite: more than a gradient scaler needs to come down from 65536
-
-
-@contextlib.contextmanager
-def _stop_later() -> Iterator[None]:
-    """Signals that ask this process to stop wait until the context ends."""
-    if threading.current_thread() is not threading.main_thread():  # signals are not for other threads
-        yield
-        return
-    asked: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        signal.raise_signal(asked[0])
 
 
 class Recorder(pl.Callback):
@@ -106,7 +85,7 @@ class Recorder(pl.Callback):
         events.emit(event | {"joules": self._spent + self._energy.total.joules})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        with _stop_later():  # a run that is asked to stop here still keeps this epoch
+        with stop_later():  # a run that is asked to stop here still keeps this epoch
             if trainer.is_global_zero:
                 self._write(trainer, pl_module)
             # Only that of the last step: in half precision single ones overflow, their steps are skipped, and it

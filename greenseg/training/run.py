@@ -29,7 +29,7 @@ from greenseg.files import write_atomically
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
 from greenseg.run_summary import account_for_attempts, summary
-from greenseg.training import events, probe, surface
+from greenseg.training import events, limits, probe, surface
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
 from greenseg.training.predictions import unpacked
@@ -69,6 +69,7 @@ def train(
     record = run.record()
     earlier = account_for_attempts(record.get("attempts", []), run.epochs())
     monitor = EnergyMonitor(meter)
+    unrestored: list[str] = []
     started = now()
     attempt: dict[str, Any] = {
         "status": "running",
@@ -109,12 +110,17 @@ def train(
             energy={phase: energy.to_json() for phase, energy in monitor.phases.items()},
             check={"difference": difference, "ok": all(abs(share) <= _TOLERANCE for share in difference.values())},
         )
+        if unrestored:
+            changes["unrestored"] = unrestored
         memory = _peak_memory(record.get("memory", {}))
         save(status=status, ended=now(), memory=memory, **summary(record, run.epochs()), **changes)
 
     save()
     try:
-        _fit(run, settings, monitor, rank, earlier, save)
+        # The rank that drives a node's first GPU sets the limits of all its GPUs.
+        gpus = settings.devices if meter.gpus == (0,) else 0
+        with limits.limited(limits.wanted(settings), gpus, unrestored) as limits_set:
+            _fit(run, settings, monitor, rank, earlier, limits_set, save)
     except Interrupted:
         end("interrupted")
         raise
@@ -131,7 +137,13 @@ def train(
 
 
 def _fit(
-    run: RunDirectory, settings: Settings, monitor: EnergyMonitor, rank: int, earlier: list[dict[str, Any]], save: Any
+    run: RunDirectory,
+    settings: Settings,
+    monitor: EnergyMonitor,
+    rank: int,
+    earlier: list[dict[str, Any]],
+    limits_set: dict[str, Any],
+    save: Any,
 ) -> None:
     events.emit({"event": "start"})
     monitor.preparation()
@@ -186,6 +198,7 @@ def _fit(
             "batch_size": batch_size,
             "lr": settings.lr,
             "effective_batch_size": batch_size * trainer.num_devices * settings.accumulate,
+            **limits_set,
         },
         probes=probes,
         data={

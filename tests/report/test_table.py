@@ -162,6 +162,9 @@ def test_what_ran_instead_is_shown_with_what_was_asked_for() -> None:
     assert row(text, "16-mixed → bf16-mixed", "0.8000")
     assert "Asked for precision 16-mixed, ran bf16-mixed" in text
     assert "→" not in table(record({"precision": "16-mixed"}), record({"precision": "bf16-mixed"}))
+    locked = record({"gpu_clock": 1000})
+    locked["ran"]["gpu_clock"] = 1005
+    assert row(table(locked, record({"gpu_clock": 1410})), "1000 → 1005", "0.8000")
 
 
 def test_what_ran_instead_is_shown_where_the_network_differs() -> None:
@@ -308,7 +311,9 @@ def panel(written: Json, folder: Path) -> str:
 def test_the_panel_of_a_run(tmp_path: Path) -> None:
     total = energy(245, gpu_nvml=123_456, cpu_estimate=9000)
     text = panel(
-        record({"precision": "16-mixed", "seed": 3}, ran="bf16-mixed", total=total, unmeasured=["dram"]), tmp_path
+        record({"precision": "16-mixed", "seed": 3}, ran="bf16-mixed", total=total, unmeasured=["dram"])
+        | {"ran": {"precision": "bf16-mixed", "power_limit": 200, "gpu_clock": 1005}},
+        tmp_path,
     )
     lines = {re.sub(r"\s+", " ", line).strip("│ ") for line in text.splitlines()}
     assert "mobilenet_v2-unet, seed 3" in text
@@ -324,6 +329,7 @@ def test_the_panel_of_a_run(tmp_path: Path) -> None:
         "time 4:05 min, – W on average",
         "parameters 1,234,567",
         "precision asked for 16-mixed, ran bf16-mixed",
+        "limits power_limit 200 W, gpu_clock 1005 MHz",
     }
 
 
