@@ -1,6 +1,5 @@
 """From settings to a network: of segmentation-models-pytorch, or one of the light ones that it lacks."""
 
-import functools
 import warnings
 from typing import Any
 
@@ -58,7 +57,6 @@ class _InFloat32:
             return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))  # type: ignore[misc,no-any-return]
 
 
-@functools.cache
 def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
     return type(kind.__name__, (_InFloat32, kind), {})
 
