@@ -34,7 +34,7 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure overheads against bare loops and floors, and the data path against MONAI
+bench: $(READY) ## Measure overheads against floors, training and the data path against plain loops and MONAI
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python -m benchmarks
 

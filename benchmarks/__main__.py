@@ -2,11 +2,11 @@
 
 import sys
 
-from benchmarks import cli, data, energy, loop, plan, report, sweep
+from benchmarks import cli, data, energy, plan, report, speed, sweep
 
 BENCHMARKS = {
     "cli": cli.main,
-    "loop": loop.main,
+    "speed": speed.main,
     "energy": energy.main,
     "data": data.main,
     "plan": plan.main,

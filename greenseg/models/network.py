@@ -6,6 +6,7 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from greenseg.config import Settings
@@ -37,7 +38,38 @@ def build(settings: Settings) -> torch.nn.Module:
         gradient_checkpointing.apply(network)
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
+    if settings.precision in ("bf16-mixed", "16-mixed"):  # of which Lightning makes bf16-mixed on a CPU
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1 and max(module.stride) > 1:
+                module.__class__ = _in_float32(type(module))
     return network  # type: ignore[no-any-return]
+
+
+class _InFloat32:
+    """A convolution that leaves mixed precision on a CPU, as the last one before it, and takes and gives its type.
+
+    For strided depthwise convolutions in bfloat16, oneDNN takes the gradient of the input five times slower than for
+    float32 ones, with a kernel meant for dense ones.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)  # type: ignore[misc,no-any-return]
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))  # type: ignore[misc,no-any-return]
+
+
+def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    return type(kind.__name__, (_InFloat32, kind), {})
+
+
+def channels_last(images: torch.Tensor) -> torch.Tensor:
+    """Images [batch, channels, height, width] with their channels innermost in memory, by their strides as well.
+
+    To torch, images of one channel lie either way already. But where layers put them beside the channels of others (as
+    ENet does), strides of NCHW would decide how the rest of the network lies.
+    """
+    return torch.empty_like(images, memory_format=torch.channels_last).copy_(images)
 
 
 def _input_size(settings: Settings) -> dict[str, Any]:

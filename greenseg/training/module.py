@@ -44,7 +44,7 @@ class Segmentation(pl.LightningModule):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of images: float32 [batch, 1, height, width] → the same shape."""
         if self.settings.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = network.channels_last(images)
         return self.forward_network(images)  # type: ignore[no-any-return]
 
     def loss(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

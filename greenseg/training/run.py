@@ -185,6 +185,9 @@ def _fit(
         enable_progress_bar=False,  # whoever started the run shows progress
         enable_model_summary=False,
     )
+    # For deterministic runs torch fills all new memory with NaN, so that whoever reads it before writing is found out.
+    # No layer does so, and filling took 8 % of a step on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     on_cpu = trainer.strategy.root_device.type == "cpu"
     save(
         network={"parameters": network.parameters(module.network)},

@@ -1,5 +1,6 @@
 """From settings to networks: every decoder, a sample of encoders, and what is refused before anything starts."""
 
+import copy
 import re
 from typing import Any
 
@@ -105,3 +106,41 @@ def test_an_encoder_of_timm_is_refused_where_smp_cannot_build_it(name: str) -> N
         except UserError:
             built = False
         assert built == fits, decoder
+
+
+@pytest.mark.parametrize("model", ["mobilenet-unet", "efficientnet-b0-unet"])
+def test_strided_depthwise_convolutions_in_mixed_precision_compute_what_others_do(model: str) -> None:
+    torch.manual_seed(0)
+    nets = [copy.deepcopy(build(model=model, precision="bf16-mixed")), build(model=model)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    both = [[conv for conv in net.modules() if isinstance(conv, torch.nn.Conv2d)] for net in nets]
+    strided = [pair for pair in zip(*both, strict=True) if pair[0].groups > 1 and max(pair[0].stride) > 1]
+    assert len(strided) == 4
+    for pair in strided:
+        images = torch.randn(2, pair[0].in_channels, 16, 16).bfloat16()
+        found = []
+        for conv in pair:
+            x = images.clone().requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16):
+                y = conv(x)
+            assert y.dtype == torch.bfloat16
+            y.float().square().sum().backward()
+            found.append([y.float(), x.grad.float(), conv.weight.grad])  # type: ignore[union-attr]
+        for ours, plain in zip(*found, strict=True):
+            assert torch.allclose(ours, plain, rtol=0.02, atol=0.02 * float(plain.detach().abs().max()))
+
+
+# espnetv2 has short side branches for the image itself, whose one channel they forget the strides of.
+@pytest.mark.parametrize("model", [*sorted({*NETWORKS} - {"espnetv2"}), "mobilenet-unet"])
+def test_channels_stay_innermost_through_the_whole_network(model: str) -> None:
+    wrong = []
+
+    def look(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(module, torch.nn.BatchNorm2d) and not output.is_contiguous(memory_format=torch.channels_last):
+            wrong.append(module)
+
+    net = build(model=model, image_size=128)
+    for module in net.modules():
+        module.register_forward_hook(look)
+    net(network.channels_last(torch.randn(2, 1, 128, 128)))
+    assert not wrong

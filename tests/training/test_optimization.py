@@ -17,6 +17,7 @@ from greenseg.errors import UserError
 from greenseg.models import network
 from greenseg.run_directory import RunDirectory
 from greenseg.sweep import machine
+from greenseg.training import optimization
 from greenseg.training.metrics import VolumeOverlap
 from greenseg.training.recorder import Checkpoints
 from greenseg.training.run import Interrupted, train
@@ -31,6 +32,7 @@ def _as_before() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
 
 
@@ -65,6 +67,31 @@ def test_every_optimizer_learns(optimizer: str, phantom: Path, tmp_path: Path) -
     run = run_of(settings_of(phantom, **chosen(optimizer)), tmp_path)
     losses = [line["train_loss"] for line in run.epochs()]
     assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_one_pass_over_all_parameters_takes_the_same_steps(name: str, phantom: Path) -> None:
+    settings = settings_of(phantom, **chosen(name))
+    networks = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        networks.append(network.build(settings))
+        steps = optimization.optimizer(networks[-1], settings, steps=3)
+        assert all(group["fused"] for group in steps.param_groups)
+        for group in steps.param_groups:
+            group["fused"] = fused
+        for _ in range(3):
+            for parameter in networks[-1].parameters():
+                parameter.grad = torch.randn_like(parameter)
+            steps.step()
+    for ours, plain in zip(*(net.parameters() for net in networks), strict=True):
+        assert torch.allclose(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_deterministic_run_does_not_fill_memory_in_vain(phantom: Path, tmp_path: Path) -> None:
+    run_of(settings_of(phantom, epochs=1), tmp_path)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("optimizer", ["schedule-free-adamw", "sophia"])
