@@ -46,8 +46,8 @@ def plain(settings: Settings, folder: Path, epochs: int, workers: int) -> Second
     )
     model = network_of(settings)
     dice, cross_entropy = smp.losses.DiceLoss("binary"), torch.nn.BCEWithLogitsLoss()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=epochs * len(loader))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=float(settings.lr), weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, float(settings.lr), total_steps=epochs * len(loader))
     for _ in range(epochs):
         start, total = time.perf_counter(), 0.0
         for image, mask in loader:
@@ -93,7 +93,7 @@ def monai(settings: Settings, folder: Path, epochs: int, workers: int) -> Second
     )
     model = network_of(settings)
     dice = DiceLoss(sigmoid=True)
-    optimizer = torch.optim.Adam(model.parameters(), settings.lr)
+    optimizer = torch.optim.Adam(model.parameters(), float(settings.lr))
     for _ in range(epochs):
         start, total = time.perf_counter(), 0.0
         for batch in loader:
@@ -120,7 +120,7 @@ def ours_by_hand(settings: Settings, folder: Path, epochs: int, workers: int) ->
     data = loader(training, batches, workers, pin_memory=False)
     steps = epochs * len(batches)
     optimizer = optimization.optimizer(module.network.train(), settings, steps)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, float(settings.lr), total_steps=steps)
     for epoch in range(epochs):
         batches.set_epoch(epoch)
         start = time.perf_counter()

@@ -108,10 +108,12 @@ def test_an_encoder_of_timm_is_refused_where_smp_cannot_build_it(name: str) -> N
         assert built == fits, decoder
 
 
-@pytest.mark.parametrize("model", ["mobilenet-unet", "efficientnet-b0-unet"])
-def test_strided_depthwise_convolutions_in_mixed_precision_compute_what_others_do(model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "precision"), [("mobilenet-unet", "bf16-mixed"), ("efficientnet-b0-unet", "16-mixed")]
+)
+def test_strided_depthwise_convolutions_in_mixed_precision_compute_what_others_do(model: str, precision: str) -> None:
     torch.manual_seed(0)
-    nets = [copy.deepcopy(build(model=model, precision="bf16-mixed")), build(model=model)]
+    nets = [copy.deepcopy(build(model=model, precision=precision)), build(model=model)]
     nets[1].load_state_dict(nets[0].state_dict())
     both = [[conv for conv in net.modules() if isinstance(conv, torch.nn.Conv2d)] for net in nets]
     strided = [pair for pair in zip(*both, strict=True) if pair[0].groups > 1 and max(pair[0].stride) > 1]
