@@ -27,8 +27,10 @@ from pydantic import (
     model_validator,
 )
 
+from greenseg import strategies
 from greenseg.errors import UserError, did_you_mean
 from greenseg.models import names
+from greenseg.strategies import STRATEGIES
 
 PHANTOM = "phantom"
 
@@ -253,9 +255,10 @@ class Settings(BaseModel):
     devices: int = _setting(
         1, "Devices (on a CPU: processes) that train one network together.", group="Compute", ge=1, le=64
     )
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = _setting(
+    strategy: strategies.Name = _setting(
         "auto",
-        "How several devices work together; auto = one device alone, several with ddp.",
+        "How several devices work together; auto = one device alone, several with ddp; fsdp = weights, gradients and "
+        "the optimizer's state are divided among them.",
         group="Compute",
     )
     channels_last: bool = _setting(True, "Keep the channels of images innermost in memory (NHWC).", group="Compute")
@@ -529,6 +532,14 @@ def _optimizer_is_here(optimizer: str) -> str | None:
     return None
 
 
+_REFUSABLE = tuple(dict.fromkeys(name for known in STRATEGIES.values() for name in known.refuses))
+
+
+def _strategy_goes(strategy: strategies.Name, devices: int, *values: Any) -> str | None:
+    problem = STRATEGIES[strategy].problem(devices, dict(zip(_REFUSABLE, values, strict=True)))
+    return problem and f"strategy: {strategy} {problem}"
+
+
 CONSTRAINTS = (
     Constraint(("decoder", "encoder", "model"), _network_exists),
     Constraint(("decoder", "model", "image_size", "batch_size", "width", "encoder_weights"), _network_fits),
@@ -537,6 +548,7 @@ CONSTRAINTS = (
     Constraint(("freeze_encoder", "encoder", "decoder", "devices"), _encoder_freezes),
     Constraint(("optimizer", "precision", "compile", "devices"), _sophia_works),
     Constraint(("optimizer",), _optimizer_is_here),
+    Constraint(("strategy", "devices", *_REFUSABLE), _strategy_goes),
 )
 """What holds on every machine."""
 

@@ -70,7 +70,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "pue": st.floats(1, 10),
     "price_per_kwh": st.floats(0, 1e6),
     **{name: st.sampled_from(choices(name)) for name in FIELDS if choices(name)},
-    "optimizer": st.sampled_from(choices("optimizer")[:8]),  # the others do not go with everything
+    # The others do not go with everything.
+    "optimizer": st.sampled_from(choices("optimizer")[:8]),
+    "strategy": st.sampled_from(choices("strategy")[:3]),
 }
 MAPPINGS = st.fixed_dictionaries({}, optional=VALUES).map(
     lambda values: values if "folds" in values else {name: v for name, v in values.items() if name != "fold"}

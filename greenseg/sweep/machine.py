@@ -4,8 +4,10 @@ import platform
 from functools import cache
 from importlib.util import find_spec
 
+from greenseg import strategies
 from greenseg.config import Constraint, Settings, violations
 from greenseg.errors import UserError
+from greenseg.strategies import STRATEGIES
 
 
 @cache
@@ -61,10 +63,15 @@ def _precision(precision: str, accelerator: str) -> str | None:
     return f"precision {precision}: {reason}" if reason else None
 
 
-def _strategy(strategy: str, accelerator: str) -> str | None:
-    if strategy.startswith("ddp") and device(accelerator) == "mps":
-        return f"strategy {strategy}: Lightning has it for CPUs and CUDA, not for Apple's GPU"
-    return None
+_KINDS = {"cpu": "CPUs", "gpu": "CUDA", "mps": "Apple's GPU"}
+
+
+def _strategy(strategy: strategies.Name, accelerator: str) -> str | None:
+    kind, runs_on = device(accelerator), STRATEGIES[strategy].runs_on
+    if kind in runs_on:
+        return None
+    has = " and ".join(_KINDS[kind] for kind in runs_on)
+    return f"strategy {strategy}: Lightning has it for {has}, not for {_KINDS[kind]}"
 
 
 def _optimizer(optimizer: str, accelerator: str) -> str | None:

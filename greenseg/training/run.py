@@ -29,6 +29,7 @@ from greenseg.files import write_atomically
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
 from greenseg.run_summary import account_for_attempts, summary
+from greenseg.strategies import STRATEGIES
 from greenseg.training import events, probe
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
@@ -156,7 +157,7 @@ def _fit(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=settings.strategy,
+        strategy=STRATEGIES[settings.strategy].make(settings.devices),
         precision=settings.precision,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip or None,

@@ -1,0 +1,84 @@
+"""Several devices train one network: what a strategy goes with, and that it trains what it should."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greenseg.config import Settings, problems_of
+from greenseg.errors import UserError
+from greenseg.sweep import machine
+from tests.cli.test_train import epochs, only_run, record, start, wait_for_epochs
+from tests.conftest import SMALL, Command
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"devices": 1}, "devices: 1"),
+        ({"precision": "16-mixed"}, "precision: 16-mixed"),
+        ({"precision": "64-true", "compile": True}, "precision: 64-true or compile: true"),
+        ({"optimizer": "adafactor"}, "optimizer: adafactor"),
+        ({"optimizer": "novograd"}, "optimizer: novograd"),
+    ],
+)
+def test_what_fsdp_does_not_go_with(values: dict[str, Any], message: str) -> None:
+    (problem,) = problems_of({"strategy": "fsdp", "devices": 2} | values)
+    assert str(problem) == f"strategy: fsdp does not go with {message}"
+
+
+def test_what_fsdp_goes_with() -> None:
+    for values in ({}, {"precision": "bf16-mixed"}, {"optimizer": "muon"}, {"accumulate": 2, "gradient_clip": 1.0}):
+        assert problems_of({"strategy": "fsdp", "devices": 2} | values) == []
+
+
+def test_a_strategy_that_lightning_has_not_for_the_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "apple", lambda: True)
+    with pytest.raises(UserError, match="strategy fsdp: Lightning has it for CPUs and CUDA, not for Apple's GPU"):
+        machine.check(Settings.of({"strategy": "fsdp", "devices": 2, "accelerator": "mps"}))
+
+
+def test_every_optimizer_that_fsdp_takes_steps_as_with_ddp() -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "tests.training.sharded"],
+        cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert {"adamw", "adam", "sgd", "nadam", "lion", "muon", "schedule-free-adamw"} == set(found)
+    assert max(found.values()) < 1e-6, found
+
+
+def test_an_fsdp_run_that_was_stopped_goes_on_and_ends_as_if_undisturbed(
+    greenseg: Command, phantom: Path, tmp_path: Path
+) -> None:
+    arguments = ["train", "--data", str(phantom), *SMALL, "--model", "contextnet", "--epochs", "6"]
+    arguments += ["--strategy", "fsdp", "--devices", "2", "--precision", "bf16-mixed"]
+    running = start(tmp_path, *arguments)
+    run = wait_for_epochs(tmp_path / "runs", 2)
+    running.send_signal(signal.SIGINT)
+    output, _ = running.communicate(timeout=90)
+    assert running.returncode == 130, output
+    assert 2 <= len(epochs(run)) < 6
+
+    resumed = greenseg(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Continuing" in resumed.stdout
+    after = record(run)
+    assert after["status"] == "finished"
+    assert after["ran"]["strategy"] == "ModelParallelStrategy"
+    assert after["ran"]["precision"] == "bf16-mixed"
+
+    undisturbed = greenseg(*arguments, "--out", "undisturbed")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    expected = epochs(only_run(tmp_path / "undisturbed"))
+    got = list({line["epoch"]: line for line in epochs(run)}.values())
+    for one, other in zip(expected, got, strict=True):
+        assert (other["train_loss"], other["dice"]) == (one["train_loss"], one["dice"])
