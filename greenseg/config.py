@@ -255,6 +255,13 @@ class Settings(BaseModel):
     devices: int = _setting(
         1, "Devices (on a CPU: processes) that train one network together.", group="Compute", ge=1, le=64
     )
+    nodes: int = _setting(
+        1,
+        "Machines that train one network together, each with so many devices; the same command is started on each.",
+        group="Compute",
+        ge=1,
+        le=1024,
+    )
     strategy: strategies.Name = _setting(
         "auto",
         "How several devices work together; auto = one device alone, several with ddp; fsdp = weights, gradients and "
@@ -352,6 +359,11 @@ class Settings(BaseModel):
         object.__setattr__(self, "encoder", self.encoder or ("" if self.decoder in names.NETWORKS else encoder))
         object.__setattr__(self, "model", names.join_model(self.encoder, self.decoder))
         return self
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together: one a device, on all nodes."""
+        return self.devices * self.nodes
 
     # ── identity
 
@@ -506,19 +518,20 @@ def _schedule_is_free(optimizer: str, schedule: str) -> str | None:
     return None
 
 
-def _encoder_freezes(freeze_encoder: int, encoder: str, decoder: str, devices: int) -> str | None:
+def _encoder_freezes(freeze_encoder: int, encoder: str, decoder: str, devices: int, nodes: int) -> str | None:
     if freeze_encoder and not encoder:
         return f"freeze_encoder: {decoder} has no encoder to freeze"
-    if freeze_encoder and devices > 1:
-        return "freeze_encoder: does not go with devices: more than 1"  # ddp waits for every gradient
+    if freeze_encoder and devices * nodes > 1:  # ddp waits for every gradient
+        return f"freeze_encoder: does not go with {'devices' if devices > 1 else 'nodes'}: more than 1"
     return None
 
 
-def _sophia_works(optimizer: str, precision: str, compile: bool, devices: int) -> str | None:
+def _sophia_works(optimizer: str, precision: str, compile: bool, devices: int, nodes: int) -> str | None:
     wrong = {
         "precision: 16-mixed": precision == "16-mixed",  # scales gradients, and second derivatives with them
         "compile: true": compile,
         "devices: more than 1": devices > 1,  # each rank would estimate, and step, differently
+        "nodes: more than 1": nodes > 1,
     }
     found = [name for name, is_wrong in wrong.items() if is_wrong]
     if optimizer != SOPHIA or not found:
@@ -532,11 +545,18 @@ def _optimizer_is_here(optimizer: str) -> str | None:
     return None
 
 
+def _nodes_agree(nodes: int, batch_size: int | str, workers: int | str) -> str | None:
+    tried = [name for name, value in (("batch_size", batch_size), ("workers", workers)) if value == "auto"]
+    if nodes == 1 or not tried:
+        return None
+    return f"nodes: more than 1 does not go with {' or '.join(f'{name}: auto' for name in tried)}"
+
+
 _REFUSABLE = tuple(dict.fromkeys(name for known in STRATEGIES.values() for name in known.refuses))
 
 
-def _strategy_goes(strategy: strategies.Name, devices: int, *values: Any) -> str | None:
-    problem = STRATEGIES[strategy].problem(devices, dict(zip(_REFUSABLE, values, strict=True)))
+def _strategy_goes(strategy: strategies.Name, devices: int, nodes: int, *values: Any) -> str | None:
+    problem = STRATEGIES[strategy].problem(devices * nodes, dict(zip(_REFUSABLE, values, strict=True)))
     return problem and f"strategy: {strategy} {problem}"
 
 
@@ -545,10 +565,11 @@ CONSTRAINTS = (
     Constraint(("decoder", "model", "image_size", "batch_size", "width", "encoder_weights"), _network_fits),
     Constraint(("fold", "folds"), _fold_exists),
     Constraint(("optimizer", "schedule"), _schedule_is_free),
-    Constraint(("freeze_encoder", "encoder", "decoder", "devices"), _encoder_freezes),
-    Constraint(("optimizer", "precision", "compile", "devices"), _sophia_works),
+    Constraint(("freeze_encoder", "encoder", "decoder", "devices", "nodes"), _encoder_freezes),
+    Constraint(("optimizer", "precision", "compile", "devices", "nodes"), _sophia_works),
     Constraint(("optimizer",), _optimizer_is_here),
-    Constraint(("strategy", "devices", *_REFUSABLE), _strategy_goes),
+    Constraint(("nodes", "batch_size", "workers"), _nodes_agree),
+    Constraint(("strategy", "devices", "nodes", *_REFUSABLE), _strategy_goes),
 )
 """What holds on every machine."""
 

@@ -58,6 +58,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "gradient_clip": st.floats(0, 1e6),
     "accumulate": st.integers(1, 65536),
     "devices": st.integers(1, 64),
+    "nodes": st.just(1),  # more do not go with auto
     "channels_last": st.booleans(),
     "compile": st.booleans(),
     "seed": st.integers(0, 2**32 - 1),
@@ -185,6 +186,7 @@ def test_neutral_values_never_change() -> None:
         "precision": "32-true",
         "accelerator": "auto",
         "devices": 1,
+        "nodes": 1,
         "strategy": "auto",
         "channels_last": True,
         "compile": False,

@@ -1,5 +1,6 @@
 """What this machine cannot run, said before anything starts. Imports no torch: GPUs are counted by their driver."""
 
+import os
 import platform
 from functools import cache
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from greenseg import strategies
 from greenseg.config import Constraint, Settings, violations
 from greenseg.errors import UserError
 from greenseg.strategies import STRATEGIES
+from greenseg.training.machine import node_rank
 
 
 @cache
@@ -80,6 +82,19 @@ def _optimizer(optimizer: str, accelerator: str) -> str | None:
     return None
 
 
+def _joined(nodes: int) -> str | None:
+    if nodes == 1 or (node_rank() is not None and ("MASTER_ADDR" in os.environ or "SLURM_JOB_ID" in os.environ)):
+        return None
+    return (
+        f"nodes {nodes}: start the same command on every node, with NODE_RANK (0, 1, …), and MASTER_ADDR and "
+        f"MASTER_PORT of node 0, in its environment; or under torchrun"
+    )
+
+
+def _alone(nodes: int) -> str | None:
+    return f"nodes {nodes}: a sweep has this machine only; `greenseg train` joins several" if nodes > 1 else None
+
+
 CONSTRAINTS = (
     Constraint(("accelerator",), _accelerator),
     Constraint(("devices", "accelerator"), _devices),
@@ -87,6 +102,9 @@ CONSTRAINTS = (
     Constraint(("strategy", "accelerator"), _strategy),
     Constraint(("optimizer", "accelerator"), _optimizer),
 )
+ALONE = (*CONSTRAINTS, Constraint(("nodes",), _alone))
+JOINED = (*CONSTRAINTS, Constraint(("nodes",), _joined))
+"""With what holds for a sweep, which has this machine only, and for a run, which may have others as well."""
 
 
 def check(settings: Settings) -> None:
@@ -95,6 +113,6 @@ def check(settings: Settings) -> None:
     Raises:
         UserError: it cannot; all reasons.
     """
-    problems = [message for _, _, message in violations(CONSTRAINTS, [settings])]
+    problems = [message for _, _, message in violations(JOINED, [settings])]
     if problems:
         raise UserError(problems)

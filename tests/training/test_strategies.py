@@ -14,7 +14,7 @@ from greenseg.config import Settings, problems_of
 from greenseg.errors import UserError
 from greenseg.sweep import machine
 from tests.cli.test_train import epochs, only_run, record, start, wait_for_epochs
-from tests.conftest import SMALL, Command
+from tests.conftest import SMALL, Command, free_port
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,60 @@ def test_an_fsdp_run_that_was_stopped_goes_on_and_ends_as_if_undisturbed(
     got = list({line["epoch"]: line for line in epochs(run)}.values())
     for one, other in zip(expected, got, strict=True):
         assert (other["train_loss"], other["dice"]) == (one["train_loss"], one["dice"])
+
+
+# ── nodes
+
+
+def test_what_several_nodes_do_not_go_with(greenseg: Command, tmp_path: Path) -> None:
+    (problem,) = problems_of({"nodes": 2, "batch_size": "auto", "workers": "auto"})
+    assert str(problem) == "nodes: more than 1 does not go with batch_size: auto or workers: auto"
+    assert problems_of({"nodes": 2, "freeze_encoder": 1})
+    assert problems_of({"nodes": 2, "optimizer": "sophia"})
+    assert problems_of({"nodes": 2, "strategy": "fsdp"}) == []
+
+    alone = greenseg("train", "--nodes", "2")
+    assert alone.returncode == 2
+    assert "nodes 2: start the same command on every node, with NODE_RANK" in alone.stderr
+
+    (tmp_path / "nodes.yaml").write_text("grid: {nodes: [1, 2]}\n")
+    sweep = greenseg("sweep", "nodes.yaml")
+    assert sweep.returncode == 2
+    assert "nodes.yaml:1:8: nodes 2: a sweep has this machine only" in sweep.stderr
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_nodes_train_as_two_devices_of_one(strategy: str, greenseg: Command, phantom: Path, tmp_path: Path) -> None:
+    values = ["--data", str(phantom), *SMALL, "--model", "contextnet", "--strategy", strategy]
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    core = min(os.sched_getaffinity(0))
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "greenseg", "train", *values, "--nodes", "2"],
+            cwd=tmp_path, env=environment | {"NODE_RANK": str(node)}, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+        for node in (1, 0)
+    ]  # fmt: skip
+    outputs = [node.communicate(timeout=200)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert "Trains with node 0, which leads" in outputs[0]
+    assert "slices (8 × 2 nodes)" in outputs[1]
+
+    run = only_run(tmp_path / "runs")
+    written = record(run)
+    assert (written["ran"]["nodes"], written["ran"]["devices"]) == (2, 1)
+    assert written["ran"]["effective_batch_size"] == 16
+    assert len(written["attempts"]) == 1, "node 1 wrote no record of its own"
+    # One core: CPU seconds that were counted twice would exceed the clock.
+    cpu_seconds = written["energy"]["total"]["joules"]["cpu"]["estimate"] / written["energy_method"]["core_watts"][0]
+    assert cpu_seconds < 1.05 * written["metrics"]["seconds"]
+
+    again = greenseg("train", *values, "--nodes", "2", NODE_RANK="1", MASTER_ADDR="127.0.0.1")
+    assert again.returncode == 0
+    assert "Already trained" in again.stdout
+
+    two = greenseg("train", *values, "--devices", "2", "--out", "one_node")
+    assert two.returncode == 0, two.stderr
+    for one, other in zip(epochs(run), epochs(only_run(tmp_path / "one_node")), strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
