@@ -265,7 +265,7 @@ class Settings(BaseModel):
     strategy: strategies.Name = _setting(
         "auto",
         "How several devices work together; auto = one device alone, several with ddp; fsdp = weights, gradients and "
-        "the optimizer's state are divided among them.",
+        "the optimizer's state are divided among them; deepspeed_stage_2 (GPUs, extra 'deepspeed') = the latter two.",
         group="Compute",
     )
     channels_last: bool = _setting(True, "Keep the channels of images innermost in memory (NHWC).", group="Compute")
@@ -556,6 +556,9 @@ _REFUSABLE = tuple(dict.fromkeys(name for known in STRATEGIES.values() for name 
 
 
 def _strategy_goes(strategy: strategies.Name, devices: int, nodes: int, *values: Any) -> str | None:
+    extra = STRATEGIES[strategy].extra
+    if extra and importlib.util.find_spec(extra) is None:
+        return f"strategy: {strategy} needs {extra}: pip install 'greenseg[{extra}]'"
     problem = STRATEGIES[strategy].problem(devices * nodes, dict(zip(_REFUSABLE, values, strict=True)))
     return problem and f"strategy: {strategy} {problem}"
 

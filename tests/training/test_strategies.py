@@ -37,6 +37,21 @@ def test_what_fsdp_goes_with() -> None:
         assert problems_of({"strategy": "fsdp", "devices": 2} | values) == []
 
 
+def test_deepspeed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (problem,) = problems_of({"strategy": "deepspeed_stage_2", "devices": 2})
+    assert str(problem) == "strategy: deepspeed_stage_2 needs deepspeed: pip install 'greenseg[deepspeed]'"
+
+
+def test_deepspeed_needs_gpus_and_an_optimizer_that_knows_no_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    values = {"strategy": "deepspeed_stage_2", "devices": 2, "accelerator": "cpu"}
+    (problem,) = problems_of(values | {"optimizer": "muon"})
+    assert str(problem) == "strategy: deepspeed_stage_2 does not go with optimizer: muon"
+    with pytest.raises(UserError, match="strategy deepspeed_stage_2: Lightning has it for CUDA, not for CPUs"):
+        machine.check(Settings.of(values))
+
+
 def test_a_strategy_that_lightning_has_not_for_the_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "apple", lambda: True)
     with pytest.raises(UserError, match="strategy fsdp: Lightning has it for CPUs and CUDA, not for Apple's GPU"):
