@@ -80,7 +80,7 @@ STRATEGIES: dict[Name, Strategy] = {
         extra="deepspeed",
         refuses={
             # Half precision fails: it makes the weights half as wide, and not the images.
-            "precision": _HALF + ("64-true", *_TRANSFORMER_ENGINE),
+            "precision": (*_HALF, "64-true", *_TRANSFORMER_ENGINE),
             # It hands an optimizer one flat piece of all weights: no matrices and no layers, and no other methods than
             # a step.
             "optimizer": ("adafactor", "novograd", "muon", "sophia", "schedule-free-adamw", "adamw-8bit"),
