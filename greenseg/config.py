@@ -28,8 +28,10 @@ from pydantic import (
     model_validator,
 )
 
+from greenseg import strategies
 from greenseg.errors import UserError, did_you_mean
 from greenseg.models import names
+from greenseg.strategies import STRATEGIES
 
 PHANTOM = "phantom"
 
@@ -272,9 +274,17 @@ class Settings(BaseModel):
     devices: int = _setting(
         1, "Devices (on a CPU: processes) that train one network together.", group="Compute", ge=1, le=64
     )
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = _setting(
+    nodes: int = _setting(
+        1,
+        "Machines that train one network together, each with so many devices; the same command is started on each.",
+        group="Compute",
+        ge=1,
+        le=1024,
+    )
+    strategy: strategies.Name = _setting(
         "auto",
-        "How several devices work together; auto = one device alone, several with ddp.",
+        "How several devices work together; auto = one device alone, several with ddp; fsdp = weights, gradients and "
+        "the optimizer's state are divided among them; deepspeed_stage_2 (GPUs, extra 'deepspeed') = the latter two.",
         group="Compute",
     )
     channels_last: bool = _setting(True, "Keep the channels of images innermost in memory (NHWC).", group="Compute")
@@ -388,6 +398,11 @@ class Settings(BaseModel):
         object.__setattr__(self, "encoder", self.encoder or ("" if self.decoder in names.NETWORKS else encoder))
         object.__setattr__(self, "model", names.join_model(self.encoder, self.decoder))
         return self
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together: one a device, on all nodes."""
+        return self.devices * self.nodes
 
     # ── identity
 
@@ -542,19 +557,20 @@ def _schedule_is_free(optimizer: str, schedule: str) -> str | None:
     return None
 
 
-def _encoder_freezes(freeze_encoder: int, encoder: str, decoder: str, devices: int) -> str | None:
+def _encoder_freezes(freeze_encoder: int, encoder: str, decoder: str, devices: int, nodes: int) -> str | None:
     if freeze_encoder and not encoder:
         return f"freeze_encoder: {decoder} has no encoder to freeze"
-    if freeze_encoder and devices > 1:
-        return "freeze_encoder: does not go with devices: more than 1"  # ddp waits for every gradient
+    if freeze_encoder and devices * nodes > 1:  # ddp waits for every gradient
+        return f"freeze_encoder: does not go with {'devices' if devices > 1 else 'nodes'}: more than 1"
     return None
 
 
-def _sophia_works(optimizer: str, precision: str, compile: bool, devices: int) -> str | None:
+def _sophia_works(optimizer: str, precision: str, compile: bool, devices: int, nodes: int) -> str | None:
     wrong = {
         "precision: 16-mixed": precision == "16-mixed",  # scales gradients, and second derivatives with them
         "compile: true": compile,
         "devices: more than 1": devices > 1,  # each rank would estimate, and step, differently
+        "nodes: more than 1": nodes > 1,
     }
     found = [name for name, is_wrong in wrong.items() if is_wrong]
     if optimizer != SOPHIA or not found:
@@ -579,15 +595,36 @@ def _optimizer_is_here(optimizer: str) -> str | None:
     return None
 
 
+def _nodes_agree(nodes: int, batch_size: int | str, workers: int | str, lr: float | str) -> str | None:
+    values = {"batch_size": batch_size, "workers": workers, "lr": lr}
+    tried = [name for name, value in values.items() if value == "auto"]
+    if nodes == 1 or not tried:
+        return None
+    return f"nodes: more than 1 does not go with {' or '.join(f'{name}: auto' for name in tried)}"
+
+
+_REFUSABLE = tuple(dict.fromkeys(name for known in STRATEGIES.values() for name in known.refuses))
+
+
+def _strategy_goes(strategy: strategies.Name, devices: int, nodes: int, *values: Any) -> str | None:
+    extra = STRATEGIES[strategy].extra
+    if extra and importlib.util.find_spec(extra) is None:
+        return f"strategy: {strategy} needs {extra}: pip install 'greenseg[{extra}]'"
+    problem = STRATEGIES[strategy].problem(devices * nodes, dict(zip(_REFUSABLE, values, strict=True)))
+    return problem and f"strategy: {strategy} {problem}"
+
+
 CONSTRAINTS = (
     Constraint(("decoder", "encoder", "model"), _network_exists),
     Constraint(("decoder", "model", "image_size", "batch_size", "width", "encoder_weights"), _network_fits),
     Constraint(("fold", "folds"), _fold_exists),
     Constraint(("optimizer", "schedule"), _schedule_is_free),
-    Constraint(("freeze_encoder", "encoder", "decoder", "devices"), _encoder_freezes),
-    Constraint(("optimizer", "precision", "compile", "devices"), _sophia_works),
+    Constraint(("freeze_encoder", "encoder", "decoder", "devices", "nodes"), _encoder_freezes),
+    Constraint(("optimizer", "precision", "compile", "devices", "nodes"), _sophia_works),
     Constraint(("gradient_checkpointing", "compile", "optimizer"), _checkpointing_works),
     Constraint(("optimizer",), _optimizer_is_here),
+    Constraint(("nodes", "batch_size", "workers", "lr"), _nodes_agree),
+    Constraint(("strategy", "devices", "nodes", *_REFUSABLE), _strategy_goes),
 )
 """What holds on every machine."""
 

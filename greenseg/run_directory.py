@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 from greenseg import yamlfile
 from greenseg.config import Settings
+from greenseg.errors import UserError
 from greenseg.files import write_atomically, write_json
 
 Status = Literal["new", "running", "finished", "failed", "interrupted"]
@@ -151,6 +153,22 @@ class RunDirectory:
         except BlockingIOError:
             return True
         return False
+
+    def wait_for_start(self, seconds: float) -> None:
+        """Wait until the process that leads the run, on another node perhaps, has begun.
+
+        Only then is it decided whether it starts anew or goes on from a checkpoint.
+
+        Raises:
+            UserError: it has not after so many seconds.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BadRecord):  # it may start anew because of that
+                if self.status() == "running":
+                    return
+            time.sleep(0.2)
+        raise UserError(f"{self.path}: rank 0 has not begun this run after {seconds:g} s")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:

@@ -106,9 +106,11 @@ def _derived(
     before = sum(phases[phase].joules for phase in ("startup", "preparation", "probe") if phase in phases)
     idle = record.get("context", {}).get("idle_watts")
     if idle:
-        devices = {"gpu": record.get("ran", {}).get("devices", 1)}
+        ran = record.get("ran", {})
+        nodes = ran.get("nodes", 1)
+        counted = {"gpu": nodes * ran.get("devices", 1)}
         derived["joules_above_idle"] = {
-            r.component: r.joules - idle[r.component] * devices.get(r.component, 1) * total.seconds
+            r.component: r.joules - idle[r.component] * counted.get(r.component, nodes) * total.seconds
             for r in total.readings
             if r.component in idle
             and r.source != ESTIMATE

@@ -1,6 +1,7 @@
 """What the tests share: an isolated cache, a small phantom, the command as a user runs it."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,12 @@ SMALL = [
     "--model", "mobilenetv3-tiny-unet", "--image-size", "32", "--spacing", "8", "--epochs", "2", "--accelerator", "cpu",
 ]  # fmt: skip
 """Options of a run of about a second."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on, for now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -58,6 +58,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "gradient_clip": st.floats(0, 1e6),
     "accumulate": st.integers(1, 65536),
     "devices": st.integers(1, 64),
+    "nodes": st.just(1),  # more do not go with auto
     "channels_last": st.booleans(),
     "compile": st.booleans(),
     "gradient_checkpointing": st.just(False),  # does not go with compile
@@ -73,7 +74,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "pue": st.floats(1, 10),
     "price_per_kwh": st.floats(0, 1e6),
     **{name: st.sampled_from(choices(name)) for name in FIELDS if choices(name)},
-    "optimizer": st.sampled_from(choices("optimizer")[:8]),  # the others do not go with everything
+    # The others do not go with everything.
+    "optimizer": st.sampled_from(choices("optimizer")[:8]),
+    "strategy": st.sampled_from(choices("strategy")[:3]),
 }
 MAPPINGS = st.fixed_dictionaries({}, optional=VALUES).map(
     lambda values: values if "folds" in values else {name: v for name, v in values.items() if name != "fold"}
@@ -186,6 +189,7 @@ def test_neutral_values_never_change() -> None:
         "precision": "32-true",
         "accelerator": "auto",
         "devices": 1,
+        "nodes": 1,
         "strategy": "auto",
         "channels_last": True,
         "compile": False,

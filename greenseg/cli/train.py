@@ -38,14 +38,15 @@ def train(
     from greenseg.failures import Failure
     from greenseg.report.panel import run_panel
     from greenseg.report.results import read_runs
-    from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
+    from greenseg.run_directory import BadRecord, RunDirectory, make_directory, runs_by_identity
     from greenseg.run_summary import account_anew
     from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Stop, last_lines
     from greenseg.sweep.prepare import prepare
     from greenseg.sweep.slots import Slots, choose_gpus
+    from greenseg.sweep.workers import become
     from greenseg.training import limits
-    from greenseg.training.machine import usable_cores
+    from greenseg.training.machine import ranks, usable_cores
 
     run = runs_by_identity(out).get(resolved.identity) or RunDirectory(out / "train" / resolved.slug)
     try:
@@ -56,7 +57,7 @@ def train(
     if status == "finished" and not again:
         say(f"Already trained (train it anew with --again): {run.path}")
         account_anew(run, resolved)
-    elif status == "running":
+    elif status == "running" and ranks(resolved)[0] == 0:
         warn(f"Another process is training this run: {run.path}")
         raise typer.Exit(ExitCode.INCOMPLETE)
     else:
@@ -67,6 +68,10 @@ def train(
             machine.check_gpus([resolved], choose_gpus()[: resolved.devices])
         with FilesView() as preparation:
             prepare([resolved], say, preparation.update)
+        if ranks(resolved)[0] > 0:
+            run = make_directory(run, resolved)
+            say(f"Trains with node 0, which leads: {run.path}")
+            become(run.path)
         context = measure_idle(idle_seconds, say)
         if status in ("interrupted", "failed") and not again:
             say(f"{'Continuing' if status == 'interrupted' else 'Trying again'}: {run.path}")

@@ -3,6 +3,7 @@
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -123,7 +124,7 @@ class EnergyMonitor(pl.Callback):
             self._meter = self._meter.on(gpus)
         if device.type not in ("cpu", "cuda"):
             self.meter.has_unmeasured_gpu(f"no sensor is known for a device of type {device.type}")
-        self._share_out(trainer)
+        self._share_out()
         self._enter(self._phase)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -186,14 +187,16 @@ class EnergyMonitor(pl.Callback):
         self._phase, self._last_lap = phase, time.monotonic()
         return energy
 
-    def _share_out(self, trainer: pl.Trainer) -> None:
+    def _share_out(self) -> None:
         """Decide which rank of a node counts CPU and DRAM."""
-        ranks = _all_gather((socket.gethostname(), psutil.Process().pid))
-        others = {pid for host, pid in ranks if host == socket.gethostname()} - {psutil.Process().pid}
+        here, pid = _machine(), psutil.Process().pid
+        ranks = _all_gather((here, pid))
+        on_this_node = [other for machine, other in ranks if machine == here]
+        others = set(on_this_node) - {pid}
         # Lightning starts the other ranks of a node as children of the first, whose process tree then holds them all.
         descends = any(parent.pid in others for parent in psutil.Process().parents())
         measured_by_package = "cpu" not in self.meter.missing  # RAPL counts the node, whoever asks
-        if descends or (measured_by_package and trainer.local_rank > 0):
+        if descends or (measured_by_package and pid != on_this_node[0]):
             self.meter.leave_cpu_to_another()
             # What this rank has booked so far, another has as well.
             self._mine = {phase: energy.without("cpu").without("dram") for phase, energy in self._mine.items()}
@@ -207,6 +210,14 @@ class EnergyMonitor(pl.Callback):
             self._all = {phase: _sum_phase([mine for mine, _ in ranks], phase) for phase in names}
             self._since = {}
         return ranks
+
+
+def _machine() -> str:
+    """What tells this machine from others, even such of the same name, and is the same in all its containers."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        return socket.gethostname()
 
 
 def _sum_phase(ranks: list[dict[str, Energy]], phase: str) -> Energy:

@@ -77,8 +77,9 @@ def _chosen(run: Run) -> Iterator[tuple[str, str]]:
         ]
         yield "batch size", f"{ran['batch_size']}, of fewest joules a slice ({', '.join(rows)})"
     if ran.get("effective_batch_size", ran.get("batch_size")) != ran.get("batch_size"):
-        parts = f"{ran['batch_size']} × {ran['devices']} devices × {settings['accumulate']} accumulated"
-        yield "a step takes", f"{ran['effective_batch_size']} slices ({parts})"
+        factors = {"devices": ran["devices"], "nodes": ran.get("nodes", 1), "accumulated": settings["accumulate"]}
+        parts = [str(ran["batch_size"]), *(f"{factor} {name}" for name, factor in factors.items() if factor > 1)]
+        yield "a step takes", f"{ran['effective_batch_size']} slices ({' × '.join(parts)})"
     if tried := probes.get("lr"):
         low, high = tried[0]["lr"], tried[-1]["lr"]
         yield (

@@ -277,7 +277,7 @@ class Launcher:
 
     def _begin(self, job: Job, slot: Slot) -> tuple[Process, int]:
         """Make the run's directory and start its process; returns that, and the pipe of its events."""
-        alone = job.settings.devices > 1  # Lightning then executes the program again, for the other ranks
+        alone = job.settings.processes > 1  # Lightning then executes the program again, for the other ranks
         if not alone and not self._workers.prepare(lambda: not self._stop.requests):
             raise _Unwanted
         job.run = make_directory(job.run, job.settings)

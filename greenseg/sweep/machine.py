@@ -1,13 +1,17 @@
 """What this machine cannot run, said before anything starts. Imports no torch: GPUs are counted by their driver."""
 
+import os
 import platform
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 
+from greenseg import strategies
 from greenseg.config import Constraint, Settings, violations
 from greenseg.errors import UserError
+from greenseg.strategies import STRATEGIES
 from greenseg.training import limits
+from greenseg.training.machine import node_rank
 
 
 @cache
@@ -63,10 +67,15 @@ def _precision(precision: str, accelerator: str) -> str | None:
     return f"precision {precision}: {reason}" if reason else None
 
 
-def _strategy(strategy: str, accelerator: str) -> str | None:
-    if strategy.startswith("ddp") and device(accelerator) == "mps":
-        return f"strategy {strategy}: Lightning has it for CPUs and CUDA, not for Apple's GPU"
-    return None
+_KINDS = {"cpu": "CPUs", "gpu": "CUDA", "mps": "Apple's GPU"}
+
+
+def _strategy(strategy: strategies.Name, accelerator: str) -> str | None:
+    kind, runs_on = device(accelerator), STRATEGIES[strategy].runs_on
+    if kind in runs_on:
+        return None
+    has = " and ".join(_KINDS[kind] for kind in runs_on)
+    return f"strategy {strategy}: Lightning has it for {has}, not for {_KINDS[kind]}"
 
 
 def _optimizer(optimizer: str, accelerator: str) -> str | None:
@@ -95,6 +104,19 @@ def _permission(power_limit: int, gpu_clock: int, accelerator: str) -> str | Non
     return limits.no_permission()
 
 
+def _joined(nodes: int) -> str | None:
+    if nodes == 1 or (node_rank() is not None and ("MASTER_ADDR" in os.environ or "SLURM_JOB_ID" in os.environ)):
+        return None
+    return (
+        f"nodes {nodes}: start the same command on every node, with NODE_RANK (0, 1, …), and MASTER_ADDR and "
+        f"MASTER_PORT of node 0, in its environment; or under torchrun"
+    )
+
+
+def _alone(nodes: int) -> str | None:
+    return f"nodes {nodes}: a sweep has this machine only; `greenseg train` joins several" if nodes > 1 else None
+
+
 CONSTRAINTS = (
     Constraint(("accelerator",), _accelerator),
     Constraint(("devices", "accelerator"), _devices),
@@ -105,6 +127,9 @@ CONSTRAINTS = (
     Constraint(("gpu_clock", "accelerator"), _gpu_clock),
     Constraint(("power_limit", "gpu_clock", "accelerator"), _permission),
 )
+ALONE = (*CONSTRAINTS, Constraint(("nodes",), _alone))
+JOINED = (*CONSTRAINTS, Constraint(("nodes",), _joined))
+"""With what holds for a sweep, which has this machine only, and for a run, which may have others as well."""
 
 
 def check(settings: Settings) -> None:
@@ -113,7 +138,7 @@ def check(settings: Settings) -> None:
     Raises:
         UserError: it cannot; all reasons.
     """
-    problems = [message for _, _, message in violations(CONSTRAINTS, [settings])]
+    problems = [message for _, _, message in violations(JOINED, [settings])]
     if problems:
         raise UserError(problems)
 

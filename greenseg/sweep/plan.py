@@ -106,7 +106,7 @@ class Plan:
         """What of the runs to do this machine cannot run, and where the file says so."""
         return [
             f"{find_place(self.sweep.places, run, constraint.settings) or self.sweep.name}: {message}"
-            for run, constraint, message in violations(machine.CONSTRAINTS, (run.settings for run in self.todo))
+            for run, constraint, message in violations(machine.ALONE, (run.settings for run in self.todo))
         ]
 
     @cached_property

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from greenseg.energy import EnergyMeter
 from greenseg.sweep.server import PACKET
@@ -222,6 +222,11 @@ class Workers:
         if process.orphaned:
             process.signal(signal.SIGKILL)  # the server did so while it lived
         process.code = code
+
+
+def become(run: Path) -> NoReturn:
+    """Turn this process into a rank, not the first, of a run that another process leads."""
+    os.execve(sys.executable, [sys.executable, "-m", "greenseg.training", str(run)], _ENVIRONMENT | os.environ)
 
 
 class ServerDied(Exception):

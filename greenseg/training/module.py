@@ -8,6 +8,8 @@ import numpy as np
 import pytorch_lightning as pl
 import segmentation_models_pytorch as smp
 import torch
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim.swa_utils import update_bn
 
 from greenseg.config import SCHEDULE_FREE, Settings
@@ -20,6 +22,17 @@ from greenseg.training.predictions import Predictions
 
 _RECENT = 16
 """Batches from which the statistics of batch normalisation are taken anew."""
+
+
+def shard(network: torch.nn.Module, mesh: DeviceMesh) -> None:
+    """Divide weights, gradients and the optimizer's state among the devices of a mesh of one dimension.
+
+    A stage (encoder, decoder, …) is whole on each while it computes.
+    """
+    network.to(memory_format=torch.contiguous_format)  # FSDP takes no other weights; images keep their channels last
+    for stage in network.children():
+        fully_shard(stage, mesh=mesh)
+    fully_shard(network, mesh=mesh)
 
 
 class Segmentation(pl.LightningModule):
@@ -40,6 +53,11 @@ class Segmentation(pl.LightningModule):
         self.overlap = VolumeOverlap(volumes)
         self.predictions = Predictions()
         self.recent: deque[torch.Tensor] = deque(maxlen=_RECENT)
+
+    def configure_model(self) -> None:
+        """Shard the network, where the strategy is one that does; Lightning calls it."""
+        if self.device_mesh is not None and not isinstance(self.network, FSDPModule):
+            shard(self.network, self.device_mesh["data_parallel"])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of images: float32 [batch, 1, height, width] → the same shape."""

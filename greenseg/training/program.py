@@ -12,6 +12,8 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+_PATIENCE_SECONDS = 1800.0  # of a rank on another node, for rank 0 to begin: as long as torch waits for the others
+
 
 def main(directory: Path) -> int:
     """Train the run in a directory that has a config.yaml; returns the exit code."""
@@ -22,13 +24,14 @@ def main(directory: Path) -> int:
     from greenseg.errors import ExitCode, UserError
     from greenseg.run_directory import RunDirectory
     from greenseg.training import events
+    from greenseg.training.machine import ranks
 
-    rank = int(os.environ.get("LOCAL_RANK", 0))
     settings = Settings.of(read_config(directory / "config.yaml"))
     run = RunDirectory(directory)
+    rank, local_rank = ranks(settings)
     gpus = visible_gpus() if settings.accelerator in ("auto", "gpu") else 0
     model = Model.of_this_machine(settings.cpu_watts, settings.dram_watts)
-    meter = EnergyMeter((rank,) if rank < gpus else (), model=model)
+    meter = EnergyMeter((local_rank,) if local_rank < gpus else (), model=model)
 
     from greenseg.training.run import Interrupted, train
 
@@ -43,6 +46,7 @@ def main(directory: Path) -> int:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         if rank > 0:
+            run.wait_for_start(_PATIENCE_SECONDS)
             train(run, settings, meter, rank, lambda: bool(signals))
             return ExitCode.OK
         with run.lock() as claimed:

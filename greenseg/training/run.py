@@ -29,6 +29,7 @@ from greenseg.files import write_atomically
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
 from greenseg.run_summary import account_for_attempts, summary
+from greenseg.strategies import STRATEGIES
 from greenseg.training import events, limits, probe, surface
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
@@ -170,7 +171,8 @@ def _fit(
         max_epochs=settings.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=settings.strategy,
+        strategy=STRATEGIES[settings.strategy].make(settings.processes),
+        num_nodes=settings.nodes,
         precision=settings.precision,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip or None,
@@ -196,11 +198,12 @@ def _fit(
             "accelerator": "cpu" if on_cpu else trainer.strategy.root_device.type,
             "strategy": type(trainer.strategy).__name__,
             "devices": trainer.num_devices,
+            "nodes": trainer.num_nodes,
             "threads": torch.get_num_threads(),
             "workers": workers,
             "batch_size": batch_size,
             "lr": settings.lr,
-            "effective_batch_size": batch_size * trainer.num_devices * settings.accumulate,
+            "effective_batch_size": batch_size * trainer.world_size * settings.accumulate,
             **limits_set,
         },
         probes=probes,

@@ -173,11 +173,13 @@ def test_a_run_that_is_killed_is_reported_with_its_reason(phantom: Path, tmp_pat
     assert killed["metrics"]["joules"] > 0, "what its finished epochs cost is kept"
 
 
-def test_two_processes_train_as_one_run_and_are_counted_once(greenseg: Command, phantom: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "ran"), [("ddp", "DDPStrategy"), ("fsdp", "ModelParallelStrategy")])
+def test_two_processes_train_as_one_run_and_are_counted_once(
+    strategy: str, ran: str, greenseg: Command, phantom: Path, tmp_path: Path
+) -> None:
     sweep = {
         "base": {"data": str(phantom), "model": "mobilenetv3-tiny-unet", "image_size": 32, "spacing": 8.0, "epochs": 2},
-        "grid": {"devices": [1, 2]},
-        "include": [{"devices": 2, "strategy": "ddp", "accelerator": "cpu"}],
+        "grid": {"strategy, devices, accelerator": [["auto", 1, "auto"], [strategy, 2, "cpu"]]},
     }
     (tmp_path / "ddp.yaml").write_text(yaml.safe_dump(sweep))
     one_core = {min(os.sched_getaffinity(0))}
@@ -194,7 +196,7 @@ def test_two_processes_train_as_one_run_and_are_counted_once(greenseg: Command, 
     assert set(runs) == {1, 2}, "the second process never was a sweep of its own"
     folder, two = runs[2]
     assert two["ran"]["devices"] == 2
-    assert two["ran"]["strategy"] == "DDPStrategy"
+    assert two["ran"]["strategy"] == ran
     assert len(epochs(folder)) == 2
     cpu_seconds = two["energy"]["total"]["joules"]["cpu"]["estimate"] / two["energy_method"]["core_watts"][0]
     assert 0.5 * two["metrics"]["seconds"] < cpu_seconds < 1.05 * two["metrics"]["seconds"]

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from greenseg.energy import EnergyMonitor
 from greenseg.energy.estimate import Model
+from tests.conftest import free_port
 from tests.energy.fakes import FakeRapl
 
 
@@ -102,8 +103,8 @@ def test_the_training_itself_is_unchanged() -> None:
     assert torch.equal(weights([]), weights([EnergyMonitor()]))
 
 
-@pytest.mark.parametrize("rapl", [False, True])
-def test_with_two_ranks_every_device_is_counted_once(rapl: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rapl", "nodes"), [(False, 1), (True, 1), (True, 2)])
+def test_with_two_ranks_every_device_is_counted_once(rapl: bool, nodes: int, tmp_path: Path) -> None:
     root = tmp_path / "powercap"
     root.mkdir()
     arguments = [sys.executable, "-m", "tests.energy.two_ranks", str(root), *(["rapl"] if rapl else [])]
@@ -111,15 +112,26 @@ def test_with_two_ranks_every_device_is_counted_once(rapl: bool, tmp_path: Path)
     began = time.monotonic()
     printed = tmp_path / "printed"
     with printed.open("w") as out:
-        running = subprocess.Popen(arguments, cwd=Path(__file__).parents[2], stdout=out, start_new_session=True)
+        environment = os.environ | {"NODES": str(nodes)}
+        if nodes > 1:
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        every = [
+            subprocess.Popen(
+                arguments, cwd=Path(__file__).parents[2], stdout=out, start_new_session=True,
+                env=environment | ({"NODE_RANK": str(node)} if nodes > 1 else {}),
+            )
+            for node in range(nodes)
+        ]  # fmt: skip
+    running = every[0]
     used, watts = 0.0, 50.0
     while running.poll() is None:
         joules = watts * (time.monotonic() - began) - used
         counter.use(joules)
         used += joules
         time.sleep(0.005)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGKILL)  # the second rank, should it wind down for long
+    for process in every:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the second rank, should it wind down for long
     assert running.returncode == 0
     found = json.loads(next(line for line in printed.read_text().splitlines() if line.startswith("{")))
     windows = [epoch["train"] for epoch in found["epochs"]] + [found["phases"]["train"]]

@@ -1,4 +1,7 @@
-"""A Lightning project of two ranks on two fake GPUs, run by test_monitor as a program; prints what it cost as JSON."""
+"""A Lightning project of two ranks on two fake GPUs, run by test_monitor as a program; prints what it cost as JSON.
+
+With NODES=2 each rank is a node, and started as such.
+"""
 
 import json
 import os
@@ -34,7 +37,8 @@ class Slow(BoringModel):
 
 
 if __name__ == "__main__":
-    rank = int(os.environ.get("LOCAL_RANK", 0))
+    nodes = int(os.environ.get("NODES", 1))
+    rank = int(os.environ.get("LOCAL_RANK" if nodes == 1 else "NODE_RANK", 0))
     FakeNvml([constant(watts) for watts in WATTS]).install()
     root = Path(sys.argv[1])
     if len(sys.argv) > 2:  # with RAPL, whose counter another process advances
@@ -42,7 +46,8 @@ if __name__ == "__main__":
     monitor = EnergyMonitor(Meter([rank]))
     pl.Trainer(
         accelerator="cpu",
-        devices=2,
+        devices=2 // nodes,
+        num_nodes=nodes,
         strategy="ddp",
         max_epochs=2,
         callbacks=[monitor],

@@ -1,0 +1,156 @@
+"""Several devices train one network: what a strategy goes with, and that it trains what it should."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greenseg.config import Settings, problems_of
+from greenseg.errors import UserError
+from greenseg.sweep import machine
+from tests.cli.test_train import epochs, only_run, record, start, wait_for_epochs
+from tests.conftest import SMALL, Command, free_port
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"devices": 1}, "devices: 1"),
+        ({"precision": "16-mixed"}, "precision: 16-mixed"),
+        ({"precision": "64-true", "compile": True}, "precision: 64-true or compile: true"),
+        ({"optimizer": "adafactor"}, "optimizer: adafactor"),
+        ({"optimizer": "novograd"}, "optimizer: novograd"),
+    ],
+)
+def test_what_fsdp_does_not_go_with(values: dict[str, Any], message: str) -> None:
+    (problem,) = problems_of({"strategy": "fsdp", "devices": 2} | values)
+    assert str(problem) == f"strategy: fsdp does not go with {message}"
+
+
+def test_what_fsdp_goes_with() -> None:
+    for values in ({}, {"precision": "bf16-mixed"}, {"optimizer": "muon"}, {"accumulate": 2, "gradient_clip": 1.0}):
+        assert problems_of({"strategy": "fsdp", "devices": 2} | values) == []
+
+
+def test_deepspeed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (problem,) = problems_of({"strategy": "deepspeed_stage_2", "devices": 2})
+    assert str(problem) == "strategy: deepspeed_stage_2 needs deepspeed: pip install 'greenseg[deepspeed]'"
+
+
+def test_deepspeed_needs_gpus_and_an_optimizer_that_knows_no_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    values = {"strategy": "deepspeed_stage_2", "devices": 2, "accelerator": "cpu"}
+    (problem,) = problems_of(values | {"optimizer": "muon"})
+    assert str(problem) == "strategy: deepspeed_stage_2 does not go with optimizer: muon"
+    with pytest.raises(UserError, match="strategy deepspeed_stage_2: Lightning has it for CUDA, not for CPUs"):
+        machine.check(Settings.of(values))
+
+
+def test_a_strategy_that_lightning_has_not_for_the_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "apple", lambda: True)
+    with pytest.raises(UserError, match="strategy fsdp: Lightning has it for CPUs and CUDA, not for Apple's GPU"):
+        machine.check(Settings.of({"strategy": "fsdp", "devices": 2, "accelerator": "mps"}))
+
+
+def test_every_optimizer_that_fsdp_takes_steps_as_with_ddp() -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "tests.training.sharded"],
+        cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert {"adamw", "adam", "sgd", "nadam", "lion", "muon", "schedule-free-adamw"} == set(found)
+    assert max(found.values()) < 1e-6, found
+
+
+def test_an_fsdp_run_that_was_stopped_goes_on_and_ends_as_if_undisturbed(
+    greenseg: Command, phantom: Path, tmp_path: Path
+) -> None:
+    arguments = ["train", "--data", str(phantom), *SMALL, "--model", "contextnet", "--epochs", "6"]
+    arguments += ["--strategy", "fsdp", "--devices", "2", "--precision", "bf16-mixed"]
+    running = start(tmp_path, *arguments)
+    run = wait_for_epochs(tmp_path / "runs", 2)
+    running.send_signal(signal.SIGINT)
+    output, _ = running.communicate(timeout=90)
+    assert running.returncode == 130, output
+    assert 2 <= len(epochs(run)) < 6
+
+    resumed = greenseg(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Continuing" in resumed.stdout
+    after = record(run)
+    assert after["status"] == "finished"
+    assert after["ran"]["strategy"] == "ModelParallelStrategy"
+    assert after["ran"]["precision"] == "bf16-mixed"
+
+    undisturbed = greenseg(*arguments, "--out", "undisturbed")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    expected = epochs(only_run(tmp_path / "undisturbed"))
+    got = list({line["epoch"]: line for line in epochs(run)}.values())
+    for one, other in zip(expected, got, strict=True):
+        assert (other["train_loss"], other["dice"]) == (one["train_loss"], one["dice"])
+
+
+# ── nodes
+
+
+def test_what_several_nodes_do_not_go_with(greenseg: Command, tmp_path: Path) -> None:
+    (problem,) = problems_of({"nodes": 2, "batch_size": "auto", "workers": "auto"})
+    assert str(problem) == "nodes: more than 1 does not go with batch_size: auto or workers: auto"
+    assert problems_of({"nodes": 2, "freeze_encoder": 1})
+    assert problems_of({"nodes": 2, "optimizer": "sophia"})
+    assert problems_of({"nodes": 2, "strategy": "fsdp"}) == []
+
+    alone = greenseg("train", "--nodes", "2")
+    assert alone.returncode == 2
+    assert "nodes 2: start the same command on every node, with NODE_RANK" in alone.stderr
+
+    (tmp_path / "nodes.yaml").write_text("grid: {nodes: [1, 2]}\n")
+    sweep = greenseg("sweep", "nodes.yaml")
+    assert sweep.returncode == 2
+    assert "nodes.yaml:1:8: nodes 2: a sweep has this machine only" in sweep.stderr
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_nodes_train_as_two_devices_of_one(strategy: str, greenseg: Command, phantom: Path, tmp_path: Path) -> None:
+    values = ["--data", str(phantom), *SMALL, "--model", "contextnet", "--strategy", strategy]
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    core = min(os.sched_getaffinity(0))
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "greenseg", "train", *values, "--nodes", "2"],
+            cwd=tmp_path, env=environment | {"NODE_RANK": str(node)}, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+        for node in (1, 0)
+    ]  # fmt: skip
+    outputs = [node.communicate(timeout=200)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert "Trains with node 0, which leads" in outputs[0]
+    assert "slices (8 × 2 nodes)" in outputs[1]
+
+    run = only_run(tmp_path / "runs")
+    written = record(run)
+    assert (written["ran"]["nodes"], written["ran"]["devices"]) == (2, 1)
+    assert written["ran"]["effective_batch_size"] == 16
+    assert len(written["attempts"]) == 1, "node 1 wrote no record of its own"
+    # One core: CPU seconds that were counted twice would exceed the clock.
+    cpu_seconds = written["energy"]["total"]["joules"]["cpu"]["estimate"] / written["energy_method"]["core_watts"][0]
+    assert cpu_seconds < 1.05 * written["metrics"]["seconds"]
+
+    again = greenseg("train", *values, "--nodes", "2", NODE_RANK="1", MASTER_ADDR="127.0.0.1")
+    assert again.returncode == 0
+    assert "Already trained" in again.stdout
+
+    two = greenseg("train", *values, "--devices", "2", "--out", "one_node")
+    assert two.returncode == 0, two.stderr
+    for one, other in zip(epochs(run), epochs(only_run(tmp_path / "one_node")), strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
