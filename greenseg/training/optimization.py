@@ -5,6 +5,7 @@ from typing import Any
 from timm.optim import create_optimizer_v2
 from timm.optim import param_groups_weight_decay as without_decay_of_vectors
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer, lr_scheduler
 
 from greenseg.config import SCHEDULE_FREE, SOPHIA, Settings
@@ -38,8 +39,10 @@ def optimizer(network: nn.Module, settings: Settings, steps: int) -> Optimizer:
             groups, lr=settings.lr, weight_decay=settings.weight_decay, warmup_steps=round(_WARM_UP * steps)
         )
     name = _TIMM.get(settings.optimizer, settings.optimizer)
-    on_cpu = next(network.parameters()).device.type == "cpu"
-    fused = {"fused": True} if on_cpu and name in _FUSED else {}
+    parameter = next(network.parameters())
+    # torch has no fused SGD for parameters that are sharded (fsdp).
+    whole = parameter.device.type == "cpu" and not isinstance(parameter, DTensor)
+    fused = {"fused": True} if whole and name in _FUSED else {}
     return create_optimizer_v2(network, name, lr=settings.lr, weight_decay=settings.weight_decay, **fused)  # type: ignore[no-any-return]
 
 

@@ -1,5 +1,6 @@
 """`greenseg report`, as a user runs it, on runs written by hand."""
 
+import contextlib
 import csv
 import io
 import json
@@ -150,6 +151,13 @@ def read_until(terminal: int, text: str, seconds: float = 60) -> str:
     return shown
 
 
+def drain(terminal: int) -> None:
+    """Read what the terminal shows until nobody writes to it any more: a full one would keep its writer waiting."""
+    with contextlib.suppress(OSError):  # EIO, on Linux
+        while os.read(terminal, 65536):
+            pass
+
+
 def test_watch_follows_a_running_sweep(runs: Path, tmp_path: Path) -> None:
     running = write(runs, record({"precision": "16-mixed"}, "running"), [epoch(0)])
     leader, follower = pty.openpty()
@@ -159,6 +167,7 @@ def test_watch_follows_a_running_sweep(runs: Path, tmp_path: Path) -> None:
             cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
             env=os.environ | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm"},
         )  # fmt: skip
+        os.close(follower)
         try:
             read_until(leader, "1 failed, 4 finished, 1 running")
             running.write_record(record({"precision": "16-mixed"}, dice=0.99, total=energy(60, gpu_nvml=10)))
@@ -166,7 +175,7 @@ def test_watch_follows_a_running_sweep(runs: Path, tmp_path: Path) -> None:
             assert "1 failed, 5 finished" in shown
         finally:
             process.send_signal(signal.SIGINT)
+            drain(leader)
             code = process.wait(timeout=30)
-            os.close(follower)
             os.close(leader)
     assert code == 0
