@@ -38,25 +38,33 @@ def build(settings: Settings) -> torch.nn.Module:
         gradient_checkpointing.apply(network)
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    if settings.precision in ("bf16-mixed", "16-mixed"):  # of which Lightning makes bf16-mixed on a CPU
+    if settings.precision in ("bf16-mixed", "bf16-true", "16-mixed"):  # the last is bf16-mixed on a CPU
         for module in network.modules():
-            if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1 and max(module.stride) > 1:
-                module.__class__ = _in_float32(type(module))
+            if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+                mixed = settings.precision != "bf16-true"
+                if max(module.dilation) > 1 or (mixed and max(module.stride) > 1):
+                    module.__class__ = _in_float32(type(module))
     return network  # type: ignore[no-any-return]
 
 
 class _InFloat32:
-    """A convolution that leaves mixed precision on a CPU, as the last one before it, and takes and gives its type.
+    """A convolution that computes in float32 what a CPU would in bfloat16, and takes and gives bfloat16.
 
-    For strided depthwise convolutions in bfloat16, oneDNN takes the gradient of the input five times slower than for
-    float32 ones, with a kernel meant for dense ones.
+    oneDNN (that of torch 2.14) has two flaws in depthwise convolutions in bfloat16. Of dilated ones whose channels lie
+    innermost, it computes the gradient of the weights from memory that nobody has written: training ends in NaN, sooner
+    or later. Of strided ones, it takes the gradient of the input five times slower than in float32.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if x.device.type != "cpu" or kind != torch.bfloat16:
             return super().forward(x)  # type: ignore[misc,no-any-return]
+        assert isinstance(self, nn.Conv2d)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))  # type: ignore[misc,no-any-return]
+            if self.weight.dtype == torch.float32:
+                return super().forward(x.float()).to(kind)  # type: ignore[misc,no-any-return]
+            weights = {name: weight.float() for name, weight in self.named_parameters()}
+            return torch.func.functional_call(self, weights, x.float()).to(kind)  # type: ignore[no-any-return]
 
 
 def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:

@@ -132,6 +132,38 @@ def test_strided_depthwise_convolutions_in_mixed_precision_compute_what_others_d
             assert torch.allclose(ours, plain, rtol=0.02, atol=0.02 * float(plain.detach().abs().max()))
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_dilated_depthwise_convolutions_have_the_gradients_that_float32_has(precision: str) -> None:
+    """torch's own are made of memory that nobody has written."""
+    convolutions = [
+        module
+        for module in build(model="cgnet", precision=precision).modules()
+        if isinstance(module, torch.nn.Conv2d) and module.groups > 1 and max(module.dilation) > 1
+    ]
+    assert len(convolutions) > 10
+    mixed = precision == "bf16-mixed"
+    for conv in convolutions[:4]:
+        torch.manual_seed(0)
+        images = torch.randn(4, conv.in_channels, 32, 32).to(memory_format=torch.channels_last)
+        plain = torch.nn.functional.conv2d(
+            images, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+        upstream = torch.randn_like(plain)
+        (expected,) = torch.autograd.grad(plain, conv.weight, upstream)
+        del plain
+        if not mixed:
+            conv.bfloat16()
+        x = images.bfloat16().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            y = conv(x)
+        assert y.dtype == torch.bfloat16
+        y.backward(upstream.bfloat16())
+        assert conv.weight.grad is not None
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        assert torch.allclose(conv.weight.grad.float(), expected, rtol=0.05, atol=0.02 * float(expected.abs().max()))
+
+
 # espnetv2 has short side branches for the image itself, whose one channel they forget the strides of.
 @pytest.mark.parametrize("model", [*sorted({*NETWORKS} - {"espnetv2"}), "mobilenet-unet"])
 def test_channels_stay_innermost_through_the_whole_network(model: str) -> None:
