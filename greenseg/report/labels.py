@@ -15,6 +15,7 @@ _MUTE = ("data", "encoder_weights", "augment", "schedule")  # values that do not
 _CHOSEN = (
     "precision",
     "batch_size",
+    "lr",
     "workers",
     "power_limit",
     "gpu_clock",

@@ -220,6 +220,7 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def _with_brain(dataset: SliceDataset, size: int, seed: int) -> Batch:
-    """The first training batch in which there is something to segment."""
-    batches = (dataset[positions] for positions in TrainingBatches(len(dataset), size, seed))
-    return next(batch for batch in batches if batch["mask"].any())
+    """The first training batch in which there is something to segment; of an epoch without any, the first."""
+    order = list(TrainingBatches(len(dataset), size, seed))
+    batches = (dataset[positions] for positions in order)
+    return next((batch for batch in batches if batch["mask"].any()), dataset[order[0]])

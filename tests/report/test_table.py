@@ -165,6 +165,9 @@ def test_what_ran_instead_is_shown_with_what_was_asked_for() -> None:
     locked = record({"gpu_clock": 1000})
     locked["ran"]["gpu_clock"] = 1005
     assert row(table(locked, record({"gpu_clock": 1410})), "1000 → 1005", "0.8000")
+    tried = record({"lr": "auto"})
+    tried["ran"]["lr"] = 0.00316
+    assert row(table(tried, record({"lr": 0.01})), "auto → 0.00316", "0.8000")
 
 
 def test_what_ran_instead_is_shown_where_the_network_differs() -> None:

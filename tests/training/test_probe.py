@@ -199,6 +199,22 @@ def test_too_few_losses_still_give_a_learning_rate() -> None:
     assert 1e-5 <= probe.steepest([1e-5, 1e-4, 1e-3], [1.0, 0.9, 0.5]) <= 1e-3
 
 
+def test_a_learning_rate_is_tried_where_no_batch_holds_brain(
+    slices: cache.Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last batch of one slice is left out of an epoch, and the only brain may be there."""
+    gather = SliceDataset.__getitem__
+
+    def without_brain(self: SliceDataset, positions: list[int]) -> Batch:
+        batch = gather(self, positions)
+        return batch | {"mask": torch.zeros_like(batch["mask"])}
+
+    monkeypatch.setattr(SliceDataset, "__getitem__", without_brain)
+    run = Settings.of({"model": "contextnet", "image_size": 32, "accelerator": "cpu"})
+    rate, tried = probe.learning_rate(run, SliceDataset(slices, "train"))
+    assert tried[0]["lr"] <= rate <= tried[-1]["lr"]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sophia", "schedule-free-adamw"])
 def test_a_learning_rate_that_was_tried_is_recorded_and_kept(
     optimizer: str, greenseg: Command, phantom: Path, tmp_path: Path
