@@ -246,7 +246,7 @@ def _mean(comparison: Comparison, objective: Objective, result: Result) -> str:
 def _figure(comparison: Comparison, objective: Objective, value: float) -> str:
     """A figure with its unit, such as `12.3 kJ/epoch`."""
     if objective is comparison.quality:
-        return f"{objective.heading} {value:g}"
+        return f"{objective.heading} {round(value, objective.digits):g}"
     unit, size = comparison.unit(objective)
     heading = objective.heading.format(unit).strip().removeprefix("total ")
     return f"{number(value / size)} {heading}"
