@@ -142,7 +142,9 @@ def test_with_two_ranks_every_device_is_counted_once(rapl: bool, nodes: int, tmp
         expected = pytest.approx(350 * window["seconds"], rel=0.02, abs=350 * late)
         assert window["joules"]["gpu"]["nvml"] == expected
         if rapl:  # one package, read by two ranks, is one package
-            assert window["joules"]["cpu"]["rapl"] == pytest.approx(watts * window["seconds"], rel=0.05, abs=watts * late)
+            assert window["joules"]["cpu"]["rapl"] == pytest.approx(
+                watts * window["seconds"], rel=0.05, abs=watts * late
+            )
         else:
             most = len(os.sched_getaffinity(0)) * window["seconds"]
             assert window["joules"]["cpu"]["estimate"] < 1.1 * most * Model.of_this_machine().core_watts[0]
