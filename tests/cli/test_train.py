@@ -200,8 +200,13 @@ def test_two_processes_train_as_one_run_and_are_counted_once(
     assert two["ran"]["devices"] == 2
     assert two["ran"]["strategy"] == ran
     assert len(epochs(folder)) == 2
-    cpu_seconds = two["energy"]["total"]["joules"]["cpu"]["estimate"] / two["energy_method"]["core_watts"][0]
-    assert 0.5 * two["metrics"]["seconds"] < cpu_seconds < 1.05 * two["metrics"]["seconds"]
+    cpu_seconds = {
+        devices: r["energy"]["total"]["joules"]["cpu"]["estimate"] / r["energy_method"]["core_watts"][0]
+        for devices, (_, r) in runs.items()
+    }
+    # The run's own process is forked with its modules, and the second one has to import them: that is counted, too.
+    assert cpu_seconds[2] > 3 * cpu_seconds[1]
+    assert cpu_seconds[2] < 1.05 * two["metrics"]["seconds"]
 
     # One process, given the network that two have trained, measures the same Dice, and the same surfaces.
     script = f"""
