@@ -1,13 +1,16 @@
 """`greenseg train`: one run."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from greenseg.cli.options import IDLE_HELP, measure_idle, parse_seconds, with_settings
 from greenseg.config import Settings, overlay, read_config
 from greenseg.errors import ExitCode
+
+if TYPE_CHECKING:
+    from greenseg.run_directory import RunDirectory
 
 
 @with_settings
@@ -58,7 +61,7 @@ def train(
         say(f"Already trained (train it anew with --again): {run.path}")
         account_anew(run, resolved)
     elif status == "running" and ranks(resolved)[0] == 0:
-        warn(f"Another process is training this run: {run.path}")
+        warn(_busy(run))
         raise typer.Exit(ExitCode.INCOMPLETE)
     else:
         for message in limits.restore():
@@ -87,7 +90,7 @@ def train(
             warn(f"Interrupted; the same command goes on from the last checkpoint: {run.path}")
             raise typer.Exit(ExitCode.INTERRUPTED)
         if outcome.status == "busy":
-            warn(f"Another process is training this run: {run.path}")
+            warn(_busy(run))
             raise typer.Exit(ExitCode.INCOMPLETE)
         if outcome.status != "finished":
             warn(f"The run failed: {outcome.reason}")
@@ -104,3 +107,10 @@ def train(
         console.print(run_panel(finished))
     if damaged:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _busy(run: "RunDirectory") -> str:
+    """That another process trains a run, and which."""
+    attempt = run.record().get("attempts", [{}])[-1]
+    who = f"Process {attempt['pid']} on {attempt['host']}" if {"pid", "host"} <= attempt.keys() else "Another process"
+    return f"{who} is training this run: {run.path}"

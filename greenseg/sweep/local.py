@@ -5,6 +5,7 @@ import json
 import os
 import selectors
 import signal
+import stat
 import sys
 import time
 from collections import deque
@@ -93,7 +94,11 @@ class Listener(Protocol):
 
 
 class Stop:
-    """Asks all running runs to stop: once gently, twice at once. Set by Ctrl-C and SIGTERM while it is installed."""
+    """Asks all running runs to stop: once gently, twice at once.
+
+    Set by Ctrl-C and SIGTERM while it is installed, and by SIGHUP (a terminal that was closed, a connection that was
+    lost), which is always gentle, since it may come more than once; unless it is ignored, as under `nohup`.
+    """
 
     def __init__(self) -> None:
         self.requests = 0
@@ -101,8 +106,11 @@ class Stop:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator["Stop"]:
-        """Take over SIGINT and SIGTERM while the context lasts."""
-        before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Take over the signals while the context lasts."""
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._request) for number in numbers}
         try:
             yield self
         finally:
@@ -124,9 +132,23 @@ class Stop:
         return signal.SIGINT if self.requests == 1 else signal.SIGKILL
 
     def _request(self, number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            _print_to_nobody()
+            if self.requests:
+                return
         self.requests += 1
         for process in list(self._processes):
             process.signal(self._signal)
+
+
+def _print_to_nobody() -> None:
+    """Drop what is printed to a terminal from now on: there is none any more, and writing to it would fail."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # one that hung up is no terminal to isatty()
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, descriptor)
+                os.close(nothing)
 
 
 class _Unwanted(Exception):

@@ -13,7 +13,6 @@ Zeus' helper processes import this module as `__main__`: heavy imports stand in 
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -28,10 +27,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from greenseg.errors import ExitCode
+from greenseg.training.signals import end_with_parent
 
 # Zeus brings pandas and scikit-learn along.
 _STACK = ("greenseg.training.run", "greenseg.training.program", "zeus.monitor")
-_PR_SET_PDEATHSIG = 1
 _PATIENCE_SECONDS = 60.0  # for runs that were asked to end
 PACKET = 1 << 20
 """The longest message, in bytes."""
@@ -93,11 +92,9 @@ def _fork(request: dict[str, Any], descriptors: list[int], ours: tuple[int, ...]
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setsid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        end_with_parent(server)
         with contextlib.suppress(OSError):  # where memory runs out, the kernel shall choose the run, not us
             Path("/proc/self/oom_score_adj").write_text("500")
-        if os.getppid() != server:
-            os._exit(1)
         for each in ours:
             os.close(each)
         _run(request, *descriptors)

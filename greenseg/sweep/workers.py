@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from greenseg.energy import EnergyMeter
 from greenseg.sweep.server import PACKET
-from greenseg.training.events import VARIABLE
+from greenseg.training.events import PARENT, VARIABLE
 
 # glibc returns large blocks to the kernel at once and faults them in again, page by page, at every step of a network
 # on a CPU. Keeping them took a step at 256², batch 16 from 2.8 s to 1.5 s.
@@ -175,7 +175,7 @@ class Workers:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=variables | {VARIABLE: str(events)},
+            env=variables | {VARIABLE: str(events), PARENT: str(os.getpid())},
             pass_fds=(events,),
             start_new_session=True,  # Ctrl-C reaches it through us, once; and its ranks and workers can be found
         )

@@ -3,10 +3,15 @@
 Zeus' helper processes import this module, too, and must not pay for what a run needs.
 """
 
+import os
 import sys
 from pathlib import Path
 
+from greenseg.training.events import PARENT
 from greenseg.training.program import run_and_exit
+from greenseg.training.signals import end_with_parent
 
 if __name__ == "__main__":
+    if PARENT in os.environ:
+        end_with_parent(int(os.environ.pop(PARENT)))  # popped: it is nobody's parent but this process's
     run_and_exit(Path(sys.argv[1]))

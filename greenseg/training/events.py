@@ -21,6 +21,9 @@ ANEW = "GREENSEG_ANEW"
 THREADS = "GREENSEG_THREADS"
 """Environment variable that holds how many threads the run may compute with on a CPU."""
 
+PARENT = "GREENSEG_PARENT"
+"""Environment variable that holds the process ID of whoever started the run, and with whom it shall end."""
+
 BUSY = 3
 """Exit code of a run's program where another process trains that run."""
 

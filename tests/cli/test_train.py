@@ -175,6 +175,30 @@ def test_a_run_that_is_killed_is_reported_with_its_reason(phantom: Path, tmp_pat
     assert killed["metrics"]["joules"] > 0, "what its finished epochs cost is kept"
 
 
+@pytest.mark.parametrize("how", ["its terminal is closed", "its launcher is killed"])
+def test_no_run_goes_on_unseen(how: str, greenseg: Command, phantom: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--data", str(phantom), *SMALL, "--epochs", "500"]
+    running = start(tmp_path, *arguments)
+    run = wait_for_epochs(tmp_path / "runs", 2)
+    pid = record(run)["attempts"][-1]["pid"]
+    if how == "its terminal is closed":
+        again = greenseg(*arguments)
+        assert again.returncode == 3
+        assert f"Process {pid} on {socket.gethostname()} is training this run" in again.stderr
+        for _ in range(2):  # by the kernel, and by the shell
+            running.send_signal(signal.SIGHUP)
+    else:
+        running.kill()
+    running.communicate(timeout=60)
+    assert running.returncode == (130 if how == "its terminal is closed" else -signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while record(run)["status"] == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert record(run)["status"] == "interrupted", "so that the same command goes on"
+    assert 2 <= len(epochs(run)) < 500
+
+
 @pytest.mark.parametrize(("strategy", "ran"), [("ddp", "DDPStrategy"), ("fsdp", "ModelParallelStrategy")])
 def test_two_processes_train_as_one_run_and_are_counted_once(
     strategy: str, ran: str, greenseg: Command, phantom: Path, tmp_path: Path
