@@ -78,6 +78,8 @@ def train(
         context = measure_idle(idle_seconds, say)
         if status in ("interrupted", "failed") and not again:
             say(f"{'Continuing' if status == 'interrupted' else 'Trying again'}: {run.path}")
+        if resolved.compile:
+            say("The network is compiled first: a minute or more on a GPU, minutes on a CPU, before the first step.")
         job = Job(resolved, run, again, context)
         with Stop().installed() as stop, TrainingView() as view:
             launcher = Launcher(Slots((), usable_cores()), stop, view)

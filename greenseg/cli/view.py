@@ -76,7 +76,8 @@ class TrainingView:
             self._dice, completed = event["dice"], event["epoch"] + 1
             figures = _figures(event["train_loss"], self._dice, event["joules"])
             if not console.is_terminal:
-                print(f"epoch {event['epoch'] + 1}/{epochs}: {figures}, {duration(event['seconds'])}", flush=True)
+                took = duration(event["seconds"])
+                print(f"epoch {event['epoch'] + 1}/{epochs}: {figures} so far, {took} this epoch", flush=True)
         else:
             return
         text = f"epoch {event['epoch'] + 1}/{epochs}, {figures}"

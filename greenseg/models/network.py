@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from greenseg.config import Settings
+from greenseg.config import SOPHIA, Settings
 from greenseg.errors import UserError
-from greenseg.models import gradient_checkpointing, light, names
+from greenseg.models import gradient_checkpointing, light, names, twice_differentiable
 
 
 def build(settings: Settings) -> torch.nn.Module:
@@ -36,6 +36,8 @@ def build(settings: Settings) -> torch.nn.Module:
             raise UserError(f"{settings.model}: segmentation-models-pytorch cannot make it: {reason}") from error
     if settings.gradient_checkpointing:
         gradient_checkpointing.apply(network)
+    if settings.optimizer == SOPHIA:
+        twice_differentiable.apply(network)
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
     if settings.precision in ("bf16-mixed", "bf16-true", "16-mixed"):  # the last is bf16-mixed on a CPU

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +36,7 @@ def main(directory: Path) -> int:
 
     from greenseg.training.run import Interrupted, train
 
+    _warn_once()
     signals: list[int] = []
 
     def interrupt(number: int, frame: Any) -> NoReturn:
@@ -68,6 +70,19 @@ def main(directory: Path) -> int:
         traceback.print_exc()
         return ExitCode.FAILED
     return ExitCode.OK
+
+
+def _warn_once() -> None:
+    """Print each warning once, as Python means to: it forgets which it has printed whenever a filter is changed."""
+    printed: set[str] = set()
+    show = warnings.showwarning
+
+    def show_new(message: Any, category: Any, filename: str, *more: Any, **options: Any) -> None:
+        if str(message) not in printed:
+            printed.add(str(message))
+            show(message, category, filename, *more, **options)
+
+    warnings.showwarning = show_new
 
 
 def run_and_exit(directory: Path) -> NoReturn:

@@ -177,7 +177,7 @@ def test_a_run_that_is_killed_is_reported_with_its_reason(phantom: Path, tmp_pat
 
 @pytest.mark.parametrize("how", ["its terminal is closed", "its launcher is killed"])
 def test_no_run_goes_on_unseen(how: str, greenseg: Command, phantom: Path, tmp_path: Path) -> None:
-    arguments = ["train", "--data", str(phantom), *SMALL, "--epochs", "500"]
+    arguments = ["train", "--data", str(phantom), *SMALL, "--model", "enet", "--epochs", "500"]
     running = start(tmp_path, *arguments)
     run = wait_for_epochs(tmp_path / "runs", 2)
     pid = record(run)["attempts"][-1]["pid"]
@@ -197,6 +197,7 @@ def test_no_run_goes_on_unseen(how: str, greenseg: Command, phantom: Path, tmp_p
         time.sleep(0.05)
     assert record(run)["status"] == "interrupted", "so that the same command goes on"
     assert 2 <= len(epochs(run)) < 500
+    assert (run / "run.log").read_text().count("UserWarning: max_unpooling2d") == 1, "what torch says at every step"
 
 
 @pytest.mark.parametrize(("strategy", "ran"), [("ddp", "DDPStrategy"), ("fsdp", "ModelParallelStrategy")])

@@ -178,3 +178,19 @@ def test_channels_stay_innermost_through_the_whole_network(model: str) -> None:
         module.register_forward_hook(look)
     net(network.channels_last(torch.randn(2, 1, 128, 128)))
     assert not wrong
+
+
+@pytest.mark.parametrize("model", ["lraspp", "mobilenetv3-tiny-unet", "tu-vit_tiny_patch16_224-dpt", "enet"])
+def test_networks_for_sophia_can_be_differentiated_twice_and_compute_the_same(model: str) -> None:
+    once = build(model=model, image_size=64).eval()
+    twice = build(model=model, image_size=64, optimizer="sophia").eval()
+    twice.load_state_dict(once.state_dict())
+    images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(twice(images), once(images), rtol=1e-4, atol=1e-5)
+    twice(images).pow(2).mean().backward(create_graph=True)
+    parameters = [p for p in twice.parameters() if p.grad is not None and p.grad.requires_grad]
+    squares = [p.grad.pow(2).sum() for p in parameters if p.grad is not None]
+    found = torch.autograd.grad(torch.stack(squares).sum(), parameters, allow_unused=True)
+    assert any(second is not None and second.abs().sum() > 0 for second in found)
+    for parameter in parameters:
+        parameter.grad = None  # else gradient and graph keep each other alive

@@ -14,7 +14,10 @@ _STAGE = ((1, False), (2, False), (1, True), (4, False), (1, False), (8, False),
 
 
 class ENet(nn.Module):
-    """Bottlenecks with dilated and asymmetric convolutions; its decoder unpools where its encoder pooled."""
+    """Bottlenecks with dilated and asymmetric convolutions; its decoder unpools where its encoder pooled.
+
+    torch warns that unpooling is not deterministic. It is here: windows that do not overlap name no place twice.
+    """
 
     def __init__(self, in_channels: int, classes: int, width: float = 1.0) -> None:
         super().__init__()
