@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -33,7 +33,6 @@ class _Progress:
         self.epochs = settings.epochs
         self.loss: float | None = None
         self.dice: float | None = None
-        self.best: float | None = None
         self.joules: float | None = None
         self.done: float | None = None
         """Epochs that are behind it, parts included."""
@@ -47,7 +46,6 @@ class _Progress:
             self.done = event["epoch"] + event["step"] / max(event["steps"], 1)
         elif event["event"] == "epoch":
             self.loss, self.dice, self.done = event["train_loss"], event["dice"], event["epoch"] + 1.0
-            self.best = max((dice for dice in (self.best, self.dice) if dice is not None), default=None)
         else:
             return
         self._first = self._first or (now, self.done)
@@ -109,9 +107,10 @@ class PlainView:
     def end(self, job: Job, outcome: Outcome) -> None:
         """A run ended."""
         self._numbers.setdefault(job, len(self._numbers) + 1)
-        progress = self._runs.pop(job, _Progress(job.settings))
+        self._runs.pop(job, None)
+        metrics = _recorded(job)
         word, colour = _MARKS.get(outcome.status, (outcome.status, "yellow"))
-        figures = f"Dice {_dice(progress.best)}, {joules(progress.joules)}"
+        figures = f"Dice {_dice(metrics.get('dice'))}, {joules(metrics.get('joules'))}"
         detail = outcome.reason.splitlines()[0] if outcome.reason else figures
         if outcome.again:
             detail = f"{detail + '; ' if outcome.reason else ''}is tried again"
@@ -253,8 +252,7 @@ class JsonView:
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """A run ended."""
-        runs, _ = read_runs([job.run])
-        metrics = runs[0].metrics if runs else {}
+        metrics = _recorded(job)
         told: dict[str, Any] = {"status": outcome.status, "kind": outcome.kind, "reason": outcome.reason or None}
         told |= {name: metrics.get(name) for name in ("dice", "joules", "seconds", "epochs")}
         self.tell("end", job, again=outcome.again, **told)
@@ -263,6 +261,12 @@ class JsonView:
         """Print an event."""
         named = {"run": job.settings.identity, "directory": str(job.run.path)} if job else {}
         print(json.dumps({"event": event, **named, **values}), flush=True)
+
+
+def _recorded(job: Job) -> Mapping[str, Any]:
+    """Metrics of a run as its record has them: all joules until its end, which no event tells."""
+    runs, _ = read_runs([job.run])
+    return runs[0].metrics if runs else {}
 
 
 def _dice(value: float | None) -> str:

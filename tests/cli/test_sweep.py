@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from greenseg.config import Settings
+from greenseg.report.units import joules
 from greenseg.run_directory import RunDirectory
 from tests.conftest import Command
 
@@ -50,6 +51,9 @@ def test_one_failure_does_not_stop_the_rest_and_nothing_is_done_twice(
 
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("run.json")]
     assert sorted(r["status"] for r in records) == ["failed", "finished", "finished"]
+    for finished in (r["metrics"] for r in records if r["status"] == "finished"):
+        line = f"Dice {finished['dice']:.3f}, {joules(finished['joules'])}"
+        assert line in first.stdout, "the joules of the record, to the end of the run"
     assert {str(path.parent.parent.relative_to(tmp_path)) for path in tmp_path.rglob("run.json")} == {"runs/trial"}
 
     before = state(tmp_path / "runs")
