@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import sys
 import time
 from collections import Counter
@@ -27,7 +28,7 @@ FORMATS = {"table": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "
 PICTURES = (".png", ".svg", ".pdf")
 _WATCH_SECONDS = 2.0
 _WORDS = 12  # lines of a watched report that are no rows
-_WIDTH = 100  # of a table in a file
+_WIDTH = 100  # of sentences in a file
 
 
 def report(
@@ -134,7 +135,10 @@ def _report(
         if output:
             files[output] = _text(query, comparison, rows, names, kind)
         elif kind == "table":
-            console.print(_view(query, comparison, rows, names))
+            # Where stdout is no terminal, there is none that could be too narrow.
+            wide = not console.is_terminal and "COLUMNS" not in os.environ
+            # Not cropped: a terminal breaks lines that are longer than it is wide.
+            console.print(_view(query, comparison, rows, names, wide), crop=False)
         else:
             sys.stdout.write(_text(query, comparison, rows, names, kind))
         for path, what in (pictures or {}).items():
@@ -155,10 +159,12 @@ def _report(
     return not damaged
 
 
-def _view(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None) -> "ReportView":
+def _view(
+    query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None, wide: bool
+) -> "ReportView":
     from greenseg.report.view import ReportView
 
-    return ReportView(comparison, rows, names, all_rows=query.top is not None)
+    return ReportView(comparison, rows, names, query.top is not None, wide)
 
 
 def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None, kind: str) -> str:
@@ -167,7 +173,7 @@ def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=_WIDTH).print(_view(query, comparison, rows, names))
+        Console(file=text, width=_WIDTH).print(_view(query, comparison, rows, names, wide=True), crop=False)
         return text.getvalue()
     if kind == "html":
         from greenseg.report.page import as_html
