@@ -78,7 +78,7 @@ def report(
     """Hold accuracy against energy: a row for each configuration, the Pareto front, and the answer in words."""
     kind = _format(format, output)
     pictures = {path: draw for path, draw in ((plot, "front"), (curves, "curves")) if path}
-    _check_pictures(pictures)
+    _check_files({"--output": output, "--plot": plot, "--curves": curves, "--emissions": emissions})
     if watch and (kind != "table" or output or not sys.stdout.isatty()):
         raise UserError("--watch shows the table on a terminal, and nothing else")
 
@@ -223,13 +223,16 @@ def _format(name: str, output: Path | None) -> str:
     """The format asked for, by name or by the suffix of the file to write.
 
     Raises:
-        UserError: there is no such format, or the suffix tells none.
+        UserError: there is no such format, or the suffix tells none, or another.
     """
     if name:
         if name not in FORMATS:
             raise UserError(
                 f"--format: no '{name}'{did_you_mean(name, list(FORMATS))}; there are: {', '.join(FORMATS)}"
             )
+        others = {*FORMATS.values(), *PICTURES} - {FORMATS[name], ".txt"}  # any text may be a .txt
+        if output and output.suffix in others:
+            raise UserError(f"--format {name} --output {output}: the suffix is that of another format")
         return name
     if output is None:
         return "table"
@@ -241,16 +244,22 @@ def _format(name: str, output: Path | None) -> str:
     return by_suffix[output.suffix]
 
 
-def _check_pictures(pictures: Mapping[Path, str]) -> None:
-    """Whether pictures of these suffixes can be drawn here.
+def _check_files(files: Mapping[str, Path | None]) -> None:
+    """Whether the files that options name can be written, before anything is read.
 
     Raises:
-        UserError: a suffix that is none of a picture, or matplotlib is missing.
+        UserError: a folder is missing, a picture has another suffix, matplotlib is missing; all of it.
     """
-    problems = [
+    named = {option: path for option, path in files.items() if path}
+    problems = [f"{option} {path}: no such folder" for option, path in named.items() if not path.parent.is_dir()]
+    problems += [f"{option} {path}: this is a folder" for option, path in named.items() if path.is_dir()]
+    pictures = [named[option] for option in ("--plot", "--curves") if option in named]
+    problems += [
         f"{path}: a picture is one of {', '.join(PICTURES)}" for path in pictures if path.suffix not in PICTURES
     ]
     if pictures and importlib.util.find_spec("matplotlib") is None:
         problems.append("pictures need matplotlib, the extra 'plots': pip install 'greenseg[plots]'")
+    if len(set(named.values())) < len(named):
+        problems.append(f"{', '.join(named)}: give each a file of its own")
     if problems:
         raise UserError(problems)
