@@ -422,6 +422,15 @@ def test_the_panel_of_a_run(tmp_path: Path) -> None:
     }
 
 
+def test_the_panel_of_a_run_that_stopped_early(tmp_path: Path) -> None:
+    written = record({"epochs": 6, "early_stopping": 1})
+    written["metrics"] |= {"epochs": 2, "volume_dice": {"a": 0.8}}
+    text = flat(panel(written, tmp_path))
+    assert "mean over 1 volume, at epoch 1 of 2, the best" in text
+    assert "stopped early after 2 of 6 epochs" in text
+    assert "stopped early" not in panel(record(), tmp_path / "whole")
+
+
 def test_the_panel_of_a_run_without_dice(tmp_path: Path) -> None:
     written = record()
     for name in ("dice", "iou", "volume_dice", "best_epoch", "last_dice"):
