@@ -136,7 +136,7 @@ def _report(
             files[output] = _text(query, comparison, rows, names, kind)
         elif kind == "table":
             # Where stdout is no terminal, there is none that could be too narrow.
-            wide = not console.is_terminal and "COLUMNS" not in os.environ
+            wide = not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit()
             # Not cropped: a terminal breaks lines that are longer than it is wide.
             console.print(_view(query, comparison, rows, names, wide), crop=False)
         else:

@@ -25,9 +25,9 @@ def run_panel(run: Run) -> Panel:
         "Dice",
         "–" if dice is None else f"{dice:.4f}  mean over {count(len(metrics['volume_dice']), 'volume')}, {best}",
     )
-    grid.add_row("IoU", "–" if iou is None else f"{iou:.4f}")
     if metrics["epochs"] < settings["epochs"]:
         grid.add_row("stopped early", f"after {metrics['epochs']} of {count(settings['epochs'], 'epoch')}")
+    grid.add_row("IoU", "–" if iou is None else f"{iou:.4f}")
     if (hd95 := metrics.get("hd95")) is not None:
         grid.add_row("HD95", f"{hd95:.2f} mm")
     phases = run.record["energy"]["phases"]
