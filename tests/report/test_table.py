@@ -317,7 +317,7 @@ def test_nothing_is_cut_whatever_the_width(records: list[Json], width: int, colu
     lines = body(text).partition("No room for")[0].splitlines()
     (place,) = [i for i, line in enumerate(lines) if set(line) == {" ", "─"}]
     headings, rows = "\n".join(lines[:place]), lines[place + 1 :]
-    left_out = flat(text.partition("No room for: ")[2].partition(". A wider")[0]).split(", ")
+    left_out = flat(text).partition("No room for: ")[2].partition(". A wider")[0].split(", ")
     for name in names or default_columns(comparison):
         shown_ = column(comparison, name)
         if shown_.heading in left_out:
