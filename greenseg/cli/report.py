@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import sys
 import time
 from collections import Counter
@@ -27,7 +28,7 @@ FORMATS = {"table": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "
 PICTURES = (".png", ".svg", ".pdf")
 _WATCH_SECONDS = 2.0
 _WORDS = 12  # lines of a watched report that are no rows
-_WIDTH = 100  # of a table in a file
+_WIDTH = 100  # of sentences in a file
 
 
 def report(
@@ -77,7 +78,7 @@ def report(
     """Hold accuracy against energy: a row for each configuration, the Pareto front, and the answer in words."""
     kind = _format(format, output)
     pictures = {path: draw for path, draw in ((plot, "front"), (curves, "curves")) if path}
-    _check_pictures(pictures)
+    _check_files({"--output": output, "--plot": plot, "--curves": curves, "--emissions": emissions})
     if watch and (kind != "table" or output or not sys.stdout.isatty()):
         raise UserError("--watch shows the table on a terminal, and nothing else")
 
@@ -134,7 +135,10 @@ def _report(
         if output:
             files[output] = _text(query, comparison, rows, names, kind)
         elif kind == "table":
-            console.print(_view(query, comparison, rows, names))
+            # Where stdout is no terminal, there is none that could be too narrow.
+            wide = not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit()
+            # Not cropped: a terminal breaks lines that are longer than it is wide.
+            console.print(_view(query, comparison, rows, names, wide), crop=False)
         else:
             sys.stdout.write(_text(query, comparison, rows, names, kind))
         for path, what in (pictures or {}).items():
@@ -155,10 +159,12 @@ def _report(
     return not damaged
 
 
-def _view(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None) -> "ReportView":
+def _view(
+    query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None, wide: bool
+) -> "ReportView":
     from greenseg.report.view import ReportView
 
-    return ReportView(comparison, rows, names, all_rows=query.top is not None)
+    return ReportView(comparison, rows, names, query.top is not None, wide)
 
 
 def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None, kind: str) -> str:
@@ -167,7 +173,7 @@ def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=_WIDTH).print(_view(query, comparison, rows, names))
+        Console(file=text, width=_WIDTH).print(_view(query, comparison, rows, names, wide=True), crop=False)
         return text.getvalue()
     if kind == "html":
         from greenseg.report.page import as_html
@@ -217,13 +223,16 @@ def _format(name: str, output: Path | None) -> str:
     """The format asked for, by name or by the suffix of the file to write.
 
     Raises:
-        UserError: there is no such format, or the suffix tells none.
+        UserError: there is no such format, or the suffix tells none, or another.
     """
     if name:
         if name not in FORMATS:
             raise UserError(
                 f"--format: no '{name}'{did_you_mean(name, list(FORMATS))}; there are: {', '.join(FORMATS)}"
             )
+        others = {*FORMATS.values(), *PICTURES} - {FORMATS[name], ".txt"}  # any text may be a .txt
+        if output and output.suffix in others:
+            raise UserError(f"--format {name} --output {output}: the suffix is that of another format")
         return name
     if output is None:
         return "table"
@@ -235,16 +244,22 @@ def _format(name: str, output: Path | None) -> str:
     return by_suffix[output.suffix]
 
 
-def _check_pictures(pictures: Mapping[Path, str]) -> None:
-    """Whether pictures of these suffixes can be drawn here.
+def _check_files(files: Mapping[str, Path | None]) -> None:
+    """Whether the files that options name can be written, before anything is read.
 
     Raises:
-        UserError: a suffix that is none of a picture, or matplotlib is missing.
+        UserError: a folder is missing, a picture has another suffix, matplotlib is missing; all of it.
     """
-    problems = [
+    named = {option: path for option, path in files.items() if path}
+    problems = [f"{option} {path}: no such folder" for option, path in named.items() if not path.parent.is_dir()]
+    problems += [f"{option} {path}: this is a folder" for option, path in named.items() if path.is_dir()]
+    pictures = [named[option] for option in ("--plot", "--curves") if option in named]
+    problems += [
         f"{path}: a picture is one of {', '.join(PICTURES)}" for path in pictures if path.suffix not in PICTURES
     ]
     if pictures and importlib.util.find_spec("matplotlib") is None:
         problems.append("pictures need matplotlib, the extra 'plots': pip install 'greenseg[plots]'")
+    if len(set(named.values())) < len(named):
+        problems.append(f"{', '.join(named)}: give each a file of its own")
     if problems:
         raise UserError(problems)

@@ -61,7 +61,7 @@ def column(comparison: Comparison, name: str) -> Column:
     return Column(name, name, lambda row: setting_text(row.result, name), lambda row: setting(row.result, name), False)
 
 
-OPTIONAL = ("peak-memory", "params", "per-epoch", "seconds", "chance", "saved")
+OPTIONAL = ("peak-memory", "params", "per-epoch", "seconds", "chance", "saved", "runs")
 """Columns that a table can do without where room is scarce, the first one soonest."""
 
 

@@ -11,6 +11,7 @@ from greenseg import __version__
 from greenseg.report import answer
 from greenseg.report.columns import Column, column, default_columns
 from greenseg.report.comparison import Comparison, Effect, Row
+from greenseg.report.labels import ran, value_text
 from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.results import Run
 from greenseg.report.statistics import Mean
@@ -23,32 +24,45 @@ SCHEMA = 1
 
 
 def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
-    """A line for each row, figures in J, s and g: of each figure its mean and the ends of its 95 % interval."""
+    """A line for each row, figures in J, s and g: of each figure its mean and the ends of its 95 % interval.
+
+    Where another value ran than the one asked for, a column more says which: `precision_ran` after `precision`.
+    """
     if names is None:
         settings = list(comparison.results[0].settings)
         figures = [name for name in OBJECTIVES if any(row.result.figure(OBJECTIVES[name]) for row in comparison.rows)]
         names = [*settings, "runs", "front", "chance", "rank", *figures, "saved", "status", "source"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([heading for name in names for heading in _csv_headings(name)])
     shown = [column(comparison, name) for name in names]
-    writer.writerows([cell for one in shown for cell in _csv_cells(one, row)] for row in rows)
+    changed = {name for name in names if any(_ran_otherwise(row, name) for row in rows)}
+    writer.writerow([heading for name in names for heading in _csv_headings(name, name in changed)])
+    writer.writerows([cell for one in shown for cell in _csv_cells(one, row, one.name in changed)] for row in rows)
     return text.getvalue()
 
 
-def _csv_headings(name: str) -> list[str]:
+def _ran_otherwise(row: Row, name: str) -> bool:
+    asked = value_text(row.result.settings.get(name))
+    return any(value_text(value) != asked for value in ran(row.result, name))
+
+
+def _csv_headings(name: str, changed: bool) -> list[str]:
     key = name.replace("-", "_")
-    return [key, f"{key}_low", f"{key}_high"] if name in OBJECTIVES else [key]
+    more = ["low", "high"] if name in OBJECTIVES else ["ran"] if changed else []
+    return [key, *(f"{key}_{word}" for word in more)]
 
 
-def _csv_cells(shown: Column, row: Row) -> list[Any]:
+def _csv_cells(shown: Column, row: Row, changed: bool) -> list[Any]:
     if shown.name in OBJECTIVES:
         mean = row.result.figure(OBJECTIVES[shown.name])
         return (
             ["", "", ""] if mean is None else [mean.value, *(("", "") if mean.half is None else (mean.low, mean.high))]
         )
     value = shown.value(row)
-    return [{True: "true", False: "false", None: ""}.get(value, value) if isinstance(value, bool | None) else value]
+    cells = [{True: "true", False: "false", None: ""}.get(value, value) if isinstance(value, bool | None) else value]
+    if changed:
+        cells.append(", ".join(map(str, ran(row.result, shown.name))))
+    return cells
 
 
 def as_json(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
@@ -153,10 +167,10 @@ def _markdown(text: str) -> str:
 
 
 def as_latex(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
-    """A `tabular` for LaTeX with the package booktabs; the front in bold."""
+    """A `tabular` for LaTeX with the package booktabs; the front in bold, what to beware of as comments."""
     headings, right, cells = _table(comparison, rows, names)
     lines = [
-        f"% {title(comparison)}",
+        *(f"% {said}" for said in [title(comparison), *answer.warnings(comparison)]),
         f"\\begin{{tabular}}{{{''.join('r' if to_the_right else 'l' for to_the_right in right)}}}",
         "\\toprule",
         " & ".join(_latex(heading) for heading in headings) + " \\\\",

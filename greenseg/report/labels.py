@@ -12,14 +12,8 @@ MODEL = "model"
 
 _FIRST = ("encoder", "decoder")
 _MUTE = ("data", "encoder_weights", "augment", "schedule")  # values that do not say whose they are
-_CHOSEN = (
-    "precision",
-    "batch_size",
-    "lr",
-    "workers",
-    "power_limit",
-    "gpu_clock",
-)  # what runs may be another value than the one asked for
+# What runs may be another value than the one asked for.
+_CHOSEN = ("precision", "batch_size", "lr", "workers", "accelerator", "power_limit", "gpu_clock")
 
 
 def differing(results: Sequence[Result]) -> list[str]:
@@ -46,12 +40,16 @@ def setting(result: Result, name: str) -> Any:
     return result.settings[name]
 
 
+def ran(result: Result, name: str) -> list[Any]:
+    """What ran, each value once; empty for settings that always run as asked for, and where nothing ran."""
+    values = [run.ran[name] for run in result.runs if name in run.ran] if name in _CHOSEN else []
+    return list({value_text(value): value for value in values}.values())
+
+
 def setting_text(result: Result, name: str) -> str:
     """The value asked for, and what ran instead where that differs."""
     asked = value_text(setting(result, name))
-    if name not in _CHOSEN:
-        return asked
-    changed = sorted({value_text(run.ran[name]) for run in result.runs if name in run.ran} - {asked})
+    changed = sorted({value_text(value) for value in ran(result, name)} - {asked})
     return f"{asked} → {', '.join(changed)}" if changed else asked
 
 

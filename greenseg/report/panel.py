@@ -8,7 +8,7 @@ from rich.table import Table
 from greenseg.models.names import join_model
 from greenseg.report.labels import value_text
 from greenseg.report.results import Run
-from greenseg.report.units import duration, joules, number
+from greenseg.report.units import count, duration, joules, number
 from greenseg.training.limits import LEVERS
 
 
@@ -23,8 +23,10 @@ def run_panel(run: Run) -> Panel:
     best = f"at epoch {metrics.get('best_epoch', 0) + 1} of {metrics['epochs']}, the best"
     grid.add_row(
         "Dice",
-        "–" if dice is None else f"{dice:.4f}  mean over {len(metrics['volume_dice'])} volumes, {best}",
+        "–" if dice is None else f"{dice:.4f}  mean over {count(len(metrics['volume_dice']), 'volume')}, {best}",
     )
+    if metrics["epochs"] < settings["epochs"]:
+        grid.add_row("stopped early", f"after {metrics['epochs']} of {count(settings['epochs'], 'epoch')}")
     grid.add_row("IoU", "–" if iou is None else f"{iou:.4f}")
     if (hd95 := metrics.get("hd95")) is not None:
         grid.add_row("HD95", f"{hd95:.2f} mm")

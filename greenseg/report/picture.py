@@ -5,15 +5,21 @@ and line styles differ as well, so that a black-and-white print can be read.
 """
 
 import io
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.path import Path as Line
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
@@ -21,18 +27,22 @@ from matplotlib.transforms import Bbox
 from greenseg.report.comparison import Comparison
 from greenseg.report.curves import curve
 from greenseg.report.results import Result, best_first
-from greenseg.report.units import joule_unit
+from greenseg.report.units import count, joule_unit
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#8c8c8c"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
 _SIZE = (7.0, 4.6)  # inches: the width of a page's text
+_MARGIN = 0.15  # inches beside what stands under the axes
+_DASH = 0.5  # inches of a line's sample in the legend
 _MOST_WITH_BARS = 80  # more grey error bars than that are fog
 _MOST_NAMED = 6  # points that are named beside them
 _MARKER = 5  # points around the middle of one, that no label covers
-_LABEL_WIDTH = 26  # characters of a line
-_DIRECTIONS = [(math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)) for turn in (5, 3, 13, 6, 2, 14, 11, 4, 12)]
-_DISTANCES = (8, 16, 28, 42, 60)  # points
+_LABEL_WIDTH = 30  # characters of a line
+_TWO_COLUMNS = 50  # characters that a line of a key in two columns may have
+_TURNS = (5, 3, 13, 6, 2, 14, 11, 4, 12, 7, 1, 15, 10, 9, 0, 8)  # sixteenths; first those away from the front's line
+_DIRECTIONS = [(math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)) for turn in _TURNS]
+_DISTANCES = (8, 16, 28, 42, 60, 80)  # points
 _STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "pdf.fonttype": 42, "svg.hashsalt": "greenseg", "figure.dpi": 200,
@@ -42,7 +52,8 @@ _STYLE: Any = {
 def front_picture(comparison: Comparison, kind: str) -> bytes:
     """The front of quality against energy, with 95 % intervals; estimates are hollow.
 
-    Labels that find no place without covering something are left out.
+    The points of the front and the baseline have their names beside them; where these are many, or one finds no place
+    without covering something, numbers that a key under the axes explains.
 
     Args:
         comparison: what to draw.
@@ -64,14 +75,15 @@ def draw_front(comparison: Comparison) -> Figure:
         members = [result for result in others if bool(result.estimated) == estimated]
         name = "others (estimate)" if estimated else "others"
         _points(ax, comparison, members, size, _GREY, "o", 4, bars, hollow=estimated, name=name)
-    labelled = []
+    labelled, lines = [], []
     for group in comparison.groups:
         members = comparison.front_of(group)
         hollow = bool(members[0].estimated)
         xs = [comparison.value(result, energy) / size for result in members]
         ys = [comparison.value(result, quality) for result in members]
         if comparison.third is None:  # of three objectives the steps of two would be wrong
-            ax.step(xs, ys, where="post", color=_BLUE, linewidth=1.2, linestyle="--" if hollow else "-", zorder=3)
+            steps = [xs[0], *np.repeat(xs[1:], 2)], [*np.repeat(ys[:-1], 2), ys[-1]]
+            lines += ax.plot(*steps, color=_BLUE, linewidth=1.2, linestyle="--" if hollow else "-", zorder=3)
         _points(
             ax, comparison, members, size, _BLUE, "o", 6, True, hollow, name=f"front{' (estimate)' if hollow else ''}"
         )
@@ -82,13 +94,14 @@ def draw_front(comparison: Comparison) -> Figure:
         labelled += [] if base in labelled else [base]
     if known:
         _limits(ax, comparison, [row.result for row in known], [*labelled], size)
-        ax.legend(loc="lower right", frameon=False, fontsize=8)
-    _label(figure, ax, comparison, labelled, size)
+        # Above the axes it covers nothing.
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False, fontsize=8, borderaxespad=0)
+    _label(figure, ax, comparison, labelled, [row.result for row in known], lines, size)
     return figure
 
 
 def curves_picture(comparison: Comparison, kind: str) -> bytes:
-    """Dice of every epoch against the joules spent until then, of every repeat of the configurations on the front.
+    """Dice of every epoch against the joules spent until then, of every repeat of what is on the front.
 
     Args:
         comparison: what to draw.
@@ -99,18 +112,18 @@ def curves_picture(comparison: Comparison, kind: str) -> bytes:
 
 
 def draw_curves(comparison: Comparison) -> Figure:
-    """The figure of `curves_picture`: the cheapest seven of the front, the baseline among them."""
+    """The figure of `curves_picture`: the baseline, and the cheapest of the front, seven in all."""
     figure, ax = _figure()
-    chosen = [result for group in comparison.groups for result in comparison.front_of(group)]
-    base = comparison.baseline
-    if base is not None and base.finished and base not in chosen:
-        chosen = [base, *chosen]
-    chosen = chosen[: len(_COLOURS)]
+    front = [result for group in comparison.groups for result in comparison.front_of(group)]
+    base = [comparison.baseline] if comparison.baseline and comparison.baseline.finished else []
+    others = [result for result in front if result not in base]
+    room = len(_COLOURS) - len(base)
+    chosen = best_first([*base, *others[:room]], comparison.energy)
     drawn = [[curve(run) for run in result.finished] for result in chosen]
     ends = [one.joules[-1] for curves in drawn for one in curves if one.joules]
     unit, size = joule_unit(ends)
     for result, curves, colour, dashes in zip(chosen, drawn, _COLOURS, _DASHES, strict=False):
-        name = comparison.label(result)
+        name = "\n".join(_broken(figure, comparison.label(result), 8, _SIZE[0] - 2 * _MARGIN - _DASH))
         for number_, one in enumerate(curves):
             points = [
                 (joules / size, dice) for joules, dice in zip(one.joules, one.dice, strict=True) if dice is not None
@@ -124,7 +137,14 @@ def draw_curves(comparison: Comparison) -> Figure:
     ax.set_xlabel(f"energy spent, {unit}")
     ax.set_ylabel("Dice")
     if chosen:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False, fontsize=8, ncols=1)
+        more = len(others[room:])
+        title = f"{count(more, 'configuration')} of the front, of more energy, not drawn" if more else None
+        legend = figure.legend(
+            loc="outside lower left", frameon=False, fontsize=8, handlelength=3, title=title, title_fontsize=8,
+            alignment="left",
+        )  # fmt: skip
+        height = legend.get_window_extent(_renderer(figure)).height / figure.dpi
+        figure.set_size_inches(_SIZE[0], _SIZE[1] + height)
     return figure
 
 
@@ -135,6 +155,11 @@ def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=_SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
+
+
+def _renderer(figure: Figure) -> Any:
+    """It knows how large a text is."""
+    return figure.canvas.get_renderer()  # type: ignore[attr-defined]
 
 
 def _saved(figure: Figure, kind: str) -> bytes:
@@ -205,55 +230,158 @@ def _points(
 # ── labels that do not collide
 
 
-def _label(figure: Figure, ax: Axes, comparison: Comparison, results: Sequence[Result], size: float) -> None:
-    """Name each point beside it or, where there are many, by a number that a key under the picture explains."""
+def _label(
+    figure: Figure, ax: Axes, comparison: Comparison, results: Sequence[Result], all_results: Sequence[Result],
+    lines: Sequence[Line2D], size: float,
+) -> None:  # fmt: skip
+    """Name each point beside it or, where they are many or a name finds no room, by a number, with a key under it."""
     ordered = best_first(results, comparison.quality, comparison.energy)
     texts = [comparison.label(result) for result in ordered]
-    if len(texts) > _MOST_NAMED:
-        keys = [f"{number:\N{FIGURE SPACE}>2}  {text}" for number, text in enumerate(texts, 1)]
-        half = math.ceil(len(keys) / 2) if max(map(len, keys)) < _LABEL_WIDTH * 2 else len(keys)
-        for column, part in enumerate((keys[:half], keys[half:])):
-            figure.text(0.02 + column / 2, 0.01, "\n".join(part), fontsize=7.5, va="bottom")
-        height = half * 0.145
-        total = _SIZE[1] + height
-        figure.set_size_inches(_SIZE[0], total)
-        figure.set_layout_engine("constrained", rect=(0, height / total, 1, _SIZE[1] / total))
-        texts = [str(number) for number in range(1, len(texts) + 1)]
+
+    def place(result: Result) -> tuple[float, float]:
+        return comparison.value(result, comparison.energy) / size, comparison.value(result, comparison.quality)
+
+    points = [place(result) for result in ordered]
+    others = [place(result) for result in all_results if result not in ordered]
+    names = ["\n".join(textwrap.wrap(text, _LABEL_WIDTH, break_on_hyphens=False)) for text in texts]
+    if len(texts) <= _MOST_NAMED and _write(figure, ax, names, points, others, lines, all_or_none=True):
+        return
+    _key(figure, texts)
+    _write(figure, ax, [str(number) for number in range(1, len(texts) + 1)], points, others, lines)
+
+
+def _key(figure: Figure, texts: Sequence[str]) -> None:
+    """What each number stands for, under the axes; the picture gets higher by that."""
+    numbered = [f"{number:\N{FIGURE SPACE}>2}  {text}" for number, text in enumerate(texts, 1)]
+    columns = 2 if max(map(len, numbered)) <= _TWO_COLUMNS else 1
+    indent = "\n" + "\N{FIGURE SPACE}" * 2 + "  "
+    keys = [indent.join(_broken(figure, key, 7.5, _SIZE[0] / columns - 2 * _MARGIN - 0.2)) for key in numbered]
+    half = math.ceil(len(keys) / columns)
+    parts = ["\n".join(keys[column * half : (column + 1) * half]) for column in range(columns)]
+    for column, part in enumerate(parts):
+        left = _MARGIN / _SIZE[0] + column / 2
+        figure.text(left, 0.01, part, fontsize=7.5, va="bottom", linespacing=1.3)
+    height = (1 + max(part.count("\n") + 1 for part in parts)) * 7.5 * 1.4 / 72
+    total = _SIZE[1] + height
+    figure.set_size_inches(_SIZE[0], total)
+    figure.set_layout_engine("constrained", rect=(0, height / total, 1, _SIZE[1] / total))
+
+
+def _broken(figure: Figure, text: str, size: float, room: float) -> list[str]:
+    """A text in lines that are no longer than `room` inches."""
+    renderer, font = _renderer(figure), FontProperties(size=size)
+    for columns in range(len(text), 1, -1):
+        lines = textwrap.wrap(text, columns, break_on_hyphens=False)
+        widths = [renderer.get_text_width_height_descent(line, font, ismath=False)[0] for line in lines]
+        if max(widths) <= room * figure.dpi:
+            return lines
+    return [text]
+
+
+def _write(
+    figure: Figure, ax: Axes, texts: Sequence[str], points: Sequence[tuple[float, float]],
+    others: Sequence[tuple[float, float]], lines: Sequence[Line2D], all_or_none: bool = False,
+) -> bool:  # fmt: skip
+    """Write texts beside points, as near as they cover nothing; one that finds no room is left out.
+
+    Args:
+        figure, ax: to write in.
+        texts, points: what to write, and at which point of the axes.
+        others: points without a text.
+        lines: those of the front.
+        all_or_none: write none where one finds no room.
+
+    Returns:
+        Whether anything was written.
+    """
     figure.draw_without_rendering()  # settles the layout
-    figure.set_layout_engine("none")
-    places = [
-        (comparison.value(result, comparison.energy) / size, comparison.value(result, comparison.quality))
-        for result in ordered
-    ]
     radius = _MARKER * figure.dpi / 72
-    spots = [ax.transData.transform(place) for place in places]
-    taken = [Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius) for x, y in spots]
+
+    def box(point: tuple[float, float]) -> Bbox:
+        x, y = ax.transData.transform(point)
+        return Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius)
+
+    taken = _Taken(
+        [box(point) for point in points],
+        [box(point) for point in others] if len(others) <= _MOST_WITH_BARS else [],
+        [line.get_transform().transform_path(line.get_path()) for line in lines],
+    )
     if (legend := ax.get_legend()) is not None:
-        taken.append(legend.get_window_extent())
-    for text, place in zip(texts, places, strict=True):
-        _place(figure, ax, "\n".join(textwrap.wrap(text, _LABEL_WIDTH)), place, taken)
+        taken.boxes.append(legend.get_window_extent())
+    written = [
+        _place(figure, ax, text, point, taken, (2, 1) if all_or_none else (2, 1, 0))
+        for text, point in zip(texts, points, strict=True)
+    ]
+    if all_or_none and None in written:
+        for text in filter(None, written):
+            text.remove()
+        return False
+    figure.set_layout_engine("none")
+    return True
 
 
-def _place(figure: Figure, ax: Axes, text: str, place: tuple[float, float], taken: list[Bbox]) -> None:
-    """Write a label beside a point, as near as it covers nothing that is taken; where it finds no room, not at all."""
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+@dataclass(frozen=True)
+class _Taken:
+    """What labels must not cover, in pixels.
+
+    Attributes:
+        boxes: points that have a label, the legend, labels.
+        others: points without a label; covered where there is no other room.
+        lines: the front, and from labels to their points.
+    """
+
+    boxes: list[Bbox]
+    others: list[Bbox]
+    lines: list[Line]
+
+    def free(self, box: Bbox, leader: Line, own: Bbox, care: int) -> bool:
+        """Whether a label and the line that leads to it can be there.
+
+        Args:
+            box: of the label.
+            leader: from its point.
+            own: box of that point.
+            care: 0: the label covers no box and no line; 1: nor does its leader cross one; 2: nor does either cover one
+                of the others.
+        """
+        crossed = [other for other in self.boxes if other is not own]
+        return (
+            not any(box.overlaps(other) for other in self.boxes)
+            and not any(line.intersects_bbox(box, filled=False) for line in self.lines)
+            and (care < 1 or not any(leader.intersects_bbox(other) for other in crossed))
+            and (care < 1 or not any(leader.intersects_path(line, filled=False) for line in self.lines))
+            and (care < 2 or not any(box.overlaps(other) or leader.intersects_bbox(other) for other in self.others))
+        )
+
+
+def _place(
+    figure: Figure, ax: Axes, text: str, point: tuple[float, float], taken: _Taken, cares: Sequence[int]
+) -> Annotation | None:
+    """Write a label beside a point, as near as there is room; None where there is none."""
+    renderer = _renderer(figure)
     room = figure.bbox.padded(-2)
-    for distance in _DISTANCES:
-        for right, up in _DIRECTIONS:
-            annotation = ax.annotate(
-                text, place, (right * distance, up * distance), textcoords="offset points", fontsize=7.5,
-                ha="left" if right > 0.1 else "right" if right < -0.1 else "center", color="#222222", zorder=5,
-                va="bottom" if up > 0.1 else "top" if up < -0.1 else "center", linespacing=1.0,
-                bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5},
-                arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
-            )  # fmt: skip
-            box = text_box(annotation, renderer)
-            inside = room.contains(*box.min) and room.contains(*box.max)
-            clear = box.x0 > ax.bbox.x0 and box.y0 > ax.bbox.y0  # of the numbers along the axes
-            if inside and clear and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                return
-            annotation.remove()
+    spot = ax.transData.transform(point)
+    own = min(taken.boxes, key=lambda box: abs(box.x0 + box.x1 - 2 * spot[0]) + abs(box.y0 + box.y1 - 2 * spot[1]))
+    annotation = ax.annotate(
+        text, point, (0, 0), textcoords="offset points", fontsize=7.5, color="#222222", zorder=5, linespacing=1.0,
+        bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5},
+        arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
+    )  # fmt: skip
+    for care, distance, (right, up) in itertools.product(cares, _DISTANCES, _DIRECTIONS):
+        annotation.xyann = offset = right * distance, up * distance
+        annotation.set_horizontalalignment("left" if right > 0.1 else "right" if right < -0.1 else "center")
+        annotation.set_verticalalignment("bottom" if up > 0.1 else "top" if up < -0.1 else "center")
+        box = text_box(annotation, renderer)
+        way = np.array(offset) * figure.dpi / 72
+        leader = Line([spot + way * _MARKER / distance, spot + way])  # the front's line goes through the point itself
+        inside = room.contains(*box.min) and room.contains(*box.max)
+        clear = box.x0 > ax.bbox.x0 and box.y0 > ax.bbox.y0  # of the numbers along the axes
+        if inside and clear and taken.free(box, leader, own, care):
+            taken.boxes.append(box)
+            taken.lines.append(leader)
+            return annotation
+    annotation.remove()
+    return None
 
 
 def text_box(annotation: Annotation, renderer: Any) -> Bbox:

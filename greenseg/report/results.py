@@ -3,12 +3,12 @@
 import gc
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from greenseg.config import REPEATS as REPEATS_GROUP
 from greenseg.config import Settings, group_of, neutral
@@ -22,6 +22,9 @@ from greenseg.run_summary import summary
 _NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() if not field.exclude}
 REPEATS = tuple(name for name in _NEUTRAL if group_of(name) == REPEATS_GROUP)
 """Settings that tell repeats of a configuration apart."""
+
+_WRONG = (KeyError, TypeError, ValueError, AttributeError)
+"""What comes of a record whose parts are missing, or of another type."""
 
 _FAILURES = {
     "out_of_gpu_memory": "out of GPU memory",
@@ -53,19 +56,35 @@ class Run:
         """Look at everything that a report will look at.
 
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: a part of the record is missing or of another type.
+            BadRecord: a part of the record is missing or of another type.
         """
-        for text in (self.configuration, self.status):
-            str.strip(text)
-        for value in self.metrics.values():
+        parts: dict[str, Callable[[], object]] = {
+            "configuration": lambda: str.strip(self.configuration),
+            "status": lambda: str.strip(self.status),
+            "metrics": lambda: self.metrics,
+            "energy": lambda: sum(reading.joules for reading in self.energy.readings),
+            "energy_method": lambda: self.unmeasured,
+            "error": lambda: self.failure,
+            **{name: partial(getattr, self, name) for name in ("settings", "ran", "hardware", "versions")},
+        }
+        for name, read in parts.items():
+            try:
+                read()
+            except _WRONG:
+                self._damaged(f"'{name}' is missing, or not what greenseg writes")
+        for name, value in self.metrics.items():
             if not isinstance(value, int | float | dict | None):
-                raise TypeError(f"metrics: {value!r}")
-        sum(reading.joules for reading in self.energy.readings)
+                self._damaged(f"metrics: {name} is {value!r}, not a number")
         for objective in OBJECTIVES.values():
-            if not isinstance(value := objective.read(self), int | float | None):
-                raise TypeError(f"{objective.name}: {value!r}")
-        for name in ("settings", "ran", "unmeasured", "failure", "hardware", "versions"):
-            getattr(self, name)  # each may raise
+            try:
+                value = objective.read(self)
+            except _WRONG:
+                value = "not what greenseg writes"
+            if not isinstance(value, int | float | None):
+                self._damaged(f"{objective.describe}: {value!r} is not a number")
+
+    def _damaged(self, what: str) -> NoReturn:
+        raise BadRecord(f"{self.directory.path / 'run.json'}: damaged: {what}")
 
     @property
     def configuration(self) -> str:
@@ -136,10 +155,11 @@ class Reader:
             for directory in directories:
                 try:
                     run = self._read(directory)
-                except (BadRecord, KeyError, TypeError, ValueError, AttributeError) as error:
-                    damaged.append(
-                        str(error) if isinstance(error, BadRecord) else f"{directory.path}: damaged record: {error!r}"
-                    )
+                except BadRecord as error:
+                    damaged.append(str(error))
+                except _WRONG as error:  # of a run that did not finish: all is told anew, from its epochs
+                    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+                    damaged.append(f"{directory.path}: damaged: run.json or epochs.jsonl: {what}")
                 else:
                     runs += [run] if run else []
         return runs, damaged

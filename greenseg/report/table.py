@@ -1,6 +1,7 @@
 """The Pareto table: one row a configuration, only the axes that differ, every joule with its source."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -14,106 +15,145 @@ from greenseg.report.units import count
 
 _SHORT = 12  # longer values may be folded, so that the figures and their source fit a terminal
 _FOLDED, _UNFOLDED = 16, 28  # columns that a long value may be folded to, and that it has where there is room
-_CONFIGURATION, _WIDEST_CONFIGURATION = 32, 48  # columns of several settings in one
-_SOURCE = 24
+_LEAST = 20  # columns that several settings in one may be folded to
+_TOGETHER = "configuration"  # several settings in one column
 _MOST_COLUMNS = 3  # more settings share one column, so that the figures keep theirs
+_WANTED, _WIDEST = {_TOGETHER: 32, "source": 24}, {_TOGETHER: 48, "source": 24}
+_UNLIMITED = 100_000
+
+
+class Width(NamedTuple):
+    """Of a column: the least that its cells can be folded to, and what it needs so that none is."""
+
+    least: int
+    whole: int
 
 
 class ParetoTable:
     """The table of a comparison; as wide as there is room, figures that do not fit are left out, and said so.
 
+    What is shown is never cut: where there is not even room for the narrowest table, its lines are longer.
+
     Args:
         comparison: what to show.
         rows: those to show, in their order; None for all of the comparison.
         names: of the columns to show, whatever their width; None for the usual ones.
+        wide: show all columns and fold none: there is no terminal that could be too narrow.
     """
 
     def __init__(
-        self, comparison: Comparison, rows: Sequence[Row] | None = None, names: Sequence[str] | None = None
+        self,
+        comparison: Comparison,
+        rows: Sequence[Row] | None = None,
+        names: Sequence[str] | None = None,
+        wide: bool = False,
     ) -> None:
         self._comparison = comparison
         self._rows = comparison.rows if rows is None else rows
         self._names: list[str] = list(names or default_columns(comparison))
+        self._all, self._wide = wide or bool(names), wide
         self._columns = {name: column(comparison, name) for name in self._names}
-        needed = {comparison.energy.name, comparison.third.name if comparison.third else ""}
-        self._optional = [name for name in OPTIONAL if name in self._names and name not in needed and not names]
-        self._settings = [name for name in self._names if name in comparison.axes]
-        self._together: list[str] = []
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        needed = [name for name in self._names if name not in self._optional]
-        tight = self._width(needed, _FOLDED) > options.max_width
-        self._together = self._settings if tight or len(self._settings) > _MOST_COLUMNS else []
-        names, left_out = list(self._names), []
-        for name in self._optional:
-            # The first ones go rather than that a setting is folded, the last ones only where folding is not enough.
-            longest = _FOLDED if name in OPTIONAL[-2:] else _UNFOLDED  # chance and saved
-            if self._width(names, longest) > options.max_width:
-                names.remove(name)
-                left_out.append(self._columns[name].heading)
-        yield self._table(names)
+        room = _UNLIMITED if self._wide else options.max_width
+        names, left_out = (self._names, []) if self._all else self._choose(room)
+        yield Text(title(self._comparison), style="bold")
+        yield self._table(names, room)
         if left_out:
-            room = f"No room for: {', '.join(left_out)}. A wider terminal or --columns shows them."
-            yield Text(room, style="dim")
+            headings = ", ".join(self._columns[name].heading for name in left_out)
+            yield Text(f"No room for: {headings}. A wider terminal or --columns shows them.", style="dim")
 
-    def _table(self, names: Sequence[str]) -> Table:
-        table = Table(
-            title=title(self._comparison),
-            title_justify="left",
-            title_style="bold",
-            header_style="bold",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        table.add_column("", no_wrap=True)
-        shown = [name for name in names if name not in self._together]
-        if self._together:
-            table.add_column(
-                "configuration", overflow="fold", min_width=_CONFIGURATION, max_width=_WIDEST_CONFIGURATION
+    def _choose(self, room: int) -> tuple[list[str], list[str]]:
+        """The columns that there is room for, and those that there is none for."""
+        needed = {self._comparison.energy.name, self._comparison.third.name if self._comparison.third else ""}
+        optional = [name for name in OPTIONAL if name in self._names and name not in needed]
+        settings = [name for name in self._names if name in self._comparison.axes]
+        tight = self._width([name for name in self._names if name not in optional], _FOLDED) > room
+        names = list(self._names)
+        if tight or len(settings) > _MOST_COLUMNS:
+            self._columns[_TOGETHER] = Column(
+                _TOGETHER, _TOGETHER, lambda row: label(row.result, settings), lambda row: None, figure=False
             )
-        for name in shown:
-            self._add(table, self._columns[name])
+            names = [_TOGETHER, *(name for name in names if name not in settings)]
+        left_out = []
+        for name in optional:
+            # The first ones go rather than that a setting is folded, the next where folding is not enough, the last one
+            # where nothing else helps.
+            longest = {"runs": 0, "chance": _FOLDED, "saved": _FOLDED}.get(name, _UNFOLDED)
+            if self._width(names, longest) > room:
+                names.remove(name)
+                left_out.append(name)
+        return names, left_out
+
+    def _table(self, names: Sequence[str], room: int) -> Table:
+        columns = [self._columns[name] for name in names]
+        table = fitted_table(
+            [("", False), *((column.heading, column.figure) for column in columns)],
+            [Width(len(FRONT), len(FRONT)), *map(self._of, names)],
+            room,
+        )
         for row in self._rows:
-            table.add_row(*self._cells(row, shown), style="green" if row.on_front else "")
+            cells = [Text(FRONT if row.on_front else ""), *(self._cell(row, column) for column in columns)]
+            table.add_row(*cells, style="green" if row.on_front else "")
         return table
 
-    def _add(self, table: Table, column: Column) -> None:
-        width = self._natural(column.name)
-        if column.name == "source":
-            table.add_column(column.heading, min_width=len("estimate,"), max_width=_SOURCE, overflow="fold")
-        elif column.figure:
-            table.add_column(column.heading, justify="right", no_wrap=True)
-        elif column.name == "precision" or width <= _SHORT:
-            table.add_column(column.heading, no_wrap=True)
-        else:
-            table.add_column(column.heading, min_width=min(width, _FOLDED), overflow="fold")
-
-    def _cells(self, row: Row, shown: Sequence[str]) -> list[Text]:
-        cells = [Text(FRONT if row.on_front else "")]
-        if self._together:
-            cells.append(Text(label(row.result, self._together)))
-        for name in shown:
-            style = "red" if name == "source" and not row.result.finished else ""
-            if name in ("source", self._comparison.energy.name) and row.result.estimated:
-                style = "italic"
-            cells.append(Text(self._columns[name].text(row), style=style))
-        return cells
+    def _cell(self, row: Row, column: Column) -> Text:
+        style = "red" if column.name == "source" and not row.result.finished else ""
+        if column.name in ("source", self._comparison.energy.name) and row.result.estimated:
+            style = "italic"
+        return Text(column.text(row), style=style)
 
     def _width(self, names: Sequence[str], longest: int) -> int:
-        """Of a table with these columns, with settings folded where they are longer."""
-        widths = [len(FRONT), _CONFIGURATION] if self._together else [len(FRONT)]
+        """Of a table with these columns, its settings folded to `longest`; 0: all folded as far as they can be."""
+        widths = [len(FRONT)]
         for name in names:
-            folds = name in self._settings and name != "precision"
-            if name not in self._together:
-                widths.append(min(self._natural(name), longest) if folds else self._natural(name))
-        return sum(widths) + 2 * len(widths)
+            least, whole = self._of(name)
+            widths.append(min(whole, max(least, _WANTED.get(name, longest) if longest else 0)))
+        return _total(widths)
 
-    def _natural(self, name: str) -> int:
-        """Characters of the widest cell of a column."""
+    def _of(self, name: str) -> Width:
+        """The width of a column."""
         column = self._columns[name]
-        widest = max([len(column.heading), *(len(column.text(row)) for row in self._rows)])
-        return min(widest, _SOURCE) if name == "source" else widest
+        texts = [column.heading, *(column.text(row) for row in self._rows)]
+        whole = max(map(len, texts))
+        if not self._wide:
+            whole = min(whole, _WIDEST.get(name, whole))
+        if name == "source":
+            return Width(min(whole, longest_word(texts)), whole)
+        if column.figure or name in ("precision", "status") or whole <= _SHORT:
+            return Width(whole, whole)
+        return Width(min(whole, _LEAST if name == _TOGETHER else _FOLDED), whole)
+
+
+def fitted_table(columns: Sequence[tuple[str, bool]], widths: Sequence[Width], room: int) -> Table:
+    """An empty table whose columns share the room; wider than that where they cannot be folded so far.
+
+    Args:
+        columns: of each the heading, and whether it stands to the right.
+        widths: of each.
+        room: in characters.
+    """
+    spare = room - _total([width.least for width in widths])
+    shares = []
+    for least, whole in widths:
+        more = min(max(spare, 0), whole - least)
+        spare -= more
+        shares.append(least + more)
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, width=_total(shares))
+    for (heading, right), share in zip(columns, shares, strict=True):
+        # Its width is given, or rich would cut figures where there is no room.
+        table.add_column(heading, width=share, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def longest_word(texts: Sequence[str]) -> int:
+    """Characters of the longest word: a cell as wide is folded between words only."""
+    return max((len(word) for text in texts for word in text.split()), default=0)
+
+
+def _total(widths: Sequence[int]) -> int:
+    """Of a table, with the spaces around its columns."""
+    return sum(widths) + 2 * len(widths)
 
 
 def title(comparison: Comparison) -> str:

@@ -2,21 +2,20 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from greenseg.report import answer
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.scatter import Scatter
-from greenseg.report.table import ParetoTable
+from greenseg.report.table import ParetoTable, Width, fitted_table, longest_word
 from greenseg.report.units import count
 
 ROWS = 40
 """Rows that a table has unless more are asked for; those of the front are always among them."""
 
 _EFFECTS = 12
+_FOLDED = 10  # columns that the name or the value of a setting may be folded to
 
 
 class ReportView:
@@ -27,18 +26,24 @@ class ReportView:
         rows: those to show, in their order.
         names: of the columns; None for the usual ones.
         all_rows: show them all, even if there are very many.
+        wide: show all columns, and fold none.
     """
 
     def __init__(
-        self, comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None = None, all_rows: bool = False
+        self,
+        comparison: Comparison,
+        rows: Sequence[Row],
+        names: Sequence[str] | None = None,
+        all_rows: bool = False,
+        wide: bool = False,
     ) -> None:
-        self._comparison, self._names = comparison, names
+        self._comparison, self._names, self._wide = comparison, names, wide
         self._rows = list(rows) if all_rows else [row for i, row in enumerate(rows) if i < ROWS or row.on_front]
         self._hidden = len(rows) - len(self._rows)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         comparison = self._comparison
-        yield ParetoTable(comparison, self._rows, self._names)
+        yield ParetoTable(comparison, self._rows, self._names, self._wide)
         if self._hidden:
             yield Text(
                 f"{count(self._hidden, 'configuration')} more: --top {len(comparison.rows)} shows all.", style="dim"
@@ -53,26 +58,24 @@ class ReportView:
         for said in answer.decision(comparison):
             yield Text(said)
         yield Text()
-        yield from self._effects()
+        yield from self._effects(options.max_width)
         for warning in answer.warnings(comparison):
             yield Text(warning, style="yellow")
 
-    def _effects(self) -> RenderResult:
+    def _effects(self, room: int) -> RenderResult:
         comparison = self._comparison
         rows = answer.effect_rows(comparison, _EFFECTS)
         if rows:
-            table = Table(
-                title="What each setting does, all else equal",
-                title_justify="left",
-                title_style="bold",
-                box=box.SIMPLE_HEAD,
-                pad_edge=False,
-                collapse_padding=True,
-            )
-            for heading in ("setting", "value", "instead of"):
-                table.add_column(heading, overflow="fold")
-            for heading in (comparison.quality.heading, answer.energy_name(comparison), "pairs"):
-                table.add_column(heading, justify="right")
+            headings = ["setting", "value", "instead of"]
+            figures = [comparison.quality.heading, answer.energy_name(comparison), "pairs"]
+            columns = [*((heading, False) for heading in headings), *((heading, True) for heading in figures)]
+            widths = []
+            for (heading, figure), cells in zip(columns, zip(*rows, strict=True), strict=True):
+                texts = [heading, *cells]
+                whole = max(map(len, texts))
+                widths.append(Width(min(whole, longest_word(texts) if figure else _FOLDED), whole))
+            yield Text("What each setting does, all else equal", style="bold")
+            table = fitted_table(columns, widths, room)
             for row in rows:
                 table.add_row(*map(Text, row))
             yield table

@@ -51,6 +51,20 @@ def test_the_report_of_a_sweep(greenseg: Command, runs: Path) -> None:
     narrow = greenseg("report", COLUMNS="80").stdout
     assert max(map(len, narrow.splitlines())) <= 80
     assert "nvml" in narrow
+    assert "No room for" in narrow
+
+
+def test_what_is_no_terminal_is_never_too_narrow(greenseg: Command, runs: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    piped = subprocess.run(
+        [sys.executable, "-m", "greenseg", "report"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    greenseg("report", "--output", "table.txt", COLUMNS="50")
+    for text in (piped.stdout, (tmp_path / "table.txt").read_text()):
+        assert "No room for" not in text
+        assert all(
+            heading in text.splitlines()[2] for heading in ("J/epoch", "chance", "seconds", "M params", "source")
+        )
 
 
 def test_data_on_stdout_is_nothing_but_data(greenseg: Command, runs: Path) -> None:
@@ -100,6 +114,15 @@ def test_pictures_without_matplotlib_name_the_extra(greenseg: Command, runs: Pat
         ("--output report.docx", ["report.docx: its suffix tells no format", ".html"]),
         ("--output front.png", ["--plot draws the front"]),
         ("--plot front.jpg", ["front.jpg: a picture is one of .png, .svg, .pdf"]),
+        ("--output nodir/x.html", ["--output nodir/x.html: no such folder"]),
+        ("--plot nodir/x.png --curves x.jpg", ["--plot nodir/x.png: no such folder", "x.jpg: a picture is one of"]),
+        (
+            "--emissions nodir/x.csv --output runs/sweep --format csv",
+            ["nodir/x.csv: no such folder", "this is a folder"],
+        ),
+        ("--plot x.png --curves x.png", ["--plot, --curves: give each a file of its own"]),
+        ("--format json --output x.csv", ["--format json --output x.csv: the suffix is that of another format"]),
+        ("--format html --output x.png", ["the suffix is that of another format"]),
         ("--watch", ["--watch shows the table on a terminal"]),
         ("--watch --format csv", ["--watch shows the table on a terminal"]),
         ("--quality dise", ["no 'dise' (did you mean 'dice'?)"]),

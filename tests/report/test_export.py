@@ -14,7 +14,7 @@ from greenseg.report.comparison import Comparison
 from greenseg.report.export import EXPORTS, as_csv, as_json, as_latex, as_markdown
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid
-from tests.runs import record
+from tests.runs import Json, record
 
 
 @pytest.fixture
@@ -43,6 +43,32 @@ def test_csv_with_chosen_columns(comparison: Comparison) -> None:
     text = as_csv(comparison, comparison.rows[:1], ["precision", "per-epoch", "source"])
     assert text.splitlines()[0] == "precision,per_epoch,per_epoch_low,per_epoch_high,source"
     assert len(text.splitlines()) == 2
+
+
+def test_no_export_hides_what_ran() -> None:
+    def auto(seed: int, lr: float) -> Json:
+        written = record({"precision": "16-mixed", "batch_size": "auto", "lr": "auto", "seed": seed}, ran="bf16-mixed")
+        written["ran"] |= {"batch_size": 8, "lr": lr}
+        return written
+
+    failed = record({"precision": "16-mixed"}, "failed")
+    del failed["ran"]
+    comparison = compared(auto(0, 0.1), auto(1, 0.2), record({"precision": "bf16-mixed"}), failed)
+    for names in (None, ["precision", "batch_size", "lr", "optimizer"]):
+        rows = list(csv.DictReader(io.StringIO(as_csv(comparison, comparison.rows, names))))
+        found = {(row["precision"], row["precision_ran"], row["batch_size"], row["batch_size_ran"]) for row in rows}
+        assert found == {
+            ("16-mixed", "bf16-mixed", "auto", "8"),
+            ("bf16-mixed", "bf16-mixed", "8", ""),
+            ("16-mixed", "", "8", ""),
+        }
+        assert {row["lr_ran"] for row in rows} == {"0.1, 0.2", ""}
+        assert "optimizer_ran" not in rows[0]
+    assert "precision_ran" not in as_csv(comparison, comparison.rows[2:3], ["precision"])
+    assert "| 16-mixed → bf16-mixed |" in as_markdown(comparison, comparison.rows, None)
+    latex = as_latex(comparison, comparison.rows, None)
+    assert r"16-mixed $\rightarrow$ bf16-mixed" in latex
+    assert "% Asked for precision 16-mixed, ran bf16-mixed" in latex
 
 
 def test_json_has_everything(comparison: Comparison) -> None:

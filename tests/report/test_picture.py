@@ -1,6 +1,7 @@
 """Pictures: what is in them, that labels cover nothing, that they are files of their kind."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,58 @@ def test_labels_do_not_collide(number: int) -> None:
         assert figure.bbox.containsy(box.y1)
     points = [figure.axes[0].transData.transform(label.xy) for label in found]
     assert not any(box.contains(*point) for box in boxes for point in points)
+    front = [line for line in figure.axes[0].get_lines() if line.get_linestyle() in ("-", "--")]
+    paths = [line.get_transform().transform_path(line.get_path()) for line in front]
+    assert len(paths) == 1
+    assert not any(path.intersects_bbox(box, filled=False) for path in paths for box in boxes)
+
+
+def long_names(number: int) -> list[Json]:
+    """A front of so many points with names of more than a line."""
+    return [
+        one(
+            0.5 + 0.01 * i, 1000 * 1.2**i, model="tu-mobilenetv3_small_050-deeplabv3plus" if i % 2 else "resnet18-unet",
+            batch_size=8 + i, epochs=10 + i, lr=0.0123 + i / 100, weight_decay=0.0123 + i / 100, spacing=1.5 + i,
+            workers=i, data=f"/a/long/path/to/images/of/release/{i}", schedule="plateau" if i % 3 else "onecycle",
+        )
+        for i in range(number)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [2, 6, 12])
+@pytest.mark.parametrize("draw", [draw_front, draw_curves])
+def test_all_that_is_written_is_inside_the_picture(draw: Callable[[Comparison], Figure], number: int) -> None:
+    figure = draw(compared(*long_names(number)))
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    axes = figure.axes[0]
+    legends = [*figure.legends, *filter(None, [axes.get_legend()])]
+    written = [*figure.texts, *(text for legend in legends for text in legend.get_texts())]
+    written += [axes.xaxis.label, axes.yaxis.label]
+    boxes = [
+        *(text.get_window_extent(renderer) for text in written),
+        *(text_box(text, renderer) for text in labels(figure)),
+    ]
+    for box in [*boxes, *(legend.get_window_extent(renderer) for legend in legends)]:
+        assert figure.bbox.padded(1).contains(*box.min)
+        assert figure.bbox.padded(1).contains(*box.max)
+    for legend in figure.legends:
+        assert legend.get_window_extent(renderer).y1 < axes.xaxis.label.get_window_extent(renderer).y0
+    assert axes.get_window_extent().width > 0.7 * figure.bbox.width
+    assert axes.get_window_extent().height > 3 * figure.dpi
+
+
+def test_names_without_room_become_numbers_that_a_key_explains() -> None:
+    figure = draw_front(compared(*long_names(6)))
+    assert sorted(label.get_text() for label in labels(figure)) == [str(n) for n in range(1, 7)]
+    assert sum(text.get_text().count("batch_size=") for text in figure.texts) == 6
+
+
+def test_curves_are_of_the_baseline_and_the_cheapest_of_the_front() -> None:
+    (legend,) = draw_curves(compared(*long_names(12))).legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert [name.split("batch_size=")[1].split()[0] for name in names] == ["8", "9", "10", "11", "12", "13", "19"]
+    assert legend.get_title().get_text() == "5 configurations of the front, of more energy, not drawn"
 
 
 def test_many_points_are_numbered_and_explained() -> None:

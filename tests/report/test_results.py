@@ -159,6 +159,23 @@ def test_a_record_that_is_not_what_greenseg_writes_never_breaks_a_report(key: st
             assert export(comparison, comparison.rows, None)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "expected"),
+    [
+        ("metrics", {"dice": "x"}, "damaged: metrics: dice is 'x', not a number"),
+        ("metrics", "x", "damaged: 'metrics' is missing, or not what greenseg writes"),
+        ("configuration", 3, "damaged: 'configuration' is missing"),
+        ("energy", {}, "damaged: 'energy' is missing"),
+        ("network", {"parameters": "x"}, "damaged: parameters of the network: 'x' is not a number"),
+    ],
+)
+def test_what_is_damaged_is_said_in_words(part: str, value: object, expected: str, tmp_path: Path) -> None:
+    run = write(tmp_path, record() | {part: value})
+    runs, (message,) = read_runs([run])
+    assert runs == []
+    assert message.startswith(f"{run.path / 'run.json'}: {expected}")
+
+
 def test_damaged_epochs_of_a_dead_run_are_named(tmp_path: Path) -> None:
     run = write(tmp_path, record({}, "running"), [epoch(0), epoch(1)])
     file = run.path / "epochs.jsonl"

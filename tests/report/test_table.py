@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from greenseg.config import Settings, choices
-from greenseg.report.columns import FRONT
+from greenseg.report.columns import FRONT, OPTIONAL, column, default_columns
 from greenseg.report.labels import source
 from greenseg.report.panel import run_panel
 from greenseg.report.results import read_runs
@@ -22,11 +22,15 @@ from tests.report.comparisons import compared, results
 from tests.runs import Json, energy, record, write
 
 
-def shown(what: RenderableType, width: int = 100) -> str:
+def printed(what: RenderableType, width: int) -> str:
     console = Console(width=width, file=io.StringIO())
-    console.print(what)
+    console.print(what, crop=False)
     assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    return console.file.getvalue()
+
+
+def shown(what: RenderableType, width: int = 100) -> str:
+    text = printed(what, width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     return text
@@ -276,6 +280,88 @@ def test_dice_and_joules_are_shown_however_many_settings_differ(count: int) -> N
         assert figure in text
 
 
+@st.composite
+def sweeps(draw: st.DrawFn) -> list[Json]:
+    """A few configurations, with some of what makes a table wide."""
+    varied: dict[str, list[Any]] = {
+        "encoder": ["resnet18", "tu-mobilenetv3_small_050"],
+        "decoder": ["unet", "deeplabv3plus"],
+        "precision": ["32-true", "16-mixed"],
+        "lr": [0.1, 0.00012345],
+        "data": ["phantom", "/a/long/path/to/images"],
+    }
+    names = draw(st.sets(st.sampled_from(sorted(varied)), min_size=1))
+    joules = draw(st.sampled_from([1.0, 99_999.0, 5e9]))
+    sources = draw(st.sampled_from([{"cpu_estimate": joules, "gpu_nvml": 1.0}, {"cpu_rapl": joules}]))
+    repeats = draw(st.integers(1, 2))
+    return [
+        record(
+            {name: varied[name][which] for name in names} | {"seed": seed},
+            dice=0.7 + seed / 100,
+            total=energy(100, **sources),
+            unmeasured=["dram"],
+            ran="bf16-mixed" if "precision" in names and which else None,
+        )
+        for which in (0, 1)
+        for seed in range(repeats)
+    ]
+
+
+@given(sweeps(), st.integers(40, 200), st.sampled_from(["", "encoder,decoder,dice,iou,hd95,total,saved,rank,source"]))
+def test_nothing_is_cut_whatever_the_width(records: list[Json], width: int, columns: str) -> None:
+    query = Query(columns=columns)
+    comparison = query.compare(results(*records))
+    names = query.names(comparison)
+    text = printed(ReportView(comparison, query.rows(comparison), names), width)
+    assert "…" not in text
+    lines = body(text).partition("No room for")[0].splitlines()
+    (place,) = [i for i, line in enumerate(lines) if set(line) == {" ", "─"}]
+    headings, rows = "\n".join(lines[:place]), lines[place + 1 :]
+    left_out = flat(text).partition("No room for: ")[2].partition(". A wider")[0].split(", ")
+    for name in names or default_columns(comparison):
+        shown_ = column(comparison, name)
+        if shown_.heading in left_out:
+            assert name in OPTIONAL
+        elif shown_.figure or name == "precision":
+            if shown_.heading in headings:
+                for entry in comparison.rows:
+                    assert any(shown_.text(entry) in line for line in rows)
+            else:
+                assert name == "precision"
+                assert "configuration" in headings
+        elif name == "source":
+            assert "source" in headings
+            words = {word for entry in comparison.rows for word in shown_.text(entry).split()}
+            assert all(any(word in line for line in rows) for word in words)
+    if not columns and width >= 80:
+        assert max(map(len, lines)) <= width
+        assert "configuration" in headings or len(comparison.axes) <= 3
+
+
+def test_asked_for_columns_are_all_there_is() -> None:
+    records = [record({"encoder": name, "batch_size": size}) for name in ("resnet18", _LONG[:24]) for size in (4, 8)]
+    names = ["encoder", "dice", "iou", "hd95", "total", "saved", "rank", "runs", "status", "source", "precision"]
+    comparison = Query().compare(results(*records))
+    headings = head(printed(ReportView(comparison, comparison.rows, names), 80)).split("  ")
+    expected = [column(comparison, name).heading for name in names]
+    assert [heading.strip() for heading in headings if heading.strip()] == expected
+
+
+def test_a_wide_table_has_all_columns_and_folds_none() -> None:
+    records = [
+        record({"model": model, "lr": lr, "epochs": n})
+        for model in (_LONG, "resnet18-unet")
+        for lr in (1, 2)
+        for n in (1, 2)
+    ]
+    comparison = Query().compare(results(*records))
+    text = printed(ReportView(comparison, comparison.rows, wide=True), 60)
+    lines = body(text).splitlines()
+    assert "No room" not in text
+    assert sum(f" {_LONG} " in line for line in lines) == 4
+    assert len(lines) == 4 + 8 + 1
+
+
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
 def test_a_wider_table_leaves_out_less(width: int) -> None:
     records = [
@@ -334,6 +420,15 @@ def test_the_panel_of_a_run(tmp_path: Path) -> None:
         "precision asked for 16-mixed, ran bf16-mixed",
         "limits power_limit 200 W, gpu_clock 1005 MHz",
     }
+
+
+def test_the_panel_of_a_run_that_stopped_early(tmp_path: Path) -> None:
+    written = record({"epochs": 6, "early_stopping": 1})
+    written["metrics"] |= {"epochs": 2, "volume_dice": {"a": 0.8}}
+    text = flat(panel(written, tmp_path))
+    assert "mean over 1 volume, at epoch 1 of 2, the best" in text
+    assert "stopped early after 2 of 6 epochs" in text
+    assert "stopped early" not in panel(record(), tmp_path / "whole")
 
 
 def test_the_panel_of_a_run_without_dice(tmp_path: Path) -> None:
