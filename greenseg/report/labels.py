@@ -11,7 +11,7 @@ MODEL = "model"
 
 
 _FIRST = ("encoder", "decoder")
-_MUTE = ("data", "encoder_weights", "augment", "schedule")  # values that do not say whose they are
+_SPEAKING = (MODEL, *_FIRST, "precision", "optimizer", "strategy")  # values that say whose they are
 # What runs may be another value than the one asked for.
 _CHOSEN = ("precision", "batch_size", "lr", "workers", "accelerator", "power_limit", "gpu_clock")
 
@@ -65,7 +65,7 @@ def label(result: Result, names: Sequence[str]) -> str:
     parts = []
     for name in names:
         value = setting(result, name)
-        speaks = isinstance(value, str) and value != "auto" and name not in _MUTE
+        speaks = name in _SPEAKING and value not in ("auto", "none")
         parts.append(setting_text(result, name) if speaks else f"{name}={setting_text(result, name)}")
     return " ".join(parts)
 
