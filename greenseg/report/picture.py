@@ -191,6 +191,8 @@ def _limits(ax: Axes, comparison: Comparison, results: Sequence[Result], front: 
         ends = [mean for result in front if (mean := result.figure(objective))]
         low = min([*means, *(end.low / scale for end in ends)])
         high = max([*means, *(end.high / scale for end in ends)])
+        if objective.more_is_better:  # an interval may reach beyond what can be
+            high = min(high, objective.ideal)
         if get() == "log":
             low = max(low, min(means) / 2)
             low, high = low / 1.15, high * 1.3

@@ -138,6 +138,14 @@ def test_energies_of_several_decades_are_shown_by_decades() -> None:
     assert [draw_front(comparison).axes[0].get_xscale() for comparison in (near, far)] == ["linear", "log"]
 
 
+def test_axes_go_no_further_than_what_can_be() -> None:
+    dice = [(0.99, 0), (0.6, 1), (0.98, 2)]  # their interval reaches beyond 1
+    comparison = compared(*(one(value, 100, seed=seed) for value, seed in dice))
+    low, high = draw_front(comparison).axes[0].get_ylim()
+    assert 0 <= low < high
+    assert 1 < high < 1.2, "room for a name above the points"
+
+
 def test_without_any_figure_there_is_still_a_picture() -> None:
     comparison = compared(record({}, "failed"))
     for draw in PICTURES.values():
