@@ -2,12 +2,14 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 from greenseg import strategies
-from greenseg.config import Constraint, Settings, violations
+from greenseg.config import PHANTOM, Constraint, Settings, values_of, violations
+from greenseg.data.splits import cases_of
 from greenseg.errors import UserError
 from greenseg.strategies import STRATEGIES
 from greenseg.training import limits
@@ -132,13 +134,30 @@ JOINED = (*CONSTRAINTS, Constraint(("nodes",), _joined))
 """With what holds for a sweep, which has this machine only, and for a run, which may have others as well."""
 
 
+_SPLIT_BY = ("data", "layout", "validation_share", "split_seed", "folds", "fold")
+
+
+def data_problems(runs: Iterable[Settings]) -> list[str]:
+    """What is wrong with the data of runs as far as the names of its files tell, each once; none is opened."""
+    data_of = values_of(_SPLIT_BY)
+    distinct = {data_of(run): run for run in runs}
+    problems: dict[str, None] = {}
+    for run in distinct.values():
+        if run.data != PHANTOM:
+            try:
+                cases_of(run, Path(run.data))
+            except UserError as error:
+                problems |= dict.fromkeys(error.problems)
+    return list(problems)
+
+
 def check(settings: Settings) -> None:
-    """Whether this machine can run it.
+    """Whether this machine can run it, and has its data.
 
     Raises:
         UserError: it cannot; all reasons.
     """
-    problems = [message for _, _, message in violations(JOINED, [settings])]
+    problems = [message for _, _, message in violations(JOINED, [settings])] + data_problems([settings])
     if problems:
         raise UserError(problems)
 
