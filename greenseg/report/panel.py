@@ -1,5 +1,6 @@
 """The panel that a single run ends with."""
 
+import math
 from collections.abc import Iterator
 
 from rich.panel import Panel
@@ -79,7 +80,9 @@ def _chosen(run: Run) -> Iterator[tuple[str, str]]:
     if ran.get("effective_batch_size", ran.get("batch_size")) != ran.get("batch_size"):
         factors = {"devices": ran["devices"], "nodes": ran.get("nodes", 1), "accumulated": settings["accumulate"]}
         parts = [str(ran["batch_size"]), *(f"{factor} {name}" for name, factor in factors.items() if factor > 1)]
-        yield "a step takes", f"{ran['effective_batch_size']} slices ({' × '.join(parts)})"
+        slices = ran["effective_batch_size"]
+        limit = ", but an epoch has no more" if slices < ran["batch_size"] * math.prod(factors.values()) else ""
+        yield "a step takes", f"{slices} slices ({' × '.join(parts)}{limit})"
     if tried := probes.get("lr"):
         low, high = tried[0]["lr"], tried[-1]["lr"]
         yield (

@@ -203,7 +203,8 @@ def _fit(
             "workers": workers,
             "batch_size": batch_size,
             "lr": settings.lr,
-            "effective_batch_size": batch_size * trainer.world_size * settings.accumulate,
+            # At the end of an epoch Lightning takes a step with what there is.
+            "effective_batch_size": min(batch_size * trainer.world_size * settings.accumulate, len(training)),
             **limits_set,
         },
         probes=probes,

@@ -311,6 +311,14 @@ def panel(written: Json, folder: Path) -> str:
     return text
 
 
+def test_the_panel_says_how_many_slices_a_step_takes(tmp_path: Path) -> None:
+    for place, (slices, expected) in enumerate(
+        [(24, "24 slices (8 × 3 accumulated)"), (20, "20 slices (8 × 3 accumulated, but an epoch has no more)")]
+    ):
+        ran = {"ran": {"devices": 1, "batch_size": 8, "effective_batch_size": slices}}
+        assert expected in panel(record({"accumulate": 3}) | ran, tmp_path / str(place))
+
+
 def test_the_panel_of_a_run(tmp_path: Path) -> None:
     total = energy(245, gpu_nvml=123_456, cpu_estimate=9000)
     text = panel(
