@@ -135,7 +135,13 @@ class _Reader:
                 self._found.report((key,), f"unknown key '{key}'{hint}; valid: {', '.join(KEYS)}")
         name = content.get("name", self._document.path.stem)
         if not isinstance(name, str) or not re.fullmatch(NAME, name):
-            self._found.report(("name",), f"name: {name!r} is not a name of letters, digits, '_', '.' and '-'")
+            valid = "letters, digits, '_', '.' and '-'"
+            if "name" in content:
+                message = f"name: {name!r} is not a name of {valid}"
+            else:
+                like = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("_.-") or "sweep"
+                message = f"the file's name makes no name for the sweep, which has {valid}; add `name: {like}`"
+            self._found.report(("name",), message)
         base = self._base(self._document, ()) if "base" in content else Layer()
         axes = self._axes.read(content["grid"]) if "grid" in content else []
         exclude = [self._rule(("exclude", i), rule) for i, rule in enumerate(self._list(content, "exclude"))]
