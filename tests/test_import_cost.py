@@ -81,6 +81,8 @@ def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Pat
         ),
         ("sweep .", ["cannot be read"]),
         ("sweep sweep.yaml --retry", ["--retry"]),
+        ("sweep sweep.yaml --out sweep.yaml", ["--out sweep.yaml: sweep.yaml is a file"]),
+        ("train --out sweep.yaml/runs", ["--out sweep.yaml/runs: sweep.yaml is a file"]),
         ("report nowhere", ["nowhere: no such folder"]),
         ("report .", ["no runs here"]),
         ("reprot", ["reprot"]),

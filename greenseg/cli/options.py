@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,17 @@ def parse_seconds(text: str) -> float:
         return quantity.seconds(text) if text else 0.0
     except ValueError as error:
         raise UserError(f"--idle-baseline: {error}") from None
+
+
+def check_out(out: Path) -> None:
+    """Whether a folder of runs may be there.
+
+    Raises:
+        UserError: it is a file, or below one.
+    """
+    there = next((path for path in (out, *out.parents) if path.exists()), None)
+    if there and not there.is_dir():
+        raise UserError(f"--out {out}: {there} is a file; give the folder of all runs")
 
 
 def measure_idle(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from greenseg.cli.options import IDLE_HELP, measure_idle, parse_seconds
+from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds
 from greenseg.errors import ExitCode, UserError
 from greenseg.sweep.file import Sweep, read_sweep
 
@@ -53,6 +53,7 @@ def sweep(
     it at once share the work. Ctrl-C ends the running runs so that they can go on; twice, at once.
     """
     idle_seconds = parse_seconds(idle_baseline)
+    check_out(out)
 
     def further(sweep: Sweep) -> list[str]:
         return [] if dry_run else plan_of(sweep, out, retry_failed).impossible
