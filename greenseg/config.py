@@ -617,9 +617,6 @@ _REFUSABLE = tuple(dict.fromkeys(name for known in STRATEGIES.values() for name 
 
 
 def _strategy_goes(strategy: strategies.Name, devices: int, nodes: int, *values: Any) -> str | None:
-    extra = STRATEGIES[strategy].extra
-    if extra and importlib.util.find_spec(extra) is None:
-        return f"strategy: {strategy} needs {extra}: pip install 'greenseg[{extra}]'"
     problem = STRATEGIES[strategy].problem(devices * nodes, dict(zip(_REFUSABLE, values, strict=True)))
     return problem and f"strategy: {strategy} {problem}"
 

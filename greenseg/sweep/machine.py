@@ -72,12 +72,20 @@ def _precision(precision: str, accelerator: str) -> str | None:
 _KINDS = {"cpu": "CPUs", "gpu": "CUDA", "mps": "Apple's GPU"}
 
 
+def strategy_problem(strategy: strategies.Name, accelerator: str) -> str | None:
+    """Why a strategy does not work here: the kind of device, then the package that it needs; None where it does."""
+    kind, known = device(accelerator), STRATEGIES[strategy]
+    reasons = []
+    if kind not in known.runs_on:
+        reasons.append(f"Lightning has it for {' and '.join(_KINDS[k] for k in known.runs_on)}, not for {_KINDS[kind]}")
+    if known.extra and find_spec(known.extra) is None:
+        reasons.append(f"needs {known.extra}: pip install 'greenseg[{known.extra}]'")
+    return "; and it ".join(reasons) or None
+
+
 def _strategy(strategy: strategies.Name, accelerator: str) -> str | None:
-    kind, runs_on = device(accelerator), STRATEGIES[strategy].runs_on
-    if kind in runs_on:
-        return None
-    has = " and ".join(_KINDS[kind] for kind in runs_on)
-    return f"strategy {strategy}: Lightning has it for {has}, not for {_KINDS[kind]}"
+    problem = strategy_problem(strategy, accelerator)
+    return problem and f"strategy {strategy}: {problem}"
 
 
 def _optimizer(optimizer: str, accelerator: str) -> str | None:
