@@ -1,10 +1,11 @@
 """Settings as command-line options, made from their declaration."""
 
+import contextlib
 import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -55,12 +56,13 @@ def measure_idle(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for every setting; it gets those that were given as `settings`, a mapping.
 
-    The options only know the type: what is valid is for `Settings` to say, in the same words as for a YAML file.
+    The options know next to nothing: what is valid is for `Settings` to say, in the same words as for a YAML file, and
+    of all settings at once.
     """
 
     def wrapper(**arguments: Any) -> None:
         given = {name: arguments.pop(name) for name in Settings.model_fields}
-        command(**arguments, settings={name: value for name, value in given.items() if value is not None})
+        command(**arguments, settings={n: _value(n, text) for n, text in given.items() if text is not None})
 
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
     options = [_option(name) for name in Settings.model_fields]
@@ -70,9 +72,30 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def _metavar(name: str) -> str | None:
+    if name == "labels":
+        return "N,N"
+    annotation = Settings.model_fields[name].annotation
+    numbers = [get_origin(kind) is Annotated and get_args(kind)[0] for kind in get_args(annotation)]  # or auto
+    number = next((_METAVARS[kind] for kind in numbers if kind), None)
+    return f"{number}|auto" if number else _METAVARS.get(annotation, "NAME")  # type: ignore[arg-type]
+
+
+def _value(name: str, given: Any) -> Any:
+    """What was given, as the number that it is for a setting that is one; else as it is."""
+    kind = Settings.model_fields[name].annotation
+    if kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(given)
+    return given
+
+
 def _option(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
-    kind: Any = field.annotation if field.annotation in (bool, int, float) else str
+    kind: Any = bool if field.annotation is bool else str
     valid = choices(name)
     texts = [field.description or ""]
     if valid:
@@ -83,7 +106,7 @@ def _option(name: str) -> inspect.Parameter:
         help=" ".join(texts),
         show_default=False,
         rich_help_panel=group_of(name),
-        metavar={int: "N", float: "X", str: "NAME"}.get(kind),
+        metavar=None if kind is bool else _metavar(name),
     )
     annotation = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
