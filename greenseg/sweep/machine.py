@@ -156,6 +156,8 @@ def data_problems(runs: Iterable[Settings]) -> list[str]:
                 cases_of(run, Path(run.data))
             except UserError as error:
                 problems |= dict.fromkeys(error.problems)
+            except OSError as error:  # no permission, no such share
+                problems[f"{run.data}: {error.strerror}"] = None
     return list(problems)
 
 

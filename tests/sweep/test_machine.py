@@ -138,3 +138,8 @@ def test_what_cannot_be_what_this_machine_cannot_and_the_data_are_said_at_once(
     assert trained.returncode == 2
     assert "accelerator mps" in trained.stderr
     assert "nowhere: no such folder" in trained.stderr
+
+
+def test_data_that_the_system_will_not_look_at_is_a_problem_of_the_data() -> None:
+    name = "x" * 300  # longer than a file system takes
+    assert machine.data_problems([Settings.of({"data": name})]) == [f"{name}: File name too long"]
