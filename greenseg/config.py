@@ -234,7 +234,11 @@ class Settings(BaseModel):
         0, "Stop after so many epochs without a better Dice; 0 = never.", group="Optimization", ge=0, le=100_000
     )
     freeze_encoder: int = _setting(
-        0, "First epochs in which the encoder does not learn.", group="Optimization", ge=0, le=100_000
+        0,
+        "First epochs in which the encoder does not learn; as many as epochs, and it never does.",
+        group="Optimization",
+        ge=0,
+        le=100_000,
     )
     optimizer: Literal[
         "adamw", "adam", "sgd", "nadam", "lion", "adafactor", "novograd", "muon", "sophia", "schedule-free-adamw",
@@ -343,7 +347,7 @@ class Settings(BaseModel):
     )
     measure_after: int = _setting(
         0,
-        "Epochs to leave out of joules per epoch, as warm-up; they count in the total.",
+        "Epochs to leave out of joules per epoch, as warm-up, fewer than epochs; they count in the total.",
         group=ACCOUNTING,
         ge=0,
         le=100_000,
@@ -565,6 +569,12 @@ def _encoder_freezes(freeze_encoder: int, encoder: str, decoder: str, devices: i
     return None
 
 
+def _epochs_are_measured(measure_after: int, epochs: int) -> str | None:
+    if measure_after < epochs:
+        return None
+    return f"measure_after: {measure_after} of {epochs} epochs leaves none to measure; valid: 0 to {epochs - 1}"
+
+
 def _sophia_works(optimizer: str, precision: str, compile: bool, devices: int, nodes: int) -> str | None:
     wrong = {
         "precision: 16-mixed": precision == "16-mixed",  # scales gradients, and second derivatives with them
@@ -607,9 +617,6 @@ _REFUSABLE = tuple(dict.fromkeys(name for known in STRATEGIES.values() for name 
 
 
 def _strategy_goes(strategy: strategies.Name, devices: int, nodes: int, *values: Any) -> str | None:
-    extra = STRATEGIES[strategy].extra
-    if extra and importlib.util.find_spec(extra) is None:
-        return f"strategy: {strategy} needs {extra}: pip install 'greenseg[{extra}]'"
     problem = STRATEGIES[strategy].problem(devices * nodes, dict(zip(_REFUSABLE, values, strict=True)))
     return problem and f"strategy: {strategy} {problem}"
 
@@ -620,6 +627,7 @@ CONSTRAINTS = (
     Constraint(("fold", "folds"), _fold_exists),
     Constraint(("optimizer", "schedule"), _schedule_is_free),
     Constraint(("freeze_encoder", "encoder", "decoder", "devices", "nodes"), _encoder_freezes),
+    Constraint(("measure_after", "epochs"), _epochs_are_measured),
     Constraint(("optimizer", "precision", "compile", "devices", "nodes"), _sophia_works),
     Constraint(("gradient_checkpointing", "compile", "optimizer"), _checkpointing_works),
     Constraint(("optimizer",), _optimizer_is_here),

@@ -10,6 +10,8 @@ from typing import Any
 
 import platformdirs
 
+from greenseg.errors import UserError
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a machine that dies now, sees the old content or the new, nothing else.
@@ -37,8 +39,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def cache_folder() -> Path:
-    """The user's cache: `$GREENSEG_CACHE`, else the platform's (`~/.cache/greenseg` on Linux)."""
-    return Path(os.environ.get("GREENSEG_CACHE") or platformdirs.user_cache_dir("greenseg"))
+    """The user's cache: `$GREENSEG_CACHE`, else the platform's (`~/.cache/greenseg` on Linux).
+
+    Raises:
+        UserError: it is a file.
+    """
+    folder = Path(os.environ.get("GREENSEG_CACHE") or platformdirs.user_cache_dir("greenseg"))
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; GREENSEG_CACHE names the folder of greenseg's cache")
+    return folder
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "width": st.just(1.0),  # not of <encoder>-<decoder>; see test_a_whole_network_is_named_like_any_other
     "encoder": st.just("") | _ENCODERS,
     "decoder": st.just("") | _DECODERS,
-    "epochs": st.integers(1, 100_000),
+    "epochs": st.integers(30, 100_000),  # more than measure_after
     "lr": st.floats(0, 100, exclude_min=True) | st.just("auto"),
     "weight_decay": st.floats(0, 10),
     "early_stopping": st.integers(0, 100_000),
@@ -67,7 +67,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "seed": st.integers(0, 2**32 - 1),
     "cpu_watts": st.floats(0, 1000),
     "dram_watts": st.floats(0, 100),
-    "measure_after": st.integers(0, 100_000),
+    "measure_after": st.integers(0, 29),
     "energy_to_dice": st.floats(0, 1, exclude_min=True),
     "carbon_intensity": st.floats(0, 5000),
     "country": st.sampled_from(["", "FRA", "deu"]),
@@ -259,6 +259,13 @@ def test_every_mistake_is_named_at_once_with_the_nearest_valid_name() -> None:
     assert len(problems) == len(wrong)
     for _, message in wrong.values():
         assert any(problem.startswith(message) for problem in problems), message
+
+
+def test_some_epoch_is_left_to_measure() -> None:
+    assert mistakes({"measure_after": 2, "epochs": 2}) == [
+        "measure_after: 2 of 2 epochs leaves none to measure; valid: 0 to 1"
+    ]
+    assert Settings.of({"measure_after": 1, "epochs": 2}).measure_after == 1
 
 
 @pytest.mark.parametrize("name", FIELDS)

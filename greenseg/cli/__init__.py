@@ -1,5 +1,6 @@
 """The `greenseg` command. Importing it imports no torch: help, and mistakes, answer at once."""
 
+import inspect
 import sys
 
 import typer
@@ -18,11 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.train)
-app.command("sweep")(sweep.sweep)
-app.command("report")(report.report)
-app.command("doctor")(doctor.doctor)
-app.command("models")(models.models)
+for command in (train.train, sweep.sweep, report.report, doctor.doctor, models.models):
+    # Typer keeps the line breaks of all paragraphs but the first.
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    app.command(command.__name__, help="\n\n".join(text.replace("\n", " ") for text in paragraphs))(command)
 app.add_typer(data.app, name="data")
 
 

@@ -37,22 +37,26 @@ def _what_runs() -> dict[str, Any]:
     import torch
     from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 
-    from greenseg.config import choices
+    from greenseg.strategies import STRATEGIES
+    from greenseg.sweep.machine import strategy_problem
     from greenseg.training.machine import usable_cores
 
     kinds = {"cpu": CPUAccelerator, "gpu": CUDAAccelerator, "mps": MPSAccelerator}
     names = [name for name, kind in kinds.items() if kind.is_available()]
+    problems = {name: strategy_problem(name, "auto") for name in STRATEGIES}
     return {
         "torch": torch.__version__,
         "accelerators": names,
         "cores": usable_cores(),
-        "strategies": list(choices("strategy")),
+        "strategies": [name for name, problem in problems.items() if not problem],
+        "strategies_missing": {name: problem for name, problem in problems.items() if problem},
         "slurm": {"sbatch": shutil.which("sbatch"), "job": os.environ.get("SLURM_JOB_ID")},
     }
 
 
 def _sheet(found: dict[str, Any]) -> "Table":
     from rich.table import Table
+    from rich.text import Text
 
     sheet = Table.grid(padding=(0, 2))
     sheet.add_column(style="bold", no_wrap=True)
@@ -87,6 +91,8 @@ def _sheet(found: dict[str, Any]) -> "Table":
     run = found["run"]
     sheet.add_row("accelerators", f"{', '.join(run['accelerators'])}; {run['cores']} cores; torch {run['torch']}")
     sheet.add_row("strategies", ", ".join(run["strategies"]))
+    for name, why in run["strategies_missing"].items():
+        sheet.add_row("", Text(f"not {name}: {why}"))
     slurm = run["slurm"]
     sheet.add_row(
         "slurm", f"job {slurm['job']}" if slurm["job"] else slurm["sbatch"] or "not here (no sbatch on the path)"

@@ -1,9 +1,11 @@
 """Settings as command-line options, made from their declaration."""
 
+import contextlib
 import inspect
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -26,6 +28,17 @@ def parse_seconds(text: str) -> float:
         raise UserError(f"--idle-baseline: {error}") from None
 
 
+def check_out(out: Path) -> None:
+    """Whether a folder of runs may be there.
+
+    Raises:
+        UserError: it is a file, or below one.
+    """
+    there = next((path for path in (out, *out.parents) if path.exists()), None)
+    if there and not there.is_dir():
+        raise UserError(f"--out {out}: {there} is a file; give the folder of all runs")
+
+
 def measure_idle(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
     """`{"idle_watts": {component: watts}}`, measured for so many seconds; empty for 0 seconds or without sensors."""
     if not seconds:
@@ -43,12 +56,13 @@ def measure_idle(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for every setting; it gets those that were given as `settings`, a mapping.
 
-    The options only know the type: what is valid is for `Settings` to say, in the same words as for a YAML file.
+    The options know next to nothing: what is valid is for `Settings` to say, in the same words as for a YAML file, and
+    of all settings at once.
     """
 
     def wrapper(**arguments: Any) -> None:
         given = {name: arguments.pop(name) for name in Settings.model_fields}
-        command(**arguments, settings={name: value for name, value in given.items() if value is not None})
+        command(**arguments, settings={n: _value(n, text) for n, text in given.items() if text is not None})
 
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
     options = [_option(name) for name in Settings.model_fields]
@@ -58,9 +72,30 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def _metavar(name: str) -> str | None:
+    if name == "labels":
+        return "N,N"
+    annotation = Settings.model_fields[name].annotation
+    numbers = [get_origin(kind) is Annotated and get_args(kind)[0] for kind in get_args(annotation)]  # or auto
+    number = next((_METAVARS[kind] for kind in numbers if kind), None)
+    return f"{number}|auto" if number else _METAVARS.get(annotation, "NAME")  # type: ignore[arg-type]
+
+
+def _value(name: str, given: Any) -> Any:
+    """What was given, as the number that it is for a setting that is one; else as it is."""
+    kind = Settings.model_fields[name].annotation
+    if kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(given)
+    return given
+
+
 def _option(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
-    kind: Any = field.annotation if field.annotation in (bool, int, float) else str
+    kind: Any = bool if field.annotation is bool else str
     valid = choices(name)
     texts = [field.description or ""]
     if valid:
@@ -71,7 +106,7 @@ def _option(name: str) -> inspect.Parameter:
         help=" ".join(texts),
         show_default=False,
         rich_help_panel=group_of(name),
-        metavar={int: "N", float: "X", str: "NAME"}.get(kind),
+        metavar=None if kind is bool else _metavar(name),
     )
     annotation = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _SHOWN = 20
-"""Runs of a plan that are shown: all where they are not more, else the first and the last of them."""
+"""Runs of a plan that are shown: all where they are hardly more, else the first and the last of them."""
 
 _COLOURS = {"finished": "green", "failed": "red", "damaged": "red", "interrupted": "yellow", "running": "cyan"}
 
@@ -72,7 +72,9 @@ def _table(plan: Plan) -> "Table":
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("what varies", overflow="fold")
-    hidden = range(0) if len(plan.runs) <= _SHOWN else range(_SHOWN // 2, len(plan.runs) - _SHOWN // 2)
+    hidden = range(_SHOWN // 2, len(plan.runs) - _SHOWN // 2)
+    if len(hidden) <= 1:  # the line that says so takes as much room
+        hidden = range(0)
     for position, run in enumerate(plan.runs):
         if position not in hidden:
             varied = ", ".join(f"{name} {getattr(run.settings, name)}" for name in plan.sweep.varied)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from greenseg.cli.options import IDLE_HELP, measure_idle, parse_seconds
+from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds
 from greenseg.errors import ExitCode, UserError
 from greenseg.sweep.file import Sweep, read_sweep
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from greenseg.cli.sweep_view import JsonView, PlainView
     from greenseg.run_directory import RunDirectory
     from greenseg.sweep.local import Job
+    from greenseg.sweep.plan import Plan
 
 
 def sweep(
@@ -52,12 +53,16 @@ def sweep(
     it at once share the work. Ctrl-C ends the running runs so that they can go on; twice, at once.
     """
     idle_seconds = parse_seconds(idle_baseline)
-    planned = read_sweep(file, overrides or ())
+    check_out(out)
+
+    def further(sweep: Sweep) -> list[str]:
+        return [] if dry_run else plan_of(sweep, out, retry_failed).impossible
+
+    planned = read_sweep(file, overrides or (), further=further)
 
     from greenseg.cli.plan import print_plan, print_plan_json
-    from greenseg.sweep.plan import make_plan
 
-    plan = make_plan(planned, out, retry_failed)
+    plan = plan_of(planned, out, retry_failed)
     if dry_run:
         (print_plan_json if as_json else print_plan)(plan)
         return
@@ -151,6 +156,13 @@ def sweep(
         view.tell("sweep", name=planned.name, **numbers, exit_code=int(code))
     if code:
         raise typer.Exit(code)
+
+
+def plan_of(sweep: Sweep, out: Path, retry_failed: bool) -> "Plan":
+    """Where its runs stand."""
+    from greenseg.sweep.plan import make_plan  # not on the way to --help
+
+    return make_plan(sweep, out, retry_failed)
 
 
 def view_of(

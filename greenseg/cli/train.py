@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from greenseg.cli.options import IDLE_HELP, measure_idle, parse_seconds, with_settings
+from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds, with_settings
 from greenseg.config import Settings, overlay, read_config
 from greenseg.errors import ExitCode
 
@@ -33,8 +33,8 @@ def train(
     finished one.
     """
     resolved = Settings.of(overlay(read_config(config) if config else {}, settings))
-
     idle_seconds = parse_seconds(idle_baseline)
+    check_out(out)
 
     # Only now: rich, SimpleITK and the rest are not needed to say that an option is wrong.
     from greenseg.cli.view import FilesView, TrainingView, console, say, warn

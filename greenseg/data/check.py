@@ -121,14 +121,25 @@ def check(
             problems += error.problems
     several = sorted({label for report in reports for label in report.labels})
     if len(several) > 1 and not labels:
-        shown = ", ".join(map(str, several[:10])) + (f", … ({len(several)} of them)" if len(several) > 10 else "")
-        notes.append(f"masks hold the labels {shown}; any above 0 is brain, unless --labels says which")
+        notes.append(f"{_listed(several)}; any above 0 is brain, unless --labels says which")
+    training = [report for report in reports if report.split == "train"]
+    nothing_to_learn = bool(training) and all(report.foreground == 0 for report in training)
+    if nothing_to_learn:
+        wanted = f" with labels {', '.join(map(str, labels))}" if labels else ""
+        problems.append(f"{root}: no brain in any training slice{wanted}; {_listed(several)}")
     for report in reports:
-        if report.slices and report.foreground == 0:
+        if report.slices and report.foreground == 0 and not nothing_to_learn:
             notes.append(f"{report.subject}: no brain in any slice")
         if report.intensity and report.intensity[0] < 0:
             notes.append(f"{report.subject}: values below 0 (down to {report.intensity[0]:.4g}) become background")
     return Check(listing.layout, reports, problems, notes)
+
+
+def _listed(labels: Sequence[int]) -> str:
+    if not labels:
+        return "masks hold 0 only"
+    shown = ", ".join(map(str, labels[:10])) + (f", … ({len(labels)} of them)" if len(labels) > 10 else "")
+    return f"masks hold the label{'s' if len(labels) > 1 else ''} {shown}"
 
 
 def _splits(listing: Listing, root: Path) -> dict[str, str]:

@@ -79,6 +79,11 @@ class TrainingBatches(Sampler[list[int]]):
         self._share = -(-length // ranks)
         self.epoch = 0
 
+    @property
+    def slices(self) -> int:
+        """Slices that all ranks together see in an epoch."""
+        return min(len(self) * self._batch_size, self._share) * self._ranks
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration takes; Lightning calls it."""
         self.epoch = epoch

@@ -10,11 +10,11 @@ def idle_watts(seconds: float, gpus: tuple[int, ...] = ()) -> dict[str, float]:
     """Average watts of each measured component over a time in which this process sleeps; `gpu` is the mean of the GPUs.
 
     An estimate is no measurement, and counts only what this process does: it has no idle part. So the result is empty
-    where there is no sensor.
+    where there is no sensor, at once.
     """
     meter = EnergyMeter(gpus)
-    meter.lap(sync=False)
-    time.sleep(seconds)
+    if any(reading.source != ESTIMATE for reading in meter.lap(sync=False).readings):
+        time.sleep(seconds)
     energy = meter.lap(sync=False)
     meter.close()
     shares = {"gpu": len(gpus)}

@@ -1,5 +1,6 @@
 """The panel that a single run ends with."""
 
+import math
 from collections.abc import Iterator
 
 from rich.panel import Panel
@@ -42,7 +43,9 @@ def run_panel(run: Run) -> Panel:
         f"{name} {joules(sum(sum(c.values()) for c in e['joules'].values()))}" for name, e in phases.items()
     )
     grid.add_row("total energy", f"{joules(energy.joules)}  ({shares})")
-    grid.add_row("per epoch", joules(metrics.get("joules_per_epoch")))
+    warm_up = settings.get("measure_after", 0)
+    ended = f"  of all epochs: the run ended within measure_after {warm_up}" if 0 < metrics["epochs"] <= warm_up else ""
+    grid.add_row("per epoch", joules(metrics.get("joules_per_epoch")) + ended)
     if after := metrics.get("joules_after_best"):
         grid.add_row("after the best", f"{joules(after)}  in epochs that brought no better Dice")
     grid.add_row("per slice", joules(metrics.get("joules_per_slice")))
@@ -60,6 +63,8 @@ def run_panel(run: Run) -> Panel:
     grid.add_row("time", f"{duration(energy.seconds)}, {number(metrics.get('watts'))} W on average")
     grid.add_row("parameters", f"{run.record['network']['parameters']:,}")
     grid.add_row("precision", f"asked for {precision}, ran {ran}" if ran and ran != precision else str(precision))
+    if 0 < metrics["epochs"] <= settings.get("freeze_encoder", 0):
+        grid.add_row("encoder", "frozen in every epoch: it never learned")
     for row in _chosen(run):
         grid.add_row(*row)
     grid.add_row("run", str(run.directory.path))
@@ -81,7 +86,9 @@ def _chosen(run: Run) -> Iterator[tuple[str, str]]:
     if ran.get("effective_batch_size", ran.get("batch_size")) != ran.get("batch_size"):
         factors = {"devices": ran["devices"], "nodes": ran.get("nodes", 1), "accumulated": settings["accumulate"]}
         parts = [str(ran["batch_size"]), *(f"{factor} {name}" for name, factor in factors.items() if factor > 1)]
-        yield "a step takes", f"{ran['effective_batch_size']} slices ({' × '.join(parts)})"
+        slices = ran["effective_batch_size"]
+        limit = ", but an epoch has no more" if slices < ran["batch_size"] * math.prod(factors.values()) else ""
+        yield "a step takes", f"{slices} slices ({' × '.join(parts)}{limit})"
     if tried := probes.get("lr"):
         low, high = tried[0]["lr"], tried[-1]["lr"]
         yield (

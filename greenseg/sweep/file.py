@@ -25,7 +25,7 @@ contradicts all.
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,17 +92,27 @@ class Sweep:
     places: Places = field(default=(), repr=False, compare=False)
 
 
-def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+def _nothing(sweep: Sweep) -> Iterable[str]:
+    return ()
+
+
+def read_sweep(
+    path: Path, overrides: Sequence[str] = (), *, further: Callable[[Sweep], Iterable[str]] = _nothing
+) -> Sweep:
     """Read a sweep file and expand it.
 
     Args:
         path: of the file.
         overrides: `setting=value`, the value in YAML; they go over `base`.
+        further: asked what else is wrong with its runs where some cannot be, so that all of it is said at once.
 
     Raises:
         UserError: everything that is wrong with it, each with file, line and column.
     """
-    return _Reader(load(path), overrides).sweep()
+    sweep, impossible = _Reader(load(path), overrides).sweep()
+    if impossible:
+        raise UserError([*impossible, *further(sweep)])
+    return sweep
 
 
 class _Reader:
@@ -112,7 +122,8 @@ class _Reader:
         self._found = Findings(document)
         self._axes = AxesReader(self._found)
 
-    def sweep(self) -> Sweep:
+    def sweep(self) -> tuple[Sweep, list[str]]:
+        """The sweep, and which of its combinations cannot be, each said once, with its place."""
         content = self._document.value
         if not isinstance(content, dict) or not content:
             raise UserError(f"{self._document.where()}: a sweep is a mapping with the keys {', '.join(KEYS)}")
@@ -124,7 +135,13 @@ class _Reader:
                 self._found.report((key,), f"unknown key '{key}'{hint}; valid: {', '.join(KEYS)}")
         name = content.get("name", self._document.path.stem)
         if not isinstance(name, str) or not re.fullmatch(NAME, name):
-            self._found.report(("name",), f"name: {name!r} is not a name of letters, digits, '_', '.' and '-'")
+            valid = "letters, digits, '_', '.' and '-'"
+            if "name" in content:
+                message = f"name: {name!r} is not a name of {valid}"
+            else:
+                like = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("_.-") or "sweep"
+                message = f"the file's name makes no name for the sweep, which has {valid}; add `name: {like}`"
+            self._found.report(("name",), message)
         base = self._base(self._document, ()) if "base" in content else Layer()
         axes = self._axes.read(content["grid"]) if "grid" in content else []
         exclude = [self._rule(("exclude", i), rule) for i, rule in enumerate(self._list(content, "exclude"))]
@@ -149,12 +166,10 @@ class _Reader:
             raise UserError(
                 f"{self._document.where('exclude')}: exclude drops every combination; nothing is left to run"
             )
-        self._found.problems += [
+        impossible = [
             f"{find_place(places, run, constraint.settings) or self._document.where('grid')}: {message}"
             for run, constraint, message in violations(CONSTRAINTS, found.runs)
         ]
-        if self._found.problems:
-            raise UserError(self._found.problems)
         runs = found.runs
         seeds_vary = ["seed"] if seeds else []
         if order == "shuffled":
@@ -164,7 +179,7 @@ class _Reader:
             Exclusion(self._document.where("exclude", i), rule.values, found.dropped[i])
             for i, rule in enumerate(exclude)
         ]
-        return Sweep(
+        sweep = Sweep(
             str(name),
             tuple(runs),
             order=str(order),
@@ -179,6 +194,7 @@ class _Reader:
             ),
             places=places,
         )
+        return sweep, list(dict.fromkeys(impossible))
 
     # ── parts of the file
 

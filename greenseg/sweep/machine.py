@@ -2,12 +2,14 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 from greenseg import strategies
-from greenseg.config import Constraint, Settings, violations
+from greenseg.config import PHANTOM, Constraint, Settings, values_of, violations
+from greenseg.data.splits import cases_of
 from greenseg.errors import UserError
 from greenseg.strategies import STRATEGIES
 from greenseg.training import limits
@@ -70,12 +72,20 @@ def _precision(precision: str, accelerator: str) -> str | None:
 _KINDS = {"cpu": "CPUs", "gpu": "CUDA", "mps": "Apple's GPU"}
 
 
+def strategy_problem(strategy: strategies.Name, accelerator: str) -> str | None:
+    """Why a strategy does not work here: the kind of device, then the package that it needs; None where it does."""
+    kind, known = device(accelerator), STRATEGIES[strategy]
+    reasons = []
+    if kind not in known.runs_on:
+        reasons.append(f"Lightning has it for {' and '.join(_KINDS[k] for k in known.runs_on)}, not for {_KINDS[kind]}")
+    if known.extra and find_spec(known.extra) is None:
+        reasons.append(f"needs {known.extra}: pip install 'greenseg[{known.extra}]'")
+    return "; and it ".join(reasons) or None
+
+
 def _strategy(strategy: strategies.Name, accelerator: str) -> str | None:
-    kind, runs_on = device(accelerator), STRATEGIES[strategy].runs_on
-    if kind in runs_on:
-        return None
-    has = " and ".join(_KINDS[kind] for kind in runs_on)
-    return f"strategy {strategy}: Lightning has it for {has}, not for {_KINDS[kind]}"
+    problem = strategy_problem(strategy, accelerator)
+    return problem and f"strategy {strategy}: {problem}"
 
 
 def _optimizer(optimizer: str, accelerator: str) -> str | None:
@@ -132,13 +142,32 @@ JOINED = (*CONSTRAINTS, Constraint(("nodes",), _joined))
 """With what holds for a sweep, which has this machine only, and for a run, which may have others as well."""
 
 
+_SPLIT_BY = ("data", "layout", "validation_share", "split_seed", "folds", "fold")
+
+
+def data_problems(runs: Iterable[Settings]) -> list[str]:
+    """What is wrong with the data of runs as far as the names of its files tell, each once; none is opened."""
+    data_of = values_of(_SPLIT_BY)
+    distinct = {data_of(run): run for run in runs}
+    problems: dict[str, None] = {}
+    for run in distinct.values():
+        if run.data != PHANTOM:
+            try:
+                cases_of(run, Path(run.data))
+            except UserError as error:
+                problems |= dict.fromkeys(error.problems)
+            except OSError as error:  # no permission, no such share
+                problems[f"{run.data}: {error.strerror}"] = None
+    return list(problems)
+
+
 def check(settings: Settings) -> None:
-    """Whether this machine can run it.
+    """Whether this machine can run it, and has its data.
 
     Raises:
         UserError: it cannot; all reasons.
     """
-    problems = [message for _, _, message in violations(JOINED, [settings])]
+    problems = [message for _, _, message in violations(JOINED, [settings])] + data_problems([settings])
     if problems:
         raise UserError(problems)
 

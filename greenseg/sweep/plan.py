@@ -103,11 +103,13 @@ class Plan:
 
     @cached_property
     def impossible(self) -> list[str]:
-        """What of the runs to do this machine cannot run, and where the file says so."""
-        return [
+        """What of the runs to do this machine cannot run, and where the file says so; and what data it lacks."""
+        todo = [run.settings for run in self.todo]
+        messages = [
             f"{find_place(self.sweep.places, run, constraint.settings) or self.sweep.name}: {message}"
-            for run, constraint, message in violations(machine.ALONE, (run.settings for run in self.todo))
+            for run, constraint, message in violations(machine.ALONE, todo)
         ]
+        return list(dict.fromkeys(messages)) + machine.data_problems(todo)
 
     @cached_property
     def left(self) -> Prediction | None:

@@ -191,6 +191,8 @@ def _fit(
     # No layer does so, and filling took 8 % of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     on_cpu = trainer.strategy.root_device.type == "cpu"
+    ranks = trainer.world_size
+    batches = TrainingBatches(len(training), batch_size, settings.seed, rank, ranks)
     save(
         network={"parameters": network.parameters(module.network)},
         ran={
@@ -203,7 +205,8 @@ def _fit(
             "workers": workers,
             "batch_size": batch_size,
             "lr": settings.lr,
-            "effective_batch_size": batch_size * trainer.world_size * settings.accumulate,
+            # At the end of an epoch Lightning takes a step with what there is.
+            "effective_batch_size": min(batch_size * ranks * settings.accumulate, batches.slices),
             **limits_set,
         },
         probes=probes,
@@ -216,15 +219,9 @@ def _fit(
         },
     )
     resume = str(run.last_checkpoint) if run.last_checkpoint.exists() else None
-    ranks = trainer.world_size
     trainer.fit(
         module,
-        loader(
-            training,
-            TrainingBatches(len(training), batch_size, settings.seed, rank, ranks),
-            workers,
-            pin_memory=not on_cpu,
-        ),
+        loader(training, batches, workers, pin_memory=not on_cpu),
         loader(
             validation,
             ValidationBatches(len(validation), batch_size, rank, ranks),

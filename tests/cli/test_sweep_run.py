@@ -60,7 +60,10 @@ def test_events_as_json_and_nothing_at_all(greenseg: Command, sweep_file: Path, 
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events].count("start") == 2
-    assert [(e["event"], e["epoch"]) for e in events if e["event"] == "epoch"].count(("epoch", 1)) == 2
+    epochs = [event for event in events if event["event"] == "epoch"]
+    assert sorted(event["epoch"] for event in epochs) == [0, 0, 1, 1], "as in epochs.jsonl"
+    told = {"event", "run", "directory", "epoch", "train_loss", "dice", "iou", "seconds", "joules"}
+    assert {frozenset(event) for event in epochs} == {frozenset(told)}
     ends = [event for event in events if event["event"] == "end"]
     assert {end["status"] for end in ends} == {"finished"}
     assert all(end["joules"] > 0 and (tmp_path / end["directory"] / "run.json").exists() for end in ends)

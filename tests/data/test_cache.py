@@ -289,6 +289,13 @@ def test_list_and_clear(greenseg: Command, home: Path, tmp_path: Path) -> None:
     assert "0 caches" in greenseg("data", "cache", "--list").stdout
 
 
+def test_a_cache_that_is_a_file_is_a_mistake(greenseg: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    listed = greenseg("data", "cache", GREENSEG_CACHE="file")
+    assert (listed.returncode, listed.stdout) == (2, "")
+    assert listed.stderr == "error: file: is a file; GREENSEG_CACHE names the folder of greenseg's cache\n"
+
+
 def test_a_run_keeps_its_slices_while_the_cache_is_cleared(home: Path, tmp_path: Path) -> None:
     slices = prepare(volumes(tmp_path / "data"))
     total = float(slices.images.sum())

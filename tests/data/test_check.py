@@ -140,6 +140,16 @@ def test_labels_decide_what_is_brain(tmp_path: Path) -> None:
     assert "ok: no brain in any slice" in check(tmp_path, labels=[3]).notes
 
 
+def test_labels_that_no_training_mask_holds_are_a_problem(greenseg: Command, phantom: Path) -> None:
+    result = greenseg("data", "check", phantom, "--labels", "9,7")
+    assert result.returncode == 2
+    assert (
+        result.stderr == f"error: {phantom}: no brain in any training slice with labels 7, 9; masks hold the label 1\n"
+    )
+    assert "no brain in any slice" not in result.stdout
+    assert "No problems." not in result.stdout
+
+
 def test_headers_of_the_same_bytes_are_no_duplicates(tmp_path: Path) -> None:
     """The values of a MetaImage may lie beside its header."""
     for split in ("training_data", "validation_data"):

@@ -190,6 +190,7 @@ def test_training_batches_cover_every_slice_on_equally_busy_ranks(
         assert all(len(batch) > 1 for batch in got[:-1] if size > 1)
         dealt.append([i for batch in got for i in batch])
     assert len({len(mine) for mine in dealt}) == 1
+    assert batches.slices == sum(map(len, dealt))
     missing = set(range(length)) - {i for mine in dealt for i in mine}
     assert len(missing) <= ranks, "only a last batch of a single slice is left out"
 

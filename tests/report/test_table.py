@@ -397,6 +397,26 @@ def panel(written: Json, folder: Path) -> str:
     return text
 
 
+def test_the_panel_says_how_many_slices_a_step_takes(tmp_path: Path) -> None:
+    for place, (slices, expected) in enumerate(
+        [(24, "24 slices (8 × 3 accumulated)"), (20, "20 slices (8 × 3 accumulated, but an epoch has no more)")]
+    ):
+        ran = {"ran": {"devices": 1, "batch_size": 8, "effective_batch_size": slices}}
+        assert expected in panel(record({"accumulate": 3}) | ran, tmp_path / str(place))
+
+
+def test_the_panel_says_that_nothing_was_left_after_the_warm_up_and_that_the_encoder_never_learned(
+    tmp_path: Path,
+) -> None:
+    values = {"epochs": 40, "measure_after": 30, "freeze_encoder": 30}
+    for folder, epochs in (("short", 30), ("long", 31)):
+        written = record(values)
+        written["metrics"]["epochs"] = epochs
+        text = panel(written, tmp_path / folder)
+        assert ("of all epochs: the run ended within measure_after 30" in text) == (epochs == 30)
+        assert ("frozen in every epoch: it never learned" in text) == (epochs == 30)
+
+
 def test_the_panel_of_a_run(tmp_path: Path) -> None:
     total = energy(245, gpu_nvml=123_456, cpu_estimate=9000)
     text = panel(

@@ -389,6 +389,19 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert {problem.partition(": ")[0] for problem in problems} == places
 
 
+@pytest.mark.parametrize(("stem", "like"), [("my sweep", "my-sweep"), ("größe", "gr-e"), ("_", "sweep")])
+def test_a_file_whose_name_makes_no_name_is_told_to_give_one(stem: str, like: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{stem}.yaml"
+    file.write_text("seeds: [0]\n")
+    with pytest.raises(UserError) as caught:
+        read_sweep(file)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{file}:1:1: the file's name makes no name for the sweep")
+    assert problem.endswith(f"; add `name: {like}`")
+    file.write_text(f"name: {like}\nseeds: [0]\n")
+    assert read_sweep(file).name == like
+
+
 def test_an_axis_with_a_mistake_is_not_said_to_be_no_axis(tmp_path: Path) -> None:
     (problem,) = mistakes(tmp_path, "grid:\n  epochs: 3\nexclude:\n  - epochs: 3\n")
     assert problem.startswith("2:3: epochs: an axis is a list")

@@ -110,3 +110,36 @@ def test_train_and_sweep_refuse_with_exit_code_2_and_a_dry_run_tells(greenseg: C
     assert trained.returncode == 2
     assert "accelerator gpu: no GPU answers here" in trained.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+def test_what_cannot_be_what_this_machine_cannot_and_the_data_are_said_at_once(
+    greenseg: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "base: {data: nowhere, accelerator: cpu, image_size: 64}\n"
+        "grid:\n"
+        "  precision: [16-true, 32-true]\n"
+        "  batch_size: [4, 8]\n"
+        "  model: [resnet18-pan, mit_b0-linknet]\n"
+    )
+    swept = greenseg("sweep", "s.yaml")
+    assert swept.returncode == 2
+    assert [line for line in swept.stderr.splitlines() if line.startswith("error: ")] == [
+        "error: s.yaml:5:3: resnet18-pan: pan needs image_size 128 or more, not 64",
+        "error: s.yaml:5:3: mit_b0-linknet: linknet does not take the encoders mit_*",
+        "error: s.yaml:3:3: precision 16-true: on a CPU it is slow, and ends in NaN; 16-mixed and bf16-true work",
+        "error: nowhere: no such folder; give --data a data set in one of these layouts:",
+    ]
+    (tmp_path / "s.yaml").write_text("base: {data: nowhere}\n")
+    dry = greenseg("sweep", "s.yaml", "--dry-run")
+    assert dry.returncode == 0
+    assert "Not on this machine: nowhere: no such folder" in dry.stderr
+    trained = greenseg("train", "--data", "nowhere", "--accelerator", "mps")
+    assert trained.returncode == 2
+    assert "accelerator mps" in trained.stderr
+    assert "nowhere: no such folder" in trained.stderr
+
+
+def test_data_that_the_system_will_not_look_at_is_a_problem_of_the_data() -> None:
+    name = "x" * 300  # longer than a file system takes
+    assert machine.data_problems([Settings.of({"data": name})]) == [f"{name}: File name too long"]

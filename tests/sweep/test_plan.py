@@ -199,3 +199,7 @@ def test_a_long_plan_is_shown_by_its_ends(greenseg: Command, tmp_path: Path) -> 
     assert "980 more; --json shows all" in shown
     assert len(shown.splitlines()) < 30
     assert "1000  new" in shown
+    (tmp_path / "s.yaml").write_text("grid: {batch_size: {from: 1, to: 21, step: 1}}\n")
+    shown = greenseg("sweep", "s.yaml", "--dry-run").stdout
+    assert "more;" not in shown
+    assert [line.split()[0] for line in shown.splitlines()[-21:]] == [str(number) for number in range(1, 22)]

@@ -141,11 +141,15 @@ def test_every_schedule_trains(schedule: str, phantom: Path, tmp_path: Path) -> 
 
 def test_accumulated_batches_are_one_larger_batch(phantom: Path, tmp_path: Path) -> None:
     """Without batch normalisation and dropout it would be exact; here the numbers of steps tell."""
-    steps = {}
-    for accumulate in (1, 3):
+    steps, taken = {}, {}
+    for accumulate in (1, 3, 1000):
         run = run_of(settings_of(phantom, accumulate=accumulate, epochs=1), tmp_path)
         steps[accumulate] = torch.load(run.last_checkpoint, weights_only=False)["global_step"]
+        taken[accumulate] = run.record()["ran"]["effective_batch_size"]
     assert steps[3] == -(-steps[1] // 3)
+    assert steps[1000] == 1
+    slices = run.record()["data"]["slices"]["train"]
+    assert (taken[3], taken[1000]) == (3 * taken[1], slices), "an epoch's end is the end of a step"
 
 
 def test_a_clipped_gradient_changes_little(phantom: Path, tmp_path: Path) -> None:

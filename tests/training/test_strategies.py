@@ -37,14 +37,24 @@ def test_what_fsdp_goes_with() -> None:
         assert problems_of({"strategy": "fsdp", "devices": 2} | values) == []
 
 
-def test_deepspeed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (problem,) = problems_of({"strategy": "deepspeed_stage_2", "devices": 2})
-    assert str(problem) == "strategy: deepspeed_stage_2 needs deepspeed: pip install 'greenseg[deepspeed]'"
+@pytest.mark.parametrize(
+    ("gpus", "message"),
+    [(2, ""), (0, "Lightning has it for CUDA, not for CPUs; and it ")],
+)
+def test_deepspeed_names_its_extra_after_what_no_extra_helps_against(
+    gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    monkeypatch.setattr(machine, "gpus", lambda: gpus)
+    with pytest.raises(UserError) as caught:
+        machine.check(Settings.of({"strategy": "deepspeed_stage_2", "devices": 2}))
+    assert caught.value.problems == [
+        f"strategy deepspeed_stage_2: {message}needs deepspeed: pip install 'greenseg[deepspeed]'"
+    ]
 
 
 def test_deepspeed_needs_gpus_and_an_optimizer_that_knows_no_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(machine, "find_spec", lambda name: name)
     values = {"strategy": "deepspeed_stage_2", "devices": 2, "accelerator": "cpu"}
     (problem,) = problems_of(values | {"optimizer": "muon"})
     assert str(problem) == "strategy: deepspeed_stage_2 does not go with optimizer: muon"
