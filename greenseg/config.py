@@ -292,7 +292,11 @@ class Settings(BaseModel):
         group="Compute",
     )
     channels_last: bool = _setting(True, "Keep the channels of images innermost in memory (NHWC).", group="Compute")
-    compile: bool = _setting(False, "Compile the network with torch.compile.", group="Compute")
+    compile: bool = _setting(
+        False,
+        "Compile the network with torch.compile; the first steps then wait for it, a minute or more.",
+        group="Compute",
+    )
     gradient_checkpointing: bool = _setting(
         False,
         "Keep only the input of each block of the network, and compute the rest again for the backward pass: less "

@@ -61,40 +61,42 @@ def _sheet(found: dict[str, Any]) -> "Table":
     sheet = Table.grid(padding=(0, 2))
     sheet.add_column(style="bold", no_wrap=True)
     sheet.add_column(overflow="fold")
+
+    def row(name: str, text: str) -> None:
+        sheet.add_row(name, Text(text))  # what a driver says may look like markup
+
     kinds = [
         name for name, there in (("virtual machine", "virtual_machine"), ("container", "container")) if found[there]
     ]
-    sheet.add_row("cpu", ", ".join([found["cpu"] or "unknown", *kinds]))
+    row("cpu", ", ".join([found["cpu"] or "unknown", *kinds]))
     for component, how in found["components"].items():
-        sheet.add_row(f"{component} energy", how["source"])
+        row(f"{component} energy", how["source"])
         if "why" in how:
-            sheet.add_row("", f"why: {how['why']}")
-            sheet.add_row("", f"remedy: {how['remedy']}")
+            row("", f"why: {how['why']}")
+            row("", f"remedy: {how['remedy']}")
     for gpu in found["gpus"]:
         mig = " MIG on," if gpu.get("mig") else ""
         text = f"{gpu['name']}, {gpu.get('uuid', 'no UUID')},{mig} {gpu['reads']}"
         if gpu["counter_period_ms"]:
             text += f", changes every {gpu['counter_period_ms']:g} ms"
-        sheet.add_row(f"gpu {gpu['index']}", f"{text}, {gpu['processes']} processes on it")
+        row(f"gpu {gpu['index']}", f"{text}, {gpu['processes']} processes on it")
     for gpu in found["limits"]:
         takes = [f"{name} {bounds[0]} to {bounds[1]}" for name, bounds in gpu["bounds"].items() if bounds]
         now = f" (now {gpu['power_limit']:g})" if gpu["power_limit"] else ""
         may = "may be set" if gpu["may_be_set"] else "no permission to set them: needs root, or zeusd"
-        sheet.add_row(f"limits of gpu {gpu['gpu']}", f"{', '.join(takes) or 'none'}{now}; {may}")
+        row(f"limits of gpu {gpu['gpu']}", f"{', '.join(takes) or 'none'}{now}; {may}")
     if found["rapl_counter_period_ms"]:
-        sheet.add_row("rapl", f"changes every {found['rapl_counter_period_ms']:g} ms")
+        row("rapl", f"changes every {found['rapl_counter_period_ms']:g} ms")
     if found["idle_watts"] is not None:
         watts = ", ".join(f"{name} {value:.1f} W" for name, value in found["idle_watts"].items())
-        sheet.add_row("idle", watts or "not measurable without a sensor")
+        row("idle", watts or "not measurable without a sensor")
     (_, low, high), basis = found["estimate"]["core_watts"], found["estimate"]["basis"]
-    sheet.add_row("estimate", f"{basis}; a busy core may draw {low:.3g} to {high:.3g} W")
+    row("estimate", f"{basis}; a busy core may draw {low:.3g} to {high:.3g} W")
     run = found["run"]
-    sheet.add_row("accelerators", f"{', '.join(run['accelerators'])}; {run['cores']} cores; torch {run['torch']}")
-    sheet.add_row("strategies", ", ".join(run["strategies"]))
+    row("accelerators", f"{', '.join(run['accelerators'])}; {run['cores']} cores; torch {run['torch']}")
+    row("strategies", ", ".join(run["strategies"]))
     for name, why in run["strategies_missing"].items():
-        sheet.add_row("", Text(f"not {name}: {why}"))
+        row("", f"not {name}: {why}")
     slurm = run["slurm"]
-    sheet.add_row(
-        "slurm", f"job {slurm['job']}" if slurm["job"] else slurm["sbatch"] or "not here (no sbatch on the path)"
-    )
+    row("slurm", f"job {slurm['job']}" if slurm["job"] else slurm["sbatch"] or "not here (no sbatch on the path)")
     return sheet
