@@ -1,6 +1,7 @@
 """What the tests share: an isolated cache, a small phantom, the command as a user runs it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,14 @@ def free_port() -> int:
     """A port that nobody listens on, for now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_reach_what_is_started() -> None:
+    """Commands heed Ctrl-C and a lost terminal also where this process was told to ignore them (`nohup`, `&`)."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # ignored here still; a program that is executed starts with none
 
 
 @pytest.fixture(scope="session", autouse=True)
