@@ -5,6 +5,7 @@ by executing the program again (Lightning's ddp does) starts this one, never a s
 meter: where they are still to be done, they are part of what the run costs.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -90,4 +91,6 @@ def run_and_exit(directory: Path) -> NoReturn:
     code = main(directory)
     sys.stdout.flush()
     sys.stderr.flush()
+    for helper in multiprocessing.active_children():  # Zeus reads RAPL in processes that would stay for ever
+        helper.kill()
     os._exit(code)  # all is written; tearing down torch would only take time

@@ -182,11 +182,12 @@ def test_channels_stay_innermost_through_the_whole_network(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["lraspp", "mobilenetv3-tiny-unet", "tu-vit_tiny_patch16_224-dpt", "enet"])
 def test_networks_for_sophia_can_be_differentiated_twice_and_compute_the_same(model: str) -> None:
-    once = build(model=model, image_size=64).eval()
-    twice = build(model=model, image_size=64, optimizer="sophia").eval()
+    torch.manual_seed(0)
+    once = build(model=model, image_size=64).eval().double()  # so that rounding is no difference
+    twice = build(model=model, image_size=64, optimizer="sophia").eval().double()
     twice.load_state_dict(once.state_dict())
-    images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(twice(images), once(images), rtol=1e-4, atol=1e-5)
+    images = torch.randn(2, 1, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(twice(images), once(images))
     twice(images).pow(2).mean().backward(create_graph=True)
     parameters = [p for p in twice.parameters() if p.grad is not None and p.grad.requires_grad]
     squares = [p.grad.pow(2).sum() for p in parameters if p.grad is not None]

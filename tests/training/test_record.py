@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from greenseg.config import Settings
@@ -19,15 +20,24 @@ from greenseg.sweep.prepare import prepare
 from tests.energy.fakes import FakeRapl
 
 PROGRAM = """
-import os, sys
+import sys
 from pathlib import Path
 from tests.energy.fakes import look_for_rapl_in
-from greenseg.training.program import main
+from greenseg.training.program import run_and_exit
 
 if __name__ == "__main__":
     look_for_rapl_in(Path(sys.argv[2]))
-    os._exit(main(Path(sys.argv[1])))
+    run_and_exit(Path(sys.argv[1]))
 """
+
+
+def group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
 WATTS = {"package-0": 60.0, "dram-0": 6.0}
 
 
@@ -50,6 +60,7 @@ def test_every_window_of_the_record_has_the_joules_that_the_counter_gave(phantom
     running = subprocess.Popen(
         [sys.executable, str(program), str(run.path), str(root)],
         env=environment,
+        start_new_session=True,
         preexec_fn=lambda: os.sched_setaffinity(0, cores[-1:]),  # the counter needs a core of its own to be on time
     )
     while running.poll() is None:
@@ -61,6 +72,10 @@ def test_every_window_of_the_record_has_the_joules_that_the_counter_gave(phantom
             used[zone] += joules
         time.sleep(0.001)
     assert running.returncode == 0
+    deadline = time.monotonic() + 30
+    while left := [p.pid for p in psutil.process_iter() if group_of(p.pid) == running.pid]:
+        assert time.monotonic() < deadline, f"Zeus' helpers outlive the run: {left}"
+        time.sleep(0.1)
 
     record = json.loads((run.path / "run.json").read_text())
     epochs = [json.loads(line) for line in (run.path / "epochs.jsonl").read_text().splitlines()]
