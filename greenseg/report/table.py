@@ -19,7 +19,7 @@ _LEAST = 20  # columns that several settings in one may be folded to
 _TOGETHER = "configuration"  # several settings in one column
 _MOST_COLUMNS = 3  # more settings share one column, so that the figures keep theirs
 _WANTED, _WIDEST = {_TOGETHER: 32, "source": 24}, {_TOGETHER: 48, "source": 24}
-_UNLIMITED = 100_000
+UNLIMITED = 100_000  # room, where there is no terminal
 
 
 class Width(NamedTuple):
@@ -55,7 +55,7 @@ class ParetoTable:
         self._columns = {name: column(comparison, name) for name in self._names}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = _UNLIMITED if self._wide else options.max_width
+        room = UNLIMITED if self._wide else options.max_width
         names, left_out = (self._names, []) if self._all else self._choose(room)
         yield Text(title(self._comparison), style="bold")
         yield self._table(names, room)
@@ -126,19 +126,19 @@ class ParetoTable:
 
 
 def fitted_table(columns: Sequence[tuple[str, bool]], widths: Sequence[Width], room: int) -> Table:
-    """An empty table whose columns share the room; wider than that where they cannot be folded so far.
+    """An empty table whose columns share the room, figures first; wider than that where they cannot be folded so far.
 
     Args:
         columns: of each the heading, and whether it stands to the right.
         widths: of each.
         room: in characters.
     """
-    spare = room - _total([width.least for width in widths])
-    shares = []
-    for least, whole in widths:
-        more = min(max(spare, 0), whole - least)
+    shares = [width.least for width in widths]
+    spare = max(room - _total(shares), 0)
+    for index in sorted(range(len(columns)), key=lambda index: not columns[index][1]):  # what stands to the right first
+        more = min(spare, widths[index].whole - shares[index])
         spare -= more
-        shares.append(least + more)
+        shares[index] += more
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, width=_total(shares))
     for (heading, right), share in zip(columns, shares, strict=True):
         # Its width is given, or rich would cut figures where there is no room.

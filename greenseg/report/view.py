@@ -8,7 +8,7 @@ from rich.text import Text
 from greenseg.report import answer
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.scatter import Scatter
-from greenseg.report.table import ParetoTable, Width, fitted_table, longest_word
+from greenseg.report.table import UNLIMITED, ParetoTable, Width, fitted_table, longest_word
 from greenseg.report.units import count
 
 ROWS = 40
@@ -58,7 +58,7 @@ class ReportView:
         for said in answer.decision(comparison):
             yield Text(said)
         yield Text()
-        yield from self._effects(options.max_width)
+        yield from self._effects(UNLIMITED if self._wide else options.max_width)
         for warning in answer.warnings(comparison):
             yield Text(warning, style="yellow")
 

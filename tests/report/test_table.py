@@ -532,3 +532,24 @@ def test_the_source_is_never_cut_off_on_a_narrow_terminal() -> None:
         assert text.count("estimate") == 4
         assert len(re.findall(r"0\.8000", text)) == 4
         assert "No room for" in text
+
+
+def test_of_effects_names_are_folded_before_figures() -> None:
+    models = ("tu-mobilenetv3_small_050-unet", "resnet18-unet")
+    records = [
+        record(
+            {"model": model, "precision": precision},
+            dice=0.5 + 0.2 * i + 0.01 * j + 0.02 * i * j,
+            total=energy(100, cpu_estimate=100 + 30 * i + 7 * j),
+        )
+        for i, model in enumerate(models)
+        for j, precision in enumerate(("32-true", "bf16-mixed"))
+    ]
+    comparison = compared(*records)
+    for width, wide in ((86, False), (60, True)):
+        text = printed(ReportView(comparison, comparison.rows, wide=wide), width)
+        effects = text[text.index("What each setting does") :]
+        assert len(re.findall(r"[+−]0\.\d{4} ±\d\.\d{4} +[+−][\d.]+ % \([−+][\d.]+ to [−+][\d.]+\) ", effects)) == 2, (
+            effects
+        )
+        assert ("tu-mobilenetv3_small_050" in effects) == wide
