@@ -347,5 +347,5 @@ def test_pretrained_weights_out_of_reach_are_said_at_once(greenseg: Command, pha
     assert result.returncode == 2
     assert "mobilenet_v2" in result.stderr
     assert "leave out --encoder-weights" in result.stderr
-    assert waited[0] < 6, "3 s, and what a busy machine adds"
+    assert waited[0] < 5
     assert not (tmp_path / "runs").exists()

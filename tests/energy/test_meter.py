@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -340,9 +341,15 @@ def test_devices_that_cannot_be_measured_are_unknown_not_zero(
 @pytest.mark.usefixtures("rapl_root", "no_cuda")
 def test_an_idle_machine_is_measured_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert idle_watts(1e9) == {}, "an estimate has no idle part; nobody waits for it"
-    FakeNvml([constant(55)]).install(monkeypatch.setattr)
-    # The counter is read before the clock: on a busy machine, some ms before.
-    assert idle_watts(0.5, (0,)) == {"gpu": pytest.approx(55, rel=0.1)}
+    now = scripted_clock(monkeypatch)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("greenseg.energy.idle.time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("greenseg.energy.meter.time", SimpleNamespace(monotonic=lambda: now[0]))
+    FakeNvml([constant(55)], clock=lambda: now[0]).install(monkeypatch.setattr)
+    assert idle_watts(10, (0,)) == {"gpu": pytest.approx(55)}
 
 
 @pytest.mark.usefixtures("rapl_root", "no_cuda")

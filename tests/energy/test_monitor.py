@@ -137,14 +137,10 @@ def test_with_two_ranks_every_device_is_counted_once(rapl: bool, nodes: int, tmp
     windows = [epoch["train"] for epoch in found["epochs"]] + [found["phases"]["train"]]
     assert len(found["epochs"]) == 2
     for window in windows:
-        # Both GPUs, each for as long as its rank trained: 100 W + 250 W. On a busy machine, ranks wait for their turn.
-        late = 0.05
-        expected = pytest.approx(350 * window["seconds"], rel=0.02, abs=350 * late)
-        assert window["joules"]["gpu"]["nvml"] == expected
+        # Both GPUs, each for as long as its rank trained: 100 W + 250 W.
+        assert window["joules"]["gpu"]["nvml"] == pytest.approx(350 * window["seconds"], rel=0.02)
         if rapl:  # one package, read by two ranks, is one package
-            assert window["joules"]["cpu"]["rapl"] == pytest.approx(
-                watts * window["seconds"], rel=0.05, abs=watts * late
-            )
+            assert window["joules"]["cpu"]["rapl"] == pytest.approx(watts * window["seconds"], rel=0.05)
         else:
             most = len(os.sched_getaffinity(0)) * window["seconds"]
             assert window["joules"]["cpu"]["estimate"] < 1.1 * most * Model.of_this_machine().core_watts[0]
