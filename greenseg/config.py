@@ -420,13 +420,13 @@ class Settings(BaseModel):
 
     @cached_property
     def identity(self) -> str:
-        """Eight hex digits that name what would be trained, seed included; see `trained`."""
+        """Sixteen hex digits that name what would be trained, seed included; see `trained`."""
         return _digest(self.trained)
 
     @cached_property
     def configuration(self) -> str:
         """Like `identity`, without seed and fold: repeats share it."""
-        return _digest({key: value for key, value in self.trained.items() if group_of(key) != REPEATS})
+        return _digest(without(self.trained, _REPEATS))
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -464,8 +464,12 @@ class Settings(BaseModel):
 _canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
+_DIGITS = 16
+"""Hex digits of an identity. Runs made before had the first eight of them, which coincide among some ten thousand."""
+
+
 def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical_json(values).encode()).hexdigest()[:8]
+    return hashlib.sha256(_canonical_json(values).encode()).hexdigest()[:_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -508,6 +512,26 @@ def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
     values = zip(_NEUTRAL, _trained_values(given), _NEUTRAL.values(), strict=True)
     differing = {name: value for name, value, neutral in values if value != neutral}
     return {"encoder": resolved["encoder"], "decoder": resolved["decoder"], **differing}
+
+
+_REPEATS = frozenset(name for name in _NEUTRAL if group_of(name) == REPEATS)
+_WHERE = frozenset({"data", "layout"})
+"""Settings that say where the data lie, and how they are found there; the content is what is trained on."""
+
+
+def without(values: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """The values of all other settings."""
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def trained_anywhere(resolved: Mapping[str, Any]) -> str:
+    """What resolved settings train, wherever the data lie, as text: together with the content, it tells runs apart."""
+    return _canonical_json(without(trained(resolved), _WHERE))
+
+
+def repeated_anywhere(resolved: Mapping[str, Any]) -> str:
+    """Like `trained_anywhere`, without seed and fold: repeats share it."""
+    return _canonical_json(without(trained(resolved), _WHERE | _REPEATS))
 
 
 def choices(name: str) -> tuple[str, ...]:

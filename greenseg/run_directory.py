@@ -1,6 +1,7 @@
 """The directory of a run: the only state there is. What is done, failed or left to do, and every report, is read here.
 
 config.yaml      the resolved configuration: `greenseg train --config config.yaml` repeats it
+content.json     what it is trained on: digests of the files of each subject, and its split
 run.json         status, attempts, what ran, hardware, versions, energy, final metrics; written atomically
 epochs.jsonl     one line an epoch and attempt: losses, metrics, joules, seconds
 checkpoints/     best.ckpt, last.ckpt
@@ -12,7 +13,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,12 +57,25 @@ class RunDirectory:
         """Everything the run printed."""
         return self.path / "run.log"
 
-    def create(self, settings: Settings) -> None:
-        """Make the directory and write config.yaml, unless it says the same already."""
+    @property
+    def content(self) -> Path:
+        """What the run is trained on, as `greenseg.data.content` writes it."""
+        return self.path / "content.json"
+
+    def create(self, settings: Settings, content: Mapping[str, Any] | None = None) -> None:
+        """Make the directory; write config.yaml and content.json, unless they say the same already.
+
+        Args:
+            settings: of the run.
+            content: what it is trained on, as plain values; None where that is not known.
+        """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        config, text = self.path / "config.yaml", yamlfile.dump(settings.resolved())
-        if not config.exists() or config.read_text(encoding="utf-8") != text:
-            write_atomically(config, text)
+        files = {self.path / "config.yaml": yamlfile.dump(settings.resolved())}
+        if content is not None:
+            files[self.content] = json.dumps(content) + "\n"
+        for file, text in files.items():
+            if not file.exists() or file.read_text(encoding="utf-8") != text:
+                write_atomically(file, text)
 
     def clear(self) -> None:
         """Forget what the run did, so that it starts anew; config.yaml stays."""
@@ -182,48 +196,26 @@ class RunDirectory:
                 yield True
 
 
-def make_directory(run: RunDirectory, settings: Settings) -> RunDirectory:
-    """Make the directory of a run, `root/<sweep>/<slug>`, unless another sweep below that root has made one since.
-
-    Args:
-        run: the directory to make.
-        settings: of the run.
-
-    Returns:
-        The one directory for these settings.
-    """
-    root = run.path.parent.parent
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as file:  # two sweeps may begin the same run at the same moment
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not run.path.exists():
-            run = next((RunDirectory(path) for path in root.glob(f"*/*-{settings.identity}")), run)
-        run.create(settings)
-    return run
-
-
 def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:
-    """Every run directory at or below the paths, sorted, each once; a directory is one if it holds a config.yaml."""
+    """Every run directory at or below the paths, sorted; a directory is one if it holds a config.yaml.
+
+    Links to folders are followed, each folder that is linked to once.
+    """
     found: set[str] = set()
+    linked: set[str] = set()
     folders = [os.fspath(path) for path in paths]
     while folders:
         folder = folders.pop()
         if os.path.exists(os.path.join(folder, "config.yaml")):  # noqa: PTH110, PTH118  (there may be thousands)
             found.add(folder)  # nothing below a run is a run
-        else:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-                folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            continue
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_symlink() and entry.is_dir():
+                    target = os.path.realpath(entry.path)
+                    if target not in linked:  # a link may lead to a folder that holds it
+                        linked.add(target)
+                        folders.append(entry.path)
     return [RunDirectory(Path(path)) for path in sorted(found)]
-
-
-def runs_by_identity(root: Path) -> dict[str, RunDirectory]:
-    """Identity → run directory, for every run in `root/<sweep>/`."""
-    if not root.is_dir():
-        return {}
-    return {
-        entry.name.rpartition("-")[2]: RunDirectory(Path(entry.path))
-        for sweep in os.scandir(root)
-        if sweep.is_dir()
-        for entry in os.scandir(sweep)
-        if entry.is_dir()
-    }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from greenseg.config import Settings, read_config
 from greenseg.energy import Energy
-from greenseg.run_directory import BadRecord, RunDirectory, find_runs, runs_by_identity
+from greenseg.run_directory import BadRecord, RunDirectory, find_runs
 from greenseg.run_summary import account_for_attempts, summary
 from tests.runs import Json, energy, epoch, record, write
 
@@ -59,18 +59,6 @@ def test_runs_are_found_wherever_they_are(tmp_path: Path) -> None:
     assert find_runs([tmp_path]) == [one, two]
     assert find_runs([two.path, tmp_path / "a", one.path, two.path]) == [one, two]
     assert find_runs([tmp_path / "nowhere"]) == []
-
-
-def test_runs_are_known_by_their_identity(tmp_path: Path) -> None:
-    one = write(tmp_path / "a", record({"seed": 1}))
-    two = write(tmp_path / "b", record({"seed": 2}))
-    (tmp_path / "a file").touch()
-    (tmp_path / "a" / "a file").touch()
-    assert runs_by_identity(tmp_path) == {
-        Settings.of({"seed": 1}).identity: one,
-        Settings.of({"seed": 2}).identity: two,
-    }
-    assert runs_by_identity(tmp_path / "nowhere") == {}
 
 
 # ── run.json

@@ -1,10 +1,11 @@
 """`greenseg sweep --dry-run`: the plan, as people read it or as JSON."""
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from greenseg.sweep.plan import Plan, Range
+from greenseg.sweep.plan import Plan, PlannedRun, Range, difference, refusal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +18,7 @@ _COLOURS = {"finished": "green", "failed": "red", "damaged": "red", "interrupted
 
 def print_plan_json(plan: Plan) -> None:
     """Print everything as JSON."""
-    print(json.dumps(plan.to_json()))
+    print(json.dumps(plan.to_json() | {"notes": notes(plan.runs)}))
 
 
 def print_plan(plan: Plan) -> None:
@@ -41,8 +42,31 @@ def print_plan(plan: Plan) -> None:
     for run in plan.runs:
         if run.problem:
             warn(f"{run.problem}; the run starts anew")
+    for note in [*notes(plan.runs), *map(refusal, plan.changed)]:
+        warn(note)
     for message in plan.impossible:
         warn(f"Not on this machine: {message}")
+
+
+def notes(runs: Sequence[PlannedRun]) -> list[str]:
+    """What a user should know of the content that the runs were trained on; a sentence each."""
+    from greenseg.report.units import count
+
+    said = []
+    absent = Counter(run.settings.data for run in runs if run.by_path and run.content is None)
+    for data, number in sorted(absent.items()):
+        said.append(f"{data} cannot be read here: settings and path decide which {count(number, 'run')} it has.")
+    unknown = sum(run.by_path and run.content is not None for run in runs)
+    if unknown:
+        said.append(f"{count(unknown, 'run')} of an earlier version: what they were trained on is unknown. Kept.")
+    replaced = [run for run in runs if run.status == "new" and run.other and run.other_status == "finished"]
+    if replaced:
+        first = replaced[0]
+        said.append(
+            f"{count(len(replaced), 'run')} finished on other content of {first.settings.data}{difference(first)}. "
+            f"Today's content is another run; the earlier one is kept."
+        )
+    return said
 
 
 def _left(plan: Plan) -> list[str]:

@@ -123,14 +123,15 @@ def _report(
     """Print or write the report; False if a record was damaged and left out."""
     from greenseg.cli.view import console, say, warn
     from greenseg.files import write_atomically
-    from greenseg.report.results import by_configuration, read_runs
+    from greenseg.report.results import Reader, by_configuration
 
-    runs, damaged = read_runs(directories)
+    reader = Reader()
+    runs, damaged = reader.read(directories)
     for message in damaged:
         warn(f"left out: {message}")
     files: dict[Path, str | bytes] = {}
     if runs:
-        comparison = query.compare(by_configuration(runs))
+        comparison = query.compare(by_configuration(runs), reader.notes)
         rows, names = query.rows(comparison), query.names(comparison)
         if output:
             files[output] = _text(query, comparison, rows, names, kind)

@@ -22,6 +22,9 @@ def sweep(
         "runs"
     ),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Start interrupted runs over whose data have changed since.")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Runs at a time. Default: one a GPU; without a GPU, one.")
     ] = None,
@@ -60,7 +63,7 @@ def sweep(
 
     planned = read_sweep(file, overrides or (), further=further)
 
-    from greenseg.cli.plan import print_plan, print_plan_json
+    from greenseg.cli.plan import notes, print_plan, print_plan_json
 
     plan = plan_of(planned, out, retry_failed)
     if dry_run:
@@ -74,30 +77,34 @@ def sweep(
         warn(message)
     if plan.impossible:
         raise UserError(plan.impossible)
-
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
+    from greenseg.data.content import Contents
     from greenseg.report.units import count
     from greenseg.run_summary import account_anew
     from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Limits, Stop
+    from greenseg.sweep.plan import refusal
     from greenseg.sweep.prepare import prepare
     from greenseg.sweep.slots import Slots, choose_gpus
     from greenseg.training.machine import usable_cores
 
+    if plan.changed and not again:
+        raise UserError([refusal(run) for run in plan.changed])
     silent = quiet or as_json
 
     def say(text: str) -> None:
         if not silent:
             console.print(text, soft_wrap=True, highlight=False)
 
-    every = [Job(run.settings, run.directory, anew=run.status == "damaged") for run in plan.runs]
+    every = [Job(run.settings, run.directory, run.status == "damaged", content=run.content) for run in plan.runs]
+    for note in notes(plan.runs):
+        warn(note)
     for planned_run in plan.runs:
         if planned_run.problem:
-            warn(f"{planned_run.problem}; the run starts anew")
+            warn(f"{planned_run.problem}; the run starts over")
         if planned_run.outdated:
             account_anew(planned_run.directory, planned_run.settings)
-    # By place, not by identity: among very many runs eight hex digits may coincide.
     to_do = {id(run) for run in plan.todo}
     planned_jobs = list(zip(plan.runs, every, strict=True))
     todo = [job for run, job in planned_jobs if id(run) in to_do]
@@ -115,6 +122,9 @@ def sweep(
     if wanted:
         with FilesView(disable=silent) as preparation:
             prepare([job.settings for job in todo], say, preparation.update)
+        contents = Contents()
+        for job in todo:
+            job.content = job.content or contents.of(job.settings)  # the phantom is made on its first use
         context = measure_idle(idle_seconds, say)
         for position, job in enumerate(todo):
             job.context = context | {"order": planned.order, "position": position}
@@ -126,7 +136,7 @@ def sweep(
                 Limits(planned.retries, planned.timeout, planned.max_energy),
                 planned.cool_down,
                 warm=True,
-                spent={run.settings.identity: run.spent.joules for run in plan.runs if run.spent},
+                spent={str(run.directory.path): run.spent.joules for run in plan.runs if run.spent},
             )
             launcher.carry_out(wanted)
             stopped, halted = stop.requests > 0, launcher.halted

@@ -7,7 +7,7 @@ import typer
 
 from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds, with_settings
 from greenseg.config import Settings, overlay, read_config
-from greenseg.errors import ExitCode
+from greenseg.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from greenseg.run_directory import RunDirectory
@@ -25,7 +25,12 @@ def train(
         "runs"
     ),
     idle_baseline: Annotated[str, typer.Option(metavar="TIME", help=IDLE_HELP)] = "",
-    again: Annotated[bool, typer.Option("--again", help="Train anew what is finished already, replacing it.")] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Train again what is finished already, replacing it; or start over on data that changed."
+        ),
+    ] = False,
 ) -> None:
     """Train one network, with the energy of every epoch.
 
@@ -37,32 +42,38 @@ def train(
     check_out(out)
 
     # Only now: rich, SimpleITK and the rest are not needed to say that an option is wrong.
+    from greenseg.cli.plan import notes
     from greenseg.cli.view import FilesView, TrainingView, console, say, warn
+    from greenseg.data.content import Contents
     from greenseg.failures import Failure
     from greenseg.report.panel import run_panel
     from greenseg.report.results import read_runs
-    from greenseg.run_directory import BadRecord, RunDirectory, make_directory, runs_by_identity
+    from greenseg.run_index import RunIndex, make_directory
     from greenseg.run_summary import account_anew
     from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Stop, last_lines
+    from greenseg.sweep.plan import look, refusal
     from greenseg.sweep.prepare import prepare
     from greenseg.sweep.slots import Slots, choose_gpus
     from greenseg.sweep.workers import become
     from greenseg.training import limits
     from greenseg.training.machine import ranks, usable_cores
 
-    run = runs_by_identity(out).get(resolved.identity) or RunDirectory(out / "train" / resolved.slug)
-    try:
-        status = run.status()
-    except BadRecord as error:
-        warn(f"{error}; the run starts anew")
-        status, again = "new", True
+    planned = look(resolved, Contents().of(resolved), RunIndex(out), str(out / "train"))
+    run, status = planned.directory, planned.status
+    if planned.problem:
+        warn(f"{planned.problem}; the run starts over")
+        again = True
+    for note in notes([planned]):
+        warn(note)
     if status == "finished" and not again:
         say(f"Already trained (train it anew with --again): {run.path}")
         account_anew(run, resolved)
     elif status == "running" and ranks(resolved)[0] == 0:
         warn(_busy(run))
         raise typer.Exit(ExitCode.INCOMPLETE)
+    elif planned.other_status == "interrupted" and not again:
+        raise UserError(refusal(planned))
     else:
         for message in limits.restore():
             warn(message)
@@ -72,7 +83,7 @@ def train(
         with FilesView() as preparation:
             prepare([resolved], say, preparation.update)
         if ranks(resolved)[0] > 0:
-            run = make_directory(run, resolved)
+            run = make_directory(run, resolved, Contents().of(resolved))
             say(f"Trains with node 0, which leads: {run.path}")
             become(run.path)
         context = measure_idle(idle_seconds, say)
@@ -80,11 +91,11 @@ def train(
             say(f"{'Continuing' if status == 'interrupted' else 'Trying again'}: {run.path}")
         if resolved.compile:
             say("The network is compiled first: a minute or more on a GPU, minutes on a CPU, before the first step.")
-        job = Job(resolved, run, again, context)
+        job = Job(resolved, run, again, context, planned.content or Contents().of(resolved))
         with Stop().installed() as stop, TrainingView() as view:
             launcher = Launcher(Slots((), usable_cores()), stop, view)
             launcher.carry_out([job])
-        run, outcome = job.run, launcher.outcomes[resolved.identity]
+        run, outcome = job.run, launcher.outcomes[job]
         if outcome.kind == Failure.DISK_FULL:
             warn(launcher.halted)
             raise typer.Exit(ExitCode.INCOMPLETE)

@@ -26,7 +26,7 @@ import numpy as np
 
 from greenseg.config import PHANTOM, Settings
 from greenseg.data import phantom
-from greenseg.data.fingerprint import fingerprint
+from greenseg.data.content import Content, preprocessing
 from greenseg.data.splits import Case, cases_of
 from greenseg.data.volume import (
     ByteArray,
@@ -41,7 +41,6 @@ from greenseg.data.volume import (
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, locked, write_json
 
-_VERSION = 5  # of the preprocessing; a change of what it computes raises it
 _IMAGES, _MASKS, _INDEX = "images.f32", "masks.u8", "index.json"
 
 
@@ -54,12 +53,14 @@ class Slices:
         index: content of `index.json`, each subject with its `split`.
         cases: files and splits that they were made from.
         built: whether they were made just now.
+        content: of these files.
     """
 
     folder: Path
     index: dict[str, Any]
     cases: tuple[Case, ...] = ()
     built: bool = False
+    content: Content | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Slices, (self.folder, self.index, self.cases, self.built)  # a worker maps the files itself
@@ -101,11 +102,6 @@ def data_root(settings: Settings, say: Callable[[str], None] = lambda _: None) -
     root, made = phantom.builtin()
     say(f"No --data given: training on the built-in phantom, {'made just now' if made else 'kept'} in {root}")
     return root
-
-
-def preprocessing(settings: Settings) -> dict[str, Any]:
-    """The settings that decide what slices are made of a file."""
-    return {"image_size": settings.image_size, "spacing": settings.spacing, "labels": settings.labels}
 
 
 def prepare(
@@ -158,7 +154,8 @@ def _slices(
     progress: Callable[[int, int], None],
     cost: Callable[[], dict[str, Any]],
 ) -> Slices:
-    folder = _home() / _key(cases, settings)
+    content = Content.of(cases)
+    folder = _home() / content.slices_key(settings)
     index, built = _whole(folder, verify), False
     if index is None:
         with locked(_lock_of(folder)):
@@ -172,7 +169,7 @@ def _slices(
         raise OSError(f"{folder}: the slices that were just written are not there")
     split_of = {case.subject: case.split for case in cases}
     index["subjects"] = [subject | {"split": split_of[subject["name"]]} for subject in index["subjects"]]
-    return Slices(folder, index, tuple(cases), built)
+    return Slices(folder, index, tuple(cases), built, content)
 
 
 def cached() -> Iterator[Slices]:
@@ -204,14 +201,6 @@ def _home() -> Path:
 
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
-
-
-def _key(cases: list[Case], settings: Settings) -> str:
-    files = [(case.subject, pair) for case in sorted(cases, key=lambda case: case.subject) for pair in case.files]
-    return fingerprint(
-        [path for _, pair in files for path in pair],
-        [_VERSION, preprocessing(settings), [subject for subject, _ in files]],
-    )
 
 
 def _whole(folder: Path, verify: bool) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
-"""One name for the content of many files, without reading them every time."""
+"""Names for the content of files, without reading them every time."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -11,22 +12,25 @@ from greenseg.data import detached
 from greenseg.files import cache_folder, write_json
 
 
-def fingerprint(paths: Iterable[Path], also: Any = None) -> str:
-    """Sixteen hex digits that name the content of these files, in this order, and of `also`.
+def digests(paths: Iterable[Path]) -> list[list[str]]:
+    """The SHA-256 of the content of each of these files, as 64 hex digits.
 
     A file is read again only when its size, its times of change or its place on the disk differ from the last time; so
-    a data set that was copied or touched costs one reading, and keeps its name.
+    a data set that was copied or touched costs one reading, and keeps its digests.
 
     Args:
         paths: files, or folders (then all files in them count); what a header keeps in files beside it counts, too.
-        also: whatever JSON can hold.
+
+    Returns:
+        For each path, the digests of the files that it consists of.
 
     Raises:
         OSError: a file cannot be read.
     """
-    files = [part for path in paths for part in _parts(path)]
+    parts = [list(_parts(path)) for path in paths]
+    files = [part for of_path in parts for part in of_path]
     names = [str(file.absolute()) for file in files]
-    memo = cache_folder() / "fingerprints" / f"{_digest(names)}.json"
+    memo = cache_folder() / "fingerprints" / f"{digest(names)}.json"
     try:
         kept = json.loads(memo.read_text(encoding="utf-8"))
         known: dict[str, tuple[list[int], str]] = {name: (stamp, content) for name, (stamp, content) in kept.items()}
@@ -38,12 +42,15 @@ def fingerprint(paths: Iterable[Path], also: Any = None) -> str:
         with ThreadPoolExecutor(4) as readers:  # hashlib lets others run while it digests
             for i, content in zip(stale, readers.map(_content, (files[i] for i in stale)), strict=True):
                 known[names[i]] = (stamps[i], content)
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memo, known)
-    return _digest([[known[name][1] for name in names], also])
+        with contextlib.suppress(OSError):  # no room, or not ours to write: it is read again next time
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            write_json(memo, known)
+    found = iter(names)
+    return [[known[next(found)][1] for _ in of_path] for of_path in parts]
 
 
-def _digest(what: Any) -> str:
+def digest(what: Any) -> str:
+    """Sixteen hex digits that name whatever JSON can hold."""
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from greenseg.data.cache import Slices
+from greenseg.data.epoch import batches_per_epoch, slices_per_epoch
 
 Batch = dict[str, torch.Tensor]
 NOBODY = -1
@@ -82,15 +83,14 @@ class TrainingBatches(Sampler[list[int]]):
     @property
     def slices(self) -> int:
         """Slices that all ranks together see in an epoch."""
-        return min(len(self) * self._batch_size, self._share) * self._ranks
+        return slices_per_epoch(self._length, self._batch_size, self._ranks)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration takes; Lightning calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        full, rest = divmod(self._share, self._batch_size)
-        return full + (rest > 1 or full == 0)
+        return batches_per_epoch(self._length, self._batch_size, self._ranks)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.default_rng([self._seed, self.epoch]).permutation(self._length)

@@ -100,9 +100,14 @@ def write_phantom(
     return written
 
 
+def builtin_folder() -> Path:
+    """Where the built-in phantom is kept, in the user's cache, once it has been made."""
+    return cache_folder() / f"phantom-v{_VERSION}"
+
+
 def builtin() -> tuple[Path, bool]:
     """The built-in phantom's folder in the user's cache, and whether it was made just now."""
-    root = cache_folder() / f"phantom-v{_VERSION}"
+    root = builtin_folder()
     if root.is_dir():
         return root, False
     try:

@@ -13,6 +13,9 @@ from greenseg.config import Layout, Settings
 from greenseg.data.layout import Listing, look
 from greenseg.errors import UserError
 
+SPLIT_BY = ("data", "layout", "validation_share", "split_seed", "folds", "fold")
+"""The settings that decide which files train, and which validate."""
+
 
 @dataclass(frozen=True)
 class Case:

@@ -9,7 +9,7 @@ from typing import Any
 
 from greenseg.energy.estimate import Model, cpu_name, is_virtual_machine
 from greenseg.energy.idle import idle_watts
-from greenseg.energy.sensors import ZeusSensors, processes_on, rapl_files, visible_gpus
+from greenseg.energy.sensors import ZeusSensors, processes_on, rapl_files, read_packages, visible_gpus
 
 _OBSERVE_SECONDS = 1.0
 
@@ -22,25 +22,26 @@ def examine(idle_seconds: float) -> dict[str, Any]:
     """
     gpus = tuple(range(visible_gpus()))
     sensors = ZeusSensors(gpus)
+    sources = sensors.sources
     components: dict[str, dict[str, str]] = {}
     for component in ("gpu", "cpu", "dram"):
-        if component in sensors.missing:
+        if component in sources:
+            components[component] = {"source": sources[component]}
+        elif component in sensors.missing:
             why = sensors.missing[component]
             fallback = "none" if component == "gpu" else "estimate"
             components[component] = {"source": fallback, "why": why, "remedy": _remedy(component, why)}
-        elif component == "gpu" and not gpus:
+        else:  # a GPU, and this process sees none
             why = _no_gpu()
             components[component] = {"source": "none", "why": why, "remedy": _remedy(component, why)}
-        else:
-            components[component] = {"source": "nvml" if component == "gpu" else "rapl"}
     model = Model.of_this_machine()
     return {
         "cpu": cpu_name(),
         "virtual_machine": is_virtual_machine(),
         "container": _container(),
         "components": components,
-        "gpus": [_gpu(index) for index in gpus] if "gpu" not in sensors.missing else [],
-        "rapl_counter_period_ms": _period(_rapl_reader()) if "cpu" not in sensors.missing else None,
+        "gpus": [_gpu(index) for index in gpus] if sources.get("gpu") in ("nvml", "amdsmi") else [],
+        "rapl_counter_period_ms": _period(_rapl_reader()) if sources.get("cpu") == "rapl" else None,
         "idle_watts": idle_watts(idle_seconds, gpus) if idle_seconds else None,
         "estimate": {"core_watts": model.core_watts, "gb_watts": model.gb_watts, "basis": model.basis},
     }
@@ -85,6 +86,8 @@ def _period(read: Callable[[], float]) -> float | None:
 
 def _rapl_reader() -> Callable[[], float]:
     files = rapl_files()
+    if not files or not all(os.access(file, os.R_OK) for file in files):
+        return read_packages  # by zeusd, which may read what this process may not
     return lambda: float(sum(int(file.read_text()) for file in files))
 
 
@@ -98,6 +101,8 @@ def _no_gpu() -> str:
 
 
 def _remedy(component: str, why: str) -> str:
+    if "SoC" in why:
+        return "none: joules of this GPU stay unknown" if component == "gpu" else "none: the estimate stands in"
     if component == "gpu":
         if "MIG" in why:
             return "the counter is the whole GPU's: measure with the GPU to yourself, MIG off"

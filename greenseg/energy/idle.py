@@ -17,7 +17,7 @@ def idle_watts(seconds: float, gpus: tuple[int, ...] = ()) -> dict[str, float]:
         time.sleep(seconds)
     energy = meter.lap(sync=False)
     meter.close()
-    shares = {"gpu": len(gpus)}
+    shares = {"gpu": len(gpus) or 1}  # that of a chip such as Apple's is measured without being asked for
     return {
         r.component: r.joules / energy.seconds / shares.get(r.component, 1)
         for r in energy.readings

@@ -9,7 +9,7 @@ from greenseg.report.columns import FRONT, interval
 from greenseg.report.comparison import Comparison, Effect
 from greenseg.report.labels import setting_text, value_text
 from greenseg.report.objectives import Objective
-from greenseg.report.results import Result
+from greenseg.report.results import CONTENT, Result
 from greenseg.report.statistics import Change
 from greenseg.report.units import count, joules, number, percent
 
@@ -113,7 +113,7 @@ def warnings(comparison: Comparison) -> list[str]:
     """What makes the answer less sure than it looks."""
     results = comparison.results
     finished = [result for result in results if result.finished]
-    said = []
+    said = [*comparison.notes, *_of_content(results)]
     if len({(result.estimated, tuple(result.sources)) for result in finished}) > 1:
         ranked = (
             "are ranked against each other, as asked"
@@ -145,6 +145,27 @@ def warnings(comparison: Comparison) -> list[str]:
     if any(result.unmeasured for result in finished):
         said.append("unknown: this component has no sensor and no estimate; its joules are missing from the sums.")
     said += _of_objectives(comparison)
+    return said
+
+
+def _of_content(results: Sequence[Result]) -> list[str]:
+    said = []
+    contents = {str(result.where[CONTENT]) for result in results if CONTENT in result.where}
+    if contents:
+        said.append(
+            f"Runs of one path were trained on {count(len(contents), 'different content')}: see the column content. "
+            "They are no repeats of each other, and their Dice is that of other data."
+        )
+    unknown = sum(not run.content.digest for result in results for run in result.runs if run.content.slices)
+    if unknown:
+        said.append(
+            f"{count(unknown, 'run')} of an earlier version: what they were trained on is unknown; "
+            "their path stands for it."
+        )
+    if len({result.watts for result in results if result.estimated and result.watts}) > 1:
+        said.append(
+            "Estimates of different machines rest on different constants: they are not ranked against each other."
+        )
     return said
 
 

@@ -11,7 +11,7 @@ from greenseg.config import ACCOUNTING, group_of
 from greenseg.report import front as fronts
 from greenseg.report.labels import axes, differing, label
 from greenseg.report.objectives import Objective
-from greenseg.report.results import REPEATS, Result, Run, best_first
+from greenseg.report.results import CONTENT, REPEATS, Result, Run, best_first
 from greenseg.report.statistics import Change, Mean, change, mean_of, paired_change
 
 Kind = tuple[frozenset[str], ...]
@@ -80,6 +80,7 @@ class Comparison:
         third: one more.
         baseline: what savings are counted against; None for the one of the best quality.
         allow_mixed_sources: rank measured and estimated joules against each other.
+        notes: what was found while the runs were read; sentences that belong to the warnings.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class Comparison:
         third: Objective | None = None,
         baseline: Result | None = None,
         allow_mixed_sources: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
+        self.notes = notes
         self.quality, self.energy, self.third = quality, energy, third
         self.allow_mixed_sources = allow_mixed_sources
         self.objectives = [quality, energy, *([third] if third else [])]
@@ -117,9 +120,10 @@ class Comparison:
         """What it competes within: an estimate neither beats a measurement nor is beaten by one."""
         if self.allow_mixed_sources:
             return ()
-        parts = (frozenset(result.sources), result.estimated, frozenset(result.unmeasured))
+        parts: Kind = (frozenset(result.sources), result.estimated, frozenset(result.unmeasured))
         counted = self.energy.components
-        return tuple(part & set(counted) for part in parts) if counted else parts
+        kind = tuple(part & set(counted) for part in parts) if counted else parts
+        return (*kind, frozenset(map(str, result.watts))) if kind[1] else kind  # estimates, by which constants
 
     def points(self, results: Sequence[Result]) -> fronts.Points:
         """Means of all objectives, shape (results, objectives); NaN where there is none."""
@@ -255,7 +259,7 @@ class Comparison:
     @cached_property
     def swept(self) -> list[str]:
         """The settings that differ and change what is trained."""
-        return [name for name in self.differing if group_of(name) != ACCOUNTING]
+        return [name for name in self.differing if name != CONTENT and group_of(name) != ACCOUNTING]
 
     @cached_property
     def effects(self) -> list[Effect]:
@@ -263,7 +267,7 @@ class Comparison:
         names = [*self.differing, *REPEATS]
         trials = [
             _Trial(
-                tuple([_hashable(run.settings[name]) for name in names]),
+                tuple([_hashable(run.settings[n] if n in REPEATS else result.settings[n]) for n in names]),
                 run.figure(self.quality),
                 run.figure(self.energy),
                 self.kind(result),

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from greenseg.energy import Energy
 from greenseg.report.results import Run
 from greenseg.run_directory import BadRecord
-
-BEFORE = ("startup", "preparation")
-"""Phases before the first epoch; their joules count from the start."""
+from greenseg.run_summary import BEFORE, account_for_attempts
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,8 @@ class Curve:
     Attributes:
         run: the run.
         dice: validation Dice; None where it is not known.
-        joules: spent until the end of the epoch, start-up included, repeated epochs and checkpoints not.
+        joules: spent until the end of the epoch: start-up and probes of the attempts until then included, repeated
+            epochs and checkpoints not.
     """
 
     run: Run
@@ -28,16 +27,19 @@ class Curve:
 def curve(run: Run) -> Curve:
     """The learning curve of a run; empty where its epochs cannot be read."""
     try:
+        attempts, epochs = run.history()
+        attempts = account_for_attempts(attempts, epochs)
         # Of an epoch that was repeated after an interruption, the last time counts.
-        lines = {line["epoch"]: line for line in run.directory.epochs()}
-        phases = run.record.get("energy", {}).get("phases", {})
-        spent = sum(Energy.from_json(phases[phase]).joules for phase in BEFORE if phase in phases)
-        dice, joules = [], []
+        lines = {line["epoch"]: line for line in epochs}
+        points, spent, begun = list[tuple[float | None, float]](), 0.0, 0
         for epoch in sorted(lines):
             line = lines[epoch]
+            while begun <= min(line["attempt"], len(attempts) - 1):
+                energies = attempts[begun].get("energy", {})
+                spent += sum(Energy.from_json(energies[phase]).joules for phase in BEFORE if phase in energies)
+                begun += 1
             spent += sum(Energy.from_json(line[phase]).joules for phase in ("train", "validation"))
-            dice.append(line["dice"])
-            joules.append(spent)
-    except (BadRecord, OSError, KeyError, TypeError, ValueError, AttributeError):
+            points.append((line["dice"], spent))
+    except (BadRecord, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError):
         return Curve(run, (), ())
-    return Curve(run, tuple(dice), tuple(joules))
+    return Curve(run, tuple(dice for dice, _ in points), tuple(joules for _, joules in points))

@@ -81,7 +81,7 @@ def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
             {"name": o.name, "describe": o.describe, "more_is_better": o.more_is_better} for o in comparison.objectives
         ],
         "configurations": [_row(comparison, row) for row in rows],
-        "answer": {name: None if result is None else result.runs[0].configuration for name, result in named.items()},
+        "answer": {name: None if result is None else result.configuration for name, result in named.items()},
         "hypervolume": [
             {"share": v.share, "reference": v.reference, "ideal": v.ideal, "configurations": v.configurations}
             for v in comparison.volumes()
@@ -96,7 +96,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
     result = row.result
     figures = {name: _mean(mean) for name, o in OBJECTIVES.items() if (mean := result.figure(o)) is not None}
     return {
-        "configuration": result.runs[0].configuration,
+        "configuration": result.configuration,
         "label": comparison.label(result),
         "settings": result.settings,
         "ran": {name: value for name, value in result.runs[0].ran.items() if result.settings.get(name, value) != value},

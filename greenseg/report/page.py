@@ -49,7 +49,7 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
         "shownFigures": [name for name in (names or default_columns(comparison)) if name in OBJECTIVES],
         "rows": [
             {
-                "id": row.result.runs[0].configuration,
+                "id": row.result.configuration,
                 "label": comparison.label(row.result),
                 "texts": {one.name: one.text(row) for one in shown},
                 "values": {one.name: one.value(row) for one in shown},

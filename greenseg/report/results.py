@@ -1,25 +1,31 @@
 """Runs read back, and repeats joined into one result for each configuration."""
 
 import gc
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from greenseg.config import REPEATS as REPEATS_GROUP
-from greenseg.config import Settings, group_of, neutral
+from greenseg.config import Settings, group_of, neutral, repeated_anywhere, trained_anywhere
+from greenseg.data import PREPROCESSING
 from greenseg.energy import Energy
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective
 from greenseg.report.statistics import Mean, mean_of
 from greenseg.run_directory import BadRecord, RunDirectory
-from greenseg.run_summary import summary
+from greenseg.run_summary import Watts, estimate_watts, last_watts, restated, summary
+
+if TYPE_CHECKING:
+    from greenseg.data.content import Content
 
 _NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() if not field.exclude}
+_DIGITS = 8  # of a content, as a report shows it
 REPEATS = tuple(name for name in _NEUTRAL if group_of(name) == REPEATS_GROUP)
 """Settings that tell repeats of a configuration apart."""
 
@@ -38,19 +44,63 @@ _FAILURES = {
 
 
 @dataclass(frozen=True)
+class TrainedOn:
+    """What a record says of the content that its run was trained on.
+
+    Attributes:
+        digest, files: as `Content` has them, with the version of the preprocessing; empty where they are unknown.
+        slices, split: what records of earlier versions have instead: name of the slices, and hash of the split.
+    """
+
+    digest: str = ""
+    files: str = ""
+    slices: str = ""
+    split: int = 0
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """What this record says; nothing where it does not."""
+        data = record.get("data") or {}
+        slices, subjects = str(data.get("cache", "")), data.get("subjects", {})
+        split = hash(tuple((name, *map(str, subjects[name])) for name in sorted(subjects)))
+        if "content" not in record:
+            return cls("", "", slices, split)
+        version = record.get("preprocessing")
+        return cls(f"{record['content']} {version}", f"{record['files']} {version}", slices, split)
+
+
+@dataclass(frozen=True)
 class Run:
     """One run, as its directory tells.
 
     Attributes:
         directory: of the run.
         status: as `RunDirectory.status`.
-        record: content of run.json but for attempts and data, with a summary up to the last finished epoch where the
-            run did not finish.
+        record: content of run.json but for data and a single attempt, with a summary up to the last finished epoch
+            where the run did not finish.
+        content: what it was trained on.
+        watts: constants of its estimates; more than one where its attempts had several, none where they are unknown.
+        restated: whether its estimates are restated with these constants; its files have them as they were made.
     """
 
     directory: RunDirectory
     status: str
     record: dict[str, Any] = field(repr=False)
+    content: TrainedOn = field(default_factory=TrainedOn, repr=False)
+    watts: frozenset[Watts] = field(default=frozenset(), repr=False)
+    restated: bool = False
+
+    def history(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Its attempts, and its lines of epochs.jsonl, with estimates by the constants of the report.
+
+        Raises:
+            BadRecord: a file is damaged.
+        """
+        epochs = self.directory.epochs()
+        if self.restated:
+            return restated(self.directory.record(), epochs, *self.watts)
+        attempts = self.record.get("attempts") or [{"energy": self.record.get("energy", {}).get("phases", {})}]
+        return attempts, epochs
 
     def check(self) -> None:
         """Look at everything that a report will look at.
@@ -59,7 +109,7 @@ class Run:
             BadRecord: a part of the record is missing or of another type.
         """
         parts: dict[str, Callable[[], object]] = {
-            "configuration": lambda: str.strip(self.configuration),
+            "configuration": lambda: str.strip(self.record["configuration"]),
             "status": lambda: str.strip(self.status),
             "metrics": lambda: self.metrics,
             "energy": lambda: sum(reading.joules for reading in self.energy.readings),
@@ -85,11 +135,6 @@ class Run:
 
     def _damaged(self, what: str) -> NoReturn:
         raise BadRecord(f"{self.directory.path / 'run.json'}: damaged: {what}")
-
-    @property
-    def configuration(self) -> str:
-        """The hash that repeats share."""
-        return self.record["configuration"]  # type: ignore[no-any-return]
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -143,14 +188,23 @@ class Run:
 
 
 class Reader:
-    """Reads runs, and, asked again, reads only those that changed."""
+    """Reads runs, and, asked again, reads only those that changed.
+
+    Attributes:
+        notes: what the last reading left out or restated; sentences that belong to the report.
+    """
 
     def __init__(self) -> None:
         self._known: dict[RunDirectory, tuple[tuple[int, ...], Run]] = {}
+        self._recomputed: dict[tuple[str, int], Content | None] = {}
+        self.notes: list[str] = []
 
     def read(self, directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
-        """The runs that have begun, and a message for each damaged one, which is left out."""
-        runs, damaged = [], []
+        """The runs that have begun, and a message for each damaged one, which is left out.
+
+        Of copies of one run, the one that got furthest counts.
+        """
+        runs, damaged = list[Run](), list[str]()
         with _no_garbage_collection(freeze=not self._known):
             for directory in directories:
                 try:
@@ -162,6 +216,11 @@ class Reader:
                     damaged.append(f"{directory.path}: damaged: run.json or epochs.jsonl: {what}")
                 else:
                     runs += [run] if run else []
+            distinct = _without_copies(runs)
+            copies = len(runs) - len(distinct)
+            runs, restated = _in_equal_terms(distinct)
+        left_out = f"{copies} of the run directories are copies of others, and left out." if copies else ""
+        self.notes = [note for note in (left_out, restated) if note]
         return runs, damaged
 
     def _read(self, directory: RunDirectory) -> Run | None:
@@ -174,13 +233,85 @@ class Reader:
         status = directory.status(record)
         if "energy" not in record:
             record = record | summary(record, directory.epochs())
-        for name in ("attempts", "data"):  # half of it, and of no use to a report: thousands are kept
-            record.pop(name, None)
-        run = Run(directory, status, record)
+        trained_on, watts = self._trained_on(directory, record), estimate_watts(record)
+        first = (record.get("attempts") or [{}])[0]
+        record.pop("data", None)  # half of it, and of no use to a report: thousands are kept
+        if len(record.get("attempts") or ()) < 2:  # the phases of the energy say the same
+            record.pop("attempts", None)
+        run = Run(directory, status, record, trained_on, watts)
         run.check()
+        record.setdefault("id", _id(record, first))
         if status in ("finished", "failed"):  # others go on, or die, without a word in run.json
             self._known[directory] = stamp, run
         return run
+
+    def _trained_on(self, directory: RunDirectory, record: Mapping[str, Any]) -> TrainedOn:
+        found = TrainedOn.of(record)
+        if found.digest or not found.slices:
+            return found
+        key = (found.slices, found.split)
+        if key not in self._recomputed:  # of a run of an earlier version, by the first of those that are alike
+            from greenseg.data.content import recomputed
+
+            settings = Settings.model_validate(_NEUTRAL | record["settings"])
+            self._recomputed[key] = recomputed(directory.path / "split.csv", found.slices, settings)
+        content = self._recomputed[key]
+        return TrainedOn.of({**record, **content.names}) if content else found
+
+
+def _id(record: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """What copies of a run of an earlier version have in common; empty where nothing tells them from other runs."""
+    if "pid" not in first or "host" not in first or "started" not in first:
+        return ""
+    return f"{first['started']} {first['host']} {first['pid']} {trained_anywhere(record['settings'])}"
+
+
+def _without_copies(runs: Sequence[Run]) -> list[Run]:
+    """Each run once, where directories were copied or are reached by several paths: the copy that got furthest."""
+    furthest: dict[str, tuple[tuple[Any, ...], int]] = {}
+    for i, run in enumerate(runs):
+        key = run.record.get("id") or os.path.realpath(run.directory.path)
+        progress = (run.status == "finished", run.metrics.get("epochs", 0), str(run.record.get("ended", "")))
+        if key not in furthest or progress > furthest[key][0]:
+            furthest[key] = progress, i
+    return [runs[i] for i in sorted(i for _, i in furthest.values())]
+
+
+def _in_equal_terms(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """Runs with their estimates by the same constants, those of the latest run on the same CPU; and what was done.
+
+    An estimate is CPU seconds and memory times constants, so that others can be put in without loss.
+    """
+    by_cpu: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.watts and any(reading.source == ESTIMATE for reading in run.energy.readings):
+            by_cpu.setdefault(str(run.record.get("hardware", {}).get("cpu")), []).append(run)
+    changed: dict[int, Run] = {}
+    used: set[Watts] = set()
+    for group in by_cpu.values():
+        if len({run.watts for run in group}) > 1 or len(group[0].watts) > 1:
+            latest = max(group, key=lambda run: str(run.record.get("ended", "")))
+            watts = last_watts(latest.record)
+            if watts is None:
+                continue
+            odd = [run for run in group if run.watts != {watts}]
+            changed |= {id(run): _restated(run, watts) for run in odd}
+            used.add(watts)
+    if not changed:
+        return list(runs), ""
+    constants = " and ".join(f"{core[0]:g} W per busy core, {gb[0]:g} W per GB" for core, gb in sorted(used))
+    said = (
+        f"Estimates of {len(changed)} of {len(runs)} runs were made with other constants; they are restated with those "
+        f"of the latest run ({constants})."
+    )
+    return [changed.get(id(run), run) for run in runs], said
+
+
+def _restated(run: Run, watts: Watts) -> Run:
+    record = run.directory.record()
+    attempts, epochs = restated(record, run.directory.epochs(), watts)
+    changed = summary(record | {"attempts": attempts}, epochs)
+    return replace(run, record={**run.record, **changed}, watts=frozenset({watts}), restated=True)
 
 
 def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
@@ -220,15 +351,24 @@ class Result:
 
     Attributes:
         runs: the repeats, finished or not.
+        where: where its data lie, and `content` where that tells configurations apart.
     """
 
     runs: tuple[Run, ...]
+    where: Mapping[str, Any] = field(default_factory=dict)
     _figures: dict[str, Mean | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What was asked for, without what tells repeats apart."""
-        return {name: value for name, value in self.runs[0].settings.items() if name not in REPEATS}
+        settings = {name: value for name, value in self.runs[0].settings.items() if name not in REPEATS}
+        return {**settings, **self.where}
+
+    @cached_property
+    def configuration(self) -> str:
+        """Hex digits that name the configuration."""
+        text = f"{repeated_anywhere(self.runs[0].settings)} {self.where.get(CONTENT, '')}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def finished(self) -> list[Run]:
@@ -250,6 +390,11 @@ class Result:
         """The figures of each finished repeat, those left out that lack one."""
         rows = [tuple(run.figure(objective) for objective in objectives) for run in self.finished]
         return [row for row in rows if None not in row]  # type: ignore[misc]
+
+    @cached_property
+    def watts(self) -> frozenset[Watts]:
+        """Constants of the estimates of all finished repeats, where they are known."""
+        return frozenset(watts for run in self.finished for watts in run.watts)
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -286,13 +431,73 @@ class Result:
         return ", ".join(statuses) + (f": {', '.join(reasons)}" if reasons else "")
 
 
+CONTENT = "content"
+"""Stands beside the settings where the same path held different data."""
+
+UNKNOWN = "unknown"
+_SPLIT = ("validation_share", "split_seed", "folds")
+
+
 def by_configuration(runs: Sequence[Run]) -> list[Result]:
-    """Join repeats: one result for each configuration, best Dice first, those without result last."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.configuration, []).append(run)
-    results = [Result(tuple(group)) for group in groups.values()]
+    """Join repeats: one result for each configuration, best Dice first, those without result last.
+
+    Repeats train the same settings on the same content. A data set that moved is the same content; different content
+    under one path is told apart by the setting `content`, the first digits of its digest.
+    """
+    contents = _contents(runs)
+    groups: dict[tuple[str, str], list[Run]] = {}
+    paths: dict[str, tuple[Any, Any]] = {}  # of a data set that moved, the last
+    held: dict[tuple[Any, ...], set[str]] = {}
+    for run, content in zip(runs, contents, strict=True):
+        groups.setdefault((repeated_anywhere(run.settings), content), []).append(run)
+        settings = run.settings
+        paths[content] = settings["data"], settings["layout"]
+    for run, content in zip(runs, contents, strict=True):
+        held.setdefault((*paths[content], *(run.settings[name] for name in _SPLIT)), set()).add(content)
+    several = any(len(found) > 1 for found in held.values())
+    results = []
+    for (_, content), group in groups.items():
+        data, layout = paths[content]
+        where = {"data": data, "layout": layout} | ({CONTENT: _shown(content)} if several else {})
+        results.append(Result(tuple(group), where))
     return best_first(results, QUALITIES["dice"], ENERGIES["total"])
+
+
+def _shown(content: str) -> str:
+    if content.startswith(UNKNOWN):
+        return content.partition("/")[0]
+    digest, _, version = content.partition(" ")
+    return digest[:_DIGITS] + ("" if version == str(PREPROCESSING) else f" v{version}")
+
+
+def _contents(runs: Sequence[Run]) -> list[str]:
+    """A name for the content of each run; folds of one cross-validation share it.
+
+    Where a record does not tell, the path stands for the content, and with it the name of the slices, if runs that
+    prepare slices alike were trained on different ones.
+    """
+    slices: dict[tuple[Any, ...], dict[str, set[str]]] = {}
+
+    def place(run: Run) -> tuple[Any, ...]:
+        folds = run.settings["folds"]
+        return run.settings["data"], folds, 0 if folds else run.content.split
+
+    def preparation(run: Run) -> str:
+        return f"{run.settings['image_size']} {run.settings['spacing']} {run.settings['labels']}"
+
+    unknown = [run for run in runs if not run.content.digest]
+    for run in unknown:
+        slices.setdefault(place(run), {}).setdefault(preparation(run), set()).add(run.content.slices)
+    ambiguous = {at for at, found in slices.items() if any(len(names) > 1 for names in found.values())}
+    named = []
+    for run in runs:
+        if run.content.digest:
+            named.append(run.content.files if run.settings["folds"] else run.content.digest)
+        else:
+            at = place(run)
+            which = f" {run.content.slices[:_DIGITS]}".rstrip() if at in ambiguous else ""
+            named.append(f"{UNKNOWN}{which}/{'/'.join(map(str, at))}")
+    return named
 
 
 def best_first(results: Iterable[Result], *objectives: Objective) -> list[Result]:

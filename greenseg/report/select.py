@@ -219,11 +219,12 @@ class Query:
     front_only: bool = False
     allow_mixed_sources: bool = False
 
-    def compare(self, results: Sequence[Result]) -> Comparison:
+    def compare(self, results: Sequence[Result], notes: Sequence[str] = ()) -> Comparison:
         """The comparison that is asked for.
 
         Args:
             results: at least one.
+            notes: what was found while the runs were read, as sentences.
 
         Raises:
             UserError: something named is not there; all such mistakes.
@@ -237,7 +238,7 @@ class Query:
         assert chosen
         assert quality
         assert energy
-        return Comparison(chosen, quality, energy, third, base, self.allow_mixed_sources)
+        return Comparison(chosen, quality, energy, third, base, self.allow_mixed_sources, notes)
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """The rows to show, in their order.

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from greenseg.config import Settings
+from greenseg.data.content import Content
 from greenseg.errors import ExitCode
 from greenseg.failures import TRANSIENT, Failure, kind_of, out_of_memory_kills
-from greenseg.run_directory import SCHEMA, BadRecord, RunDirectory, Status, make_directory
+from greenseg.run_directory import SCHEMA, BadRecord, RunDirectory, Status
+from greenseg.run_index import make_directory
 from greenseg.run_summary import account_for_attempts, summary
 from greenseg.sweep.cool_down import CoolDown, Pause
 from greenseg.sweep.slots import Slot, Slots
@@ -39,6 +41,7 @@ class Job:
         run: its directory; made if it is not there.
         anew: forget what the run did before.
         context: what surrounds it and belongs into its record: its place in the order, idle watts, pauses.
+        content: what it is trained on; None where that is not known.
         tries: how often it was begun here.
     """
 
@@ -46,6 +49,7 @@ class Job:
     run: RunDirectory
     anew: bool = False
     context: dict[str, Any] = field(default_factory=dict)
+    content: Content | None = None
     tries: int = 0
 
 
@@ -178,10 +182,10 @@ class Launcher:
         limits: when to try again, and when to give up.
         cool_down: the pause before every run but the first.
         warm: fork runs from a process that has imported everything, instead of starting each anew.
-        spent: joules by identity, of runs that count towards `max_energy` and have been paid already.
+        spent: joules by directory, of runs that count towards `max_energy` and have been paid already.
 
     Attributes:
-        outcomes: identity → how its last attempt ended.
+        outcomes: how the last attempt at each run ended.
         halted: why no new run was started, where that was so.
     """
 
@@ -203,7 +207,7 @@ class Launcher:
         self._pausing: list[tuple[Job, Slot, Pause]] = []
         self._running: list[_Running] = []
         self._begun = 0
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[Job, Outcome] = {}
         self.halted = ""
 
     def carry_out(self, jobs: Sequence[Job]) -> None:
@@ -219,7 +223,7 @@ class Launcher:
         try:
             with selectors.DefaultSelector() as self._selector, Workers(self._warm, self._selector) as self._workers:
                 self._work()
-                busy = [job for job in jobs if self.outcomes.get(job.settings.identity, Outcome("")).status == "busy"]
+                busy = [job for job in jobs if self.outcomes.get(job, Outcome("")).status == "busy"]
                 self._waiting.extend(job for job in busy if not job.run.in_use())
                 self._work()
         finally:
@@ -254,7 +258,7 @@ class Launcher:
                 self._slots.give_back(slot)
                 continue
             if self._cool_down and self._begun:
-                self._pausing.append((job, slot, self._cool_down.begin()))
+                self._pausing.append((job, slot, self._cool_down.begin(slot.gpus)))
             else:
                 self._start(job, slot)
             self._begun += 1
@@ -302,7 +306,7 @@ class Launcher:
         alone = job.settings.processes > 1  # Lightning then executes the program again, for the other ranks
         if not alone and not self._workers.prepare(lambda: not self._stop.requests):
             raise _Unwanted
-        job.run = make_directory(job.run, job.settings)
+        job.run = make_directory(job.run, job.settings, job.content)
         context = job.context | ({"imports": self._workers.imports} if self._workers.imports and not alone else {})
         environment = slot.environment | {events.CONTEXT: json.dumps(context)}
         if job.anew:
@@ -356,7 +360,7 @@ class Launcher:
             except ValueError:  # it was cut short
                 continue
             if "joules" in event:
-                self._spent[running.job.settings.identity] = event["joules"]
+                self._spent[str(running.job.run.path)] = event["joules"]
             self._listener.event(running.job, event)
         return bool(chunk)
 
@@ -385,7 +389,7 @@ class Launcher:
             self._waiting.append(job)
         if outcome.kind == Failure.DISK_FULL and not self.halted:
             self.halted = f"{outcome.reason}; the same command goes on once there is room"
-        self.outcomes[job.settings.identity] = outcome
+        self.outcomes[job] = outcome
         self._listener.end(job, outcome)
 
     def _outcome(self, running: _Running, unrestored: list[str]) -> Outcome:
@@ -417,7 +421,7 @@ class Launcher:
                         raise
                     outcome = Outcome("interrupted", f"{run.path}: {error.strerror}", Failure.DISK_FULL)
             if joules := record.get("metrics", {}).get("joules"):
-                self._spent[running.job.settings.identity] = joules
+                self._spent[str(running.job.run.path)] = joules
         return outcome
 
     def _judge(self, running: _Running, record: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:

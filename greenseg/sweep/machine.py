@@ -9,7 +9,7 @@ from pathlib import Path
 
 from greenseg import strategies
 from greenseg.config import PHANTOM, Constraint, Settings, values_of, violations
-from greenseg.data.splits import cases_of
+from greenseg.data.splits import SPLIT_BY, cases_of
 from greenseg.errors import UserError
 from greenseg.strategies import STRATEGIES
 from greenseg.training import limits
@@ -142,12 +142,9 @@ JOINED = (*CONSTRAINTS, Constraint(("nodes",), _joined))
 """With what holds for a sweep, which has this machine only, and for a run, which may have others as well."""
 
 
-_SPLIT_BY = ("data", "layout", "validation_share", "split_seed", "folds", "fold")
-
-
 def data_problems(runs: Iterable[Settings]) -> list[str]:
     """What is wrong with the data of runs as far as the names of its files tell, each once; none is opened."""
-    data_of = values_of(_SPLIT_BY)
+    data_of = values_of(SPLIT_BY)
     distinct = {data_of(run): run for run in runs}
     problems: dict[str, None] = {}
     for run in distinct.values():

@@ -8,8 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from greenseg.config import ACCOUNTING, Settings, group_of, trained, values_of, violations
-from greenseg.run_directory import BadRecord, RunDirectory, runs_by_identity
+from greenseg.config import ACCOUNTING, Settings, group_of, values_of, violations
+from greenseg.data.content import Content, Contents
+from greenseg.data.content import read as contents_of
+from greenseg.run_directory import BadRecord, RunDirectory
+from greenseg.run_index import RunIndex
 from greenseg.run_summary import accounted_otherwise, summary
 from greenseg.sweep import machine
 from greenseg.sweep.file import Sweep, find_place
@@ -34,6 +37,10 @@ class PlannedRun(NamedTuple):
         spent: so far, where its record tells.
         outdated: it has finished, and was accounted for with other settings.
         problem: what is wrong with its record.
+        content: what it would be trained on now; None where the data are not here.
+        by_path: settings and path alone say that `known` is its directory.
+        other: a run of the same settings and path that was trained on other content.
+        other_status: where that one stands.
     """
 
     settings: Settings
@@ -43,6 +50,10 @@ class PlannedRun(NamedTuple):
     spent: Spent | None = None
     outdated: bool = False
     problem: str = ""
+    content: Content | None = None
+    by_path: bool = False
+    other: RunDirectory | None = None
+    other_status: str = ""
 
     @property
     def directory(self) -> RunDirectory:
@@ -112,6 +123,11 @@ class Plan:
         return list(dict.fromkeys(messages)) + machine.data_problems(todo)
 
     @cached_property
+    def changed(self) -> list[PlannedRun]:
+        """The runs to do in place of which one on other content was interrupted: starting would not continue that."""
+        return [run for run in self.todo if run.other_status == "interrupted"]
+
+    @cached_property
     def left(self) -> Prediction | None:
         """What the runs to do will take; None where none has finished yet."""
         return _predict(self)
@@ -158,34 +174,49 @@ def make_plan(sweep: Sweep, out: Path, retry_failed: bool = False) -> Plan:
         out: folder of all runs; those of all sweeps are looked at.
         retry_failed: runs that failed are to do again.
     """
-    known = runs_by_identity(out)
-    folder = str(out / sweep.name)
-    if known:
-        runs = [_look(settings, known.get(settings.identity), folder) for settings in sweep.runs]
-    else:
-        runs = [PlannedRun(settings, folder) for settings in sweep.runs]
+    index, contents, folder = RunIndex(out), Contents(), str(out / sweep.name)
+    runs = [look(settings, contents.of(settings), index, folder) for settings in sweep.runs]
     wanted = {"new", "interrupted", "damaged"} | ({"failed"} if retry_failed else set())
     return Plan(sweep, runs, [run for run in runs if run.status in wanted])
 
 
-def _look(settings: Settings, directory: RunDirectory | None, folder: str) -> PlannedRun:
-    if directory is None:
-        return PlannedRun(settings, folder)
-    try:
-        record = directory.record()
-        status = directory.status(record)
-    except BadRecord as error:
-        return PlannedRun(settings, folder, directory, "damaged", problem=str(error))
+def look(settings: Settings, content: Content | None, index: RunIndex, folder: str) -> PlannedRun:
+    """Where a run stands.
+
+    Args:
+        settings: of the run.
+        content: what it would be trained on now; None where that is not known.
+        index: the directories that there are.
+        folder: of the sweep, in which the run gets a directory where it has none.
+    """
+    found = index.find(settings, content)
+    other, other_status = (found.other.directory, found.other.status()) if found.other else (None, "")
+    run = PlannedRun(settings, folder, content=content, by_path=found.by_path, other=other, other_status=other_status)
+    if found.entry is None:
+        return run
+    directory, record = found.entry.directory, found.entry.record
+    if found.entry.problem:
+        return run._replace(known=directory, status="damaged", problem=found.entry.problem)
+    status = found.entry.status()
     if not record:
-        return PlannedRun(settings, folder, directory, status)
-    if not record["settings"].keys() >= {"encoder", "decoder"} or trained(record["settings"]) != settings.trained:
-        own = RunDirectory(Path(folder, settings.slug))
-        if own != directory:  # eight digits of an identity may coincide; the directories' names do not
-            return _look(settings, own if own.path.is_dir() else None, folder)
-        problem = f"{directory.path / 'run.json'}: these settings are another run's"
-        return PlannedRun(settings, folder, directory, "damaged", problem=problem)
+        return run._replace(known=directory, status=status)
     outdated = status == "finished" and accounted_otherwise(record, settings)
-    return PlannedRun(settings, folder, directory, status, _spent(directory, record), outdated)
+    return run._replace(known=directory, status=status, spent=_spent(directory, record), outdated=outdated)
+
+
+def refusal(run: PlannedRun) -> str:
+    """Why a run does not start in place of one that was interrupted on other content, and what to do."""
+    return (
+        f"{run.other and run.other.path}: this run was interrupted, and {run.settings.data} holds other data now"
+        f"{difference(run)}. Bring the earlier data back to continue it, or start over on today's with --again"
+    )
+
+
+def difference(run: PlannedRun) -> str:
+    """How the content of a run differs from that of the other one, in brackets; empty where that is not known."""
+    earlier = contents_of(run.other.content) if run.other else None
+    found = run.content.difference(earlier) if run.content and earlier else ""
+    return f" ({found})" if found else ""
 
 
 def _spent(directory: RunDirectory, record: dict[str, Any]) -> Spent | None:

@@ -10,6 +10,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import update_bn
 
 from greenseg.config import SCHEDULE_FREE, Settings
@@ -126,6 +127,15 @@ class Segmentation(pl.LightningModule):
         self.volume_dice = dict(zip(self.overlap.subjects, volume_dice.tolist(), strict=True))
         self.log_dict({name: value.float() for name, value in scores.items()})  # already summed over ranks
 
+    def on_train_epoch_end(self) -> None:
+        self.step_plateau(self.trainer.callback_metrics["dice"])
+
+    def step_plateau(self, dice: torch.Tensor | float) -> None:
+        """Tell a `plateau` schedule the Dice of an epoch; other schedules go by steps."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(float(dice))
+
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
         optimizer = optimization.optimizer(self.network, self.settings, steps)
@@ -139,4 +149,7 @@ class Segmentation(pl.LightningModule):
         with warnings.catch_warnings():
             # The optimizer's step is skipped where a half-precision gradient overflows; torch then warns of the order.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            scheduler.step() if metric is None else scheduler.step(metric)
+            # With a metric, Lightning calls this for a plateau after all callbacks, checkpoints included. These would
+            # be one step behind, so that on_train_epoch_end has made that step already.
+            if metric is None:
+                scheduler.step()

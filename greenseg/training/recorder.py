@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
 from greenseg.energy import EnergyMonitor
 from greenseg.failures import Diverged
@@ -20,8 +21,10 @@ _EVENT_SECONDS = 0.25
 _HOPELESS = 25  # readings of a loss that is not finite: more than a gradient scaler needs to come down from 65536
 
 
-class Recorder(pl.Callback):
+class Recorder(Checkpoint):
     """After every epoch, writes a line to epochs.jsonl and checkpoints; reports progress. The first rank writes.
+
+    As a `Checkpoint` it is called after EarlyStopping: a checkpoint holds what that one decided at the same epoch.
 
     Args:
         run: where to.
@@ -119,7 +122,7 @@ class Recorder(pl.Callback):
         )
 
 
-class Checkpoints(pl.Callback):
+class Checkpoints(Checkpoint):
     """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the network at its best Dice; both are replaced atomically.
 
     Both after every epoch, so that whatever ends a run, no epoch but the one that it is in has to be repeated.
@@ -133,17 +136,53 @@ class Checkpoints(pl.Callback):
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._best = -math.inf
+        self._behind = False  # whether last.ckpt holds early stopping and plateau as they were an epoch earlier
         self.best_epoch: int | None = None
         self.best_predictions = torch.empty(0, dtype=torch.uint8)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best, "best_epoch": self.best_epoch, "best_predictions": self.best_predictions}
+        return {
+            "best": self._best,
+            "best_epoch": self.best_epoch,
+            "best_predictions": self.best_predictions,
+            "behind": False,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = state_dict["best"]
         # Checkpoints of earlier versions have none: then there is one once there is a better epoch.
         self.best_epoch = state_dict.get("best_epoch")
         self.best_predictions = state_dict.get("best_predictions", self.best_predictions)
+        self._behind = state_dict.get("behind", True)  # earlier versions wrote them too early
+
+    def next_epoch(self) -> int:
+        """The epoch with which the run goes on: 0 where there is no `last.ckpt`."""
+        if not self._run.last_checkpoint.exists():
+            return 0
+        # Our own checkpoint; its tensors are not read.
+        last = torch.load(self._run.last_checkpoint, map_location="meta", mmap=True, weights_only=False)
+        return int(last["epoch"]) + 1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._behind:
+            self._catch_up(trainer)
+        # The run may have been killed between the decision to stop and its end; Lightning does not keep the decision.
+        if any(stopping.wait_count >= stopping.patience for stopping in _early_stopping(trainer)):
+            trainer.should_stop = True
+
+    def _catch_up(self, trainer: pl.Trainer) -> None:
+        """Bring early stopping and plateau to the end of the last epoch, by the Dice in its line of epochs.jsonl."""
+        lines = [line for line in self._run.epochs() if line["epoch"] == trainer.current_epoch - 1]
+        if not lines:
+            return
+        dice = math.nan if lines[-1]["dice"] is None else float(lines[-1]["dice"])
+        assert isinstance(trainer.lightning_module, Segmentation)
+        trainer.lightning_module.step_plateau(dice)
+        for stopping in _early_stopping(trainer):
+            if dice > stopping.best_score:
+                stopping.best_score, stopping.wait_count = torch.tensor(dice), 0
+            else:
+                stopping.wait_count += 1
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write them, at the end of an epoch; on all ranks."""
@@ -164,6 +203,10 @@ class Checkpoints(pl.Callback):
             raise
         if trainer.is_global_zero:
             unfinished.replace(self._run.checkpoints / name)
+
+
+def _early_stopping(trainer: pl.Trainer) -> list[EarlyStopping]:
+    return [callback for callback in trainer.early_stopping_callbacks if isinstance(callback, EarlyStopping)]
 
 
 class PlainFiles(TorchCheckpointIO):

@@ -7,6 +7,7 @@ import platform
 import resource
 import socket
 import sys
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,14 +21,18 @@ from pytorch_lightning.callbacks import EarlyStopping
 from greenseg import __version__
 from greenseg.config import Settings
 from greenseg.data import cache
+from greenseg.data import content as contents
+from greenseg.data.content import Content
 from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatches, loader
 from greenseg.data.splits import split_csv
 from greenseg.energy import Energy, EnergyMeter, EnergyMonitor
 from greenseg.energy.estimate import cpu_name
+from greenseg.errors import UserError
 from greenseg.failures import Failure, kind_of
 from greenseg.files import write_atomically
 from greenseg.models import network
 from greenseg.run_directory import SCHEMA, RunDirectory
+from greenseg.run_index import Entry
 from greenseg.run_summary import account_for_attempts, summary
 from greenseg.strategies import STRATEGIES
 from greenseg.training import events, limits, probe, surface
@@ -78,11 +83,15 @@ def train(
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
+    watts = {"core_watts": meter.model.core_watts, "gb_watts": meter.model.gb_watts}
+    attempt["estimate"] = watts  # of another attempt, they may have been others
     record = {
         "schema": SCHEMA,
         "status": "running",
+        "id": record.get("id") or uuid.uuid4().hex,  # by which its copies are known
         "identity": settings.identity,
         "configuration": settings.configuration,
+        **{name: record[name] for name in ("content", "files", "preprocessing", "data") if name in record},
         "settings": settings.resolved(),
         "started": record.get("started", started),
         "attempts": [*earlier, attempt],
@@ -92,6 +101,7 @@ def train(
         "context": record.get("context", {}) | json.loads(os.environ.get(events.CONTEXT, "{}")),
         "hardware": _hardware(),
         "versions": versions(),
+        "energy_method": {"sensors_missing": meter.missing, "unmeasured": meter.unmeasured, **watts},
     }
 
     def save(**changes: Any) -> None:
@@ -149,21 +159,37 @@ def _fit(
     events.emit({"event": "start"})
     monitor.preparation()
     slices = cache.prepare(settings)
+    content = slices.content
+    assert content is not None
+    _check_content(run, settings, content)
     training = SliceDataset(slices, "train", settings.drop_empty_slices, settings.seed)
     validation = SliceDataset(slices, "validation")
     if rank == 0:
         write_atomically(run.path / "split.csv", split_csv(slices.cases))
+        run.create(settings, content.to_json())
+    save(**content.names)
     monitor.startup()
     if settings.accelerator == "cpu" or not torch.cuda.is_available():
         threads = int(os.environ.get(events.THREADS) or usable_cores())
         torch.set_num_threads(max(1, threads // settings.devices))
+    else:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # torch knows no quota of a container
+    # All that numbers depend on is set before anything is tried, so that it is tried as it will be trained.
+    torch.set_float32_matmul_precision(settings.matmul_precision)
+    # Same configuration, same seed, same machine: same metrics. CUDA reads the variable when it is first used.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # For deterministic runs torch fills all new memory with NaN, so that whoever reads it before writing is found out.
+    # No layer does so, and filling took 8 % of a step on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    pl.seed_everything(settings.seed, verbose=False)
     settings, probes = _chosen(run, settings, training, monitor, rank)
     batch_size, workers = int(settings.batch_size), int(settings.workers)
-    pl.seed_everything(settings.seed, verbose=False)
+    pl.seed_everything(settings.seed, verbose=False)  # again: what was tried has drawn random numbers
     module = Segmentation(settings, validation.subjects)
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
     checkpoints = Checkpoints(run)
-    torch.set_float32_matmul_precision(settings.matmul_precision)
     stopping: list[pl.Callback] = []
     if settings.early_stopping:
         stopping = [EarlyStopping("dice", mode="max", patience=settings.early_stopping, check_finite=False)]
@@ -180,19 +206,15 @@ def _fit(
         callbacks=[monitor, *stopping, Recorder(run, len(earlier), monitor, checkpoints, spent), checkpoints],
         plugins=[PlainFiles()],
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
-        deterministic="warn",  # same configuration, same seed, same machine: same metrics
         num_sanity_val_steps=0,
         logger=False,
-        enable_checkpointing=False,  # Checkpoints does
         enable_progress_bar=False,  # whoever started the run shows progress
         enable_model_summary=False,
     )
-    # For deterministic runs torch fills all new memory with NaN, so that whoever reads it before writing is found out.
-    # No layer does so, and filling took 8 % of a step on a CPU.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     on_cpu = trainer.strategy.root_device.type == "cpu"
     ranks = trainer.world_size
     batches = TrainingBatches(len(training), batch_size, settings.seed, rank, ranks)
+    batches.set_epoch(checkpoints.next_epoch())  # Lightning does so only after workers have begun to load
     save(
         network={"parameters": network.parameters(module.network)},
         ran={
@@ -213,6 +235,7 @@ def _fit(
         data={
             "cache": slices.folder.name,
             "slices": {"train": len(training), "validation": len(validation)},
+            "slices_per_epoch": {"train": batches.slices, "validation": len(validation)},
             "bytes": slices.bytes,
             "subjects": {"train": training.subjects, "validation": validation.subjects},
             "preparation": slices.index["preparation"],
@@ -275,6 +298,27 @@ def _chosen(
         torch.cuda.reset_peak_memory_stats()  # what was tried is not what the run needs
     monitor.startup()
     return settings, probes
+
+
+def _check_content(run: RunDirectory, settings: Settings, content: Content) -> None:
+    """Whether a run goes on, or begins, on the content that it was made for.
+
+    Raises:
+        UserError: the data changed since.
+    """
+    planned = contents.read(run.content)
+    if planned is None:
+        record = run.record()
+        goes_on = run.last_checkpoint.exists()
+        if not goes_on or Entry(run, record).same_content(settings, content) is not False:
+            return
+    elif planned == content:
+        return
+    difference = content.difference(planned) if planned else "its files or their split changed"
+    raise UserError(
+        f"{settings.data}: not the data that this run was made for ({difference}). Bring the earlier data back to "
+        f"continue it, or start over on today's with --again"
+    )
 
 
 def now() -> str:

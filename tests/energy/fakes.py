@@ -1,9 +1,12 @@
 """Fake hardware at the lowest boundary: the functions of NVML's driver library, and the files of RAPL. Zeus is real."""
 
 import json
+import socketserver
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,6 +185,152 @@ class FakeRapl:
         unfinished = counter.with_suffix(".new")
         unfinished.write_text(f"{(int(counter.read_text()) + round(joules * 1e6)) % self._span}\n")
         unfinished.replace(counter)
+
+
+class FakePowercap:
+    """A powercap tree with zones of any name anywhere, as laptops and servers have them."""
+
+    def __init__(self, root: Path, zones: dict[str, str]) -> None:
+        """Make the zones.
+
+        Args:
+            root: of the tree, such as /sys/class/powercap/intel-rapl.
+            zones: folder of each, below the root, and its name.
+        """
+        self._root = root
+        for folder, name in zones.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            (root / folder / "name").write_text(f"{name}\n")
+            (root / folder / "max_energy_range_uj").write_text("262143328850\n")
+            (root / folder / "energy_uj").write_text("1000000\n")
+
+    def use(self, **joules: float) -> None:
+        """Advance the counters of all zones of a name."""
+        for counter in self._root.rglob("energy_uj"):
+            name = counter.with_name("name")
+            spent = joules.get(name.read_text().strip().replace("-", "_") if name.exists() else "", 0.0)
+            counter.write_text(f"{int(counter.read_text()) + round(spent * 1e6)}\n")
+
+
+class FakeZeusd:
+    """Zeus's root daemon, as far as it reads RAPL: it lists every zone that it is given."""
+
+    def __init__(self, socket: Path) -> None:
+        self.microjoules: dict[int, tuple[int, int | None]] = {}
+        daemon = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/discover":
+                    cpus = [{"id": n, "dram_available": dram is not None} for n, (_, dram) in daemon.zones()]
+                    answer: Any = {"gpus": [], "cpus": cpus, "enabled_api_groups": ["cpu-read"], "auth_required": False}
+                else:
+                    answer = {n: {"cpu_energy_uj": cpu, "dram_energy_uj": dram} for n, (cpu, dram) in daemon.zones()}
+                body = json.dumps(answer).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+            def address_string(self) -> str:
+                return "a socket"
+
+        self._server = socketserver.ThreadingUnixStreamServer(str(socket), Answer)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def zones(self) -> list[tuple[int, tuple[int, int | None]]]:
+        """Index, µJ of the CPU and of DRAM, of each."""
+        return list(self.microjoules.items())
+
+    def close(self) -> None:
+        """Stop it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class FakeJetson:
+    """The power sensors of an NVIDIA Jetson: the files of its INA3221, and what tells Zeus that it is one.
+
+    Zeus polls them in a process of its own, as on a real one.
+    """
+
+    def __init__(self, root: Path, milliwatts: dict[str, float]) -> None:
+        """Make the files.
+
+        Args:
+            root: stands for `/`.
+            milliwatts: power of each rail.
+        """
+        self._root = root
+        sensors = root / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1"
+        sensors.mkdir(parents=True)
+        (root / "etc").mkdir()
+        (root / "etc/nv_tegra_release").touch()
+        for n, (rail, power) in enumerate(milliwatts.items(), start=1):
+            (sensors / f"in{n}_label").write_text(f"{rail}\n")
+            (sensors / f"in{n}_input").write_text("5000\n")  # mV
+            (sensors / f"curr{n}_input").write_text(f"{power / 5}\n")  # mA
+
+    def install(self, set_attribute: Set = setattr) -> "FakeJetson":
+        """Let Zeus find it."""
+        import zeus.device.soc
+        from zeus.device.soc import jetson
+
+        def below(path: str | Path) -> Path:
+            inside = Path(path).is_relative_to(self._root) or not Path(path).is_absolute()
+            return Path(path) if inside else self._root / Path(path).relative_to("/")
+
+        set_attribute(jetson, "Path", below)
+        set_attribute(jetson, "platform", SimpleNamespace(processor=lambda: "aarch64"))
+        set_attribute(jetson, "os", SimpleNamespace(path=SimpleNamespace(exists=lambda path: below(path).exists())))
+        set_attribute(zeus.device.soc, "_soc", None)
+        return self
+
+    def close(self) -> None:
+        """Stop Zeus's polling."""
+        import zeus.device.soc
+
+        if zeus.device.soc._soc is not None:
+            zeus.device.soc._soc._stop_process()
+
+
+class FakeApple:
+    """Apple's energy counters, as the library `zeus_apple_silicon` gives them; mJ of each window."""
+
+    def __init__(self, **millijoules: int) -> None:
+        fields = (
+            "cpu_total_mj efficiency_cores_mj performance_cores_mj efficiency_cluster_mj performance_cluster_mj "
+            "efficiency_core_manager_mj performance_core_manager_mj dram_mj gpu_mj gpu_sram_mj ane_mj"
+        )
+        self.metrics = SimpleNamespace(**dict.fromkeys(fields.split(), None) | millijoules)
+
+    def install(self, set_attribute: Set = setattr) -> "FakeApple":
+        """Let Zeus find it."""
+        import zeus.device.soc
+        from zeus.device.soc import apple
+
+        monitor = SimpleNamespace(
+            get_cumulative_energy=lambda: self.metrics,
+            begin_window=lambda key, restart=False: None,
+            end_window=lambda key: self.metrics,
+        )
+        set_attribute(apple, "zeus_apple_silicon", SimpleNamespace(AppleEnergyMonitor=lambda: monitor))
+        set_attribute(apple, "zeus_apple_available", True)
+        set_attribute(apple, "sys", SimpleNamespace(platform="darwin"))
+        set_attribute(apple, "platform", SimpleNamespace(processor=lambda: "arm"))
+        set_attribute(zeus.device.soc, "_soc", None)
+        apple.apple_silicon_is_available.cache_clear()
+        return self
+
+    def close(self) -> None:
+        """Let Zeus ask again whether there is such a chip."""
+        from zeus.device.soc import apple
+
+        apple.apple_silicon_is_available.cache_clear()
 
 
 def look_for_rapl_in(root: Path, set_attribute: Set = setattr) -> None:

@@ -16,19 +16,7 @@ from greenseg.energy.estimate import Model
 from greenseg.energy.idle import idle_watts
 from greenseg.energy.neighbours import Neighbours
 from greenseg.energy.reading import side_by_side
-from tests.energy.fakes import FakeGpu, FakeNvml, FakeRapl, constant, forget_nvml, look_for_rapl_in
-
-
-@pytest.fixture
-def rapl_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Zeus looks for RAPL in an empty folder, and forgets it afterwards."""
-    from zeus.device.cpu import rapl
-
-    root = tmp_path / "powercap"
-    root.mkdir()
-    look_for_rapl_in(root, monkeypatch.setattr)
-    yield root
-    rapl.rapl_is_available.cache_clear()
+from tests.energy.fakes import FakeGpu, FakeNvml, FakeRapl, constant, forget_nvml
 
 
 def meter(tmp_path: Path, *gpus: int) -> EnergyMeter:

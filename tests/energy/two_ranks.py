@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from greenseg.energy import Energy, EnergyMeter, EnergyMonitor
+from greenseg.energy.neighbours import Neighbours
 from tests.energy.fakes import FakeNvml, constant, look_for_rapl_in
 
 WATTS = (100.0, 250.0)
@@ -43,7 +44,7 @@ if __name__ == "__main__":
     root = Path(sys.argv[1])
     if len(sys.argv) > 2:  # with RAPL, whose counter another process advances
         look_for_rapl_in(root)
-    monitor = EnergyMonitor(Meter([rank]))
+    monitor = EnergyMonitor(Meter([rank], neighbours=Neighbours(root / "meters")))
     pl.Trainer(
         accelerator="cpu",
         devices=2 // nodes,

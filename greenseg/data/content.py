@@ -1,0 +1,200 @@
+"""What a run is trained on: the bytes of its files and who validates, whatever the folder is called.
+
+Two runs are the same only if their content is the same. A data set that moved is the same content; another mask under
+the same name is not.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from greenseg.config import PHANTOM, Settings, values_of
+from greenseg.data import PREPROCESSING
+from greenseg.data.fingerprint import digest, digests
+from greenseg.data.splits import SPLIT_BY, Case, cases_of
+from greenseg.errors import UserError
+
+_NAMED = 3  # subjects that a message names
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The content of one subject.
+
+    Attributes:
+        split: `train` or `validation`.
+        images, masks: digests of its files, in their order.
+    """
+
+    split: str
+    images: str
+    masks: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """The content of a data set, as one split of it is trained and validated on.
+
+    Attributes:
+        subjects: by name.
+        preprocessing: version of the preprocessing that makes slices of it.
+    """
+
+    subjects: Mapping[str, Subject]
+    preprocessing: int = PREPROCESSING
+    _parts: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    _pairs: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def of(cls, cases: Iterable[Case]) -> Self:
+        """The content of these cases. A file is read again only where it changed since the last time.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        ordered = sorted(cases, key=lambda case: case.subject)
+        found = iter(digests([path for case in ordered for pair in case.files for path in pair]))
+        subjects, parts, pairs = {}, list[str](), list[str]()
+        for case in ordered:
+            images, masks = list[list[str]](), list[list[str]]()
+            for _ in case.files:
+                images.append(next(found))
+                masks.append(next(found))
+                parts += images[-1] + masks[-1]
+                pairs.append(case.subject)
+            subjects[case.subject] = Subject(case.split, digest(images)[:8], digest(masks)[:8])
+        return cls(subjects, PREPROCESSING, tuple(parts), tuple(pairs))
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits that name files, subjects and who of them validates."""
+        return digest([[name, s.split, s.images, s.masks] for name, s in sorted(self.subjects.items())])
+
+    @cached_property
+    def files(self) -> str:
+        """Like `digest`, whoever validates: the folds of a cross-validation share it."""
+        return digest([[name, s.images, s.masks] for name, s in sorted(self.subjects.items())])
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a run's record says of it: `content`, `files` and `preprocessing`."""
+        return {"content": self.digest, "files": self.files, "preprocessing": self.preprocessing}
+
+    def of_split(self, split: str) -> list[str]:
+        """The names of the subjects of a split, sorted."""
+        return sorted(name for name, subject in self.subjects.items() if subject.split == split)
+
+    def slices_key(self, settings: Settings) -> str:
+        """The name of the slices that these settings make of it, in the slice cache; it must have been read here."""
+        return digest([self._parts, [PREPROCESSING, preprocessing(settings), self._pairs]])
+
+    def difference(self, earlier: "Content") -> str:
+        """How it differs from an earlier content, in words; empty where it does not."""
+        if self.preprocessing != earlier.preprocessing:
+            return f"preprocessing has version {self.preprocessing} now, {earlier.preprocessing} then"
+        now, then = self.subjects, earlier.subjects
+        both = sorted(now.keys() & then.keys())
+        kinds = {
+            "subjects added": sorted(now.keys() - then.keys()),
+            "subjects removed": sorted(then.keys() - now.keys()),
+            "images changed": [name for name in both if now[name].images != then[name].images],
+            "masks changed": [name for name in both if now[name].masks != then[name].masks],
+            "moved to validation": [n for n in both if (then[n].split, now[n].split) == ("train", "validation")],
+            "moved to training": [n for n in both if (then[n].split, now[n].split) == ("validation", "train")],
+        }
+        return "; ".join(f"{kind}: {_some(names)}" for kind, names in kinds.items() if names)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `Content.from_json` reads them."""
+        return {
+            "digest": self.digest,
+            "files": self.files,
+            "preprocessing": self.preprocessing,
+            "subjects": {name: [s.split, s.images, s.masks] for name, s in self.subjects.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """The content that `to_json` wrote.
+
+        Raises:
+            ValueError: it is not what `to_json` writes.
+        """
+        try:
+            subjects = {str(name): Subject(*map(str, parts)) for name, parts in value["subjects"].items()}
+            return cls(subjects, int(value["preprocessing"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the content of a data set: {error}") from None
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def preprocessing(settings: Settings) -> dict[str, Any]:
+    """The settings that decide what slices are made of a file."""
+    return {"image_size": settings.image_size, "spacing": settings.spacing, "labels": settings.labels}
+
+
+class Contents:
+    """The content of what settings name, each data set and split looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Content | None] = {}
+        self._data_of = values_of(SPLIT_BY)
+
+    def of(self, settings: Settings) -> Content | None:
+        """What a run with these settings would be trained on now; None where the data are not here, or cannot be used.
+
+        The built-in phantom is not here before its first use.
+        """
+        key = self._data_of(settings)
+        if key not in self._known:
+            self._known[key] = _look(settings)
+        return self._known[key]
+
+
+def _look(settings: Settings) -> Content | None:
+    root = Path(settings.data)
+    if settings.data == PHANTOM:
+        from greenseg.data import phantom  # draws with SimpleITK: only runs on the phantom pay for that
+
+        root = phantom.builtin_folder()
+    try:
+        return Content.of(cases_of(settings, root)) if root.exists() else None
+    except (UserError, OSError):  # said, with the remedy, before a run starts
+        return None
+
+
+def recomputed(split_csv: Path, slices_key: str, settings: Settings) -> Content | None:
+    """The content of a run whose record does not name it; None where its files are gone or have changed since.
+
+    Args:
+        split_csv: the run's own list of its files and their split.
+        slices_key: name of the slices that it was trained on, by which the files are checked.
+        settings: of the run.
+    """
+    files: dict[tuple[str, str], list[tuple[Path, Path]]] = {}
+    try:
+        with split_csv.open(encoding="utf-8", newline="") as text:
+            for row in csv.DictReader(text):
+                pair = (Path(row["image"]), Path(row["mask"]))
+                files.setdefault((row["subject"], row["split"]), []).append(pair)
+        cases = [Case(subject, split, tuple(pairs)) for (subject, split), pairs in files.items()]  # type: ignore[arg-type]
+        content = Content.of(cases)
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return None
+    return content if content.slices_key(settings) == slices_key else None
+
+
+def read(path: Path) -> Content | None:
+    """The content in a file that `Content.to_json` was written to; None where there is none, or it is damaged."""
+    try:
+        return Content.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None

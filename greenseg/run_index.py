@@ -1,0 +1,207 @@
+"""Which directory holds a run: by what its settings train and by its content, not by its name.
+
+A name only says where to look first. It ends with the identity of the settings: sixteen hex digits, or eight where an
+earlier version made the directory.
+"""
+
+import fcntl
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from greenseg.config import Settings, read_config, trained, trained_anywhere
+from greenseg.data import content as contents
+from greenseg.data.content import Content
+from greenseg.errors import UserError
+from greenseg.run_directory import BadRecord, RunDirectory
+
+_NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
+_EARLIER_DIGITS = 8
+_ORDER = ("finished", "running", "interrupted", "failed", "new")
+"""Of two copies of a run, which one to take."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run directory, and what it says about its run.
+
+    Attributes:
+        directory: of the run.
+        record: content of run.json; empty where the run has not begun.
+        problem: why the record cannot be read; empty where it can.
+    """
+
+    directory: RunDirectory
+    record: dict[str, Any]
+    problem: str = ""
+
+    @cached_property
+    def settings(self) -> dict[str, Any] | None:
+        """Its resolved settings; None where they cannot be read."""
+        settings = self.record.get("settings")
+        if settings is None:
+            try:
+                settings = Settings.of(read_config(self.directory.path / "config.yaml")).resolved()
+            except UserError:
+                return None
+        return settings if settings.keys() >= {"encoder", "decoder"} else None
+
+    def status(self) -> str:
+        """Where the run stands, as `RunDirectory.status`."""
+        return self.directory.status(self.record)
+
+    def same_content(self, settings: Settings, content: Content | None) -> bool | None:
+        """Whether it is trained on this content; None where that cannot be known."""
+        if content is None:
+            return None
+        if "content" in self.record:
+            now = (content.digest, content.preprocessing)
+            return (self.record["content"], self.record.get("preprocessing")) == now
+        data = self.record.get("data")
+        if data:  # made before records named the content: the name of its slices tells
+            try:
+                split = {name: sorted(map(str, data["subjects"][name])) for name in ("train", "validation")}
+                here = {name: content.of_split(name) for name in split}
+                return bool(data["cache"] == content.slices_key(settings) and split == here)
+            except (KeyError, TypeError, AttributeError):
+                return None
+        known = contents.read(self.directory.content)
+        return None if known is None else known == content
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an index knows of a run.
+
+    Attributes:
+        entry: its directory; None where it has none.
+        by_path: only settings and path say so, since the content is not known.
+        other: a directory of the same settings and the same path, trained on another content.
+    """
+
+    entry: Entry | None = None
+    by_path: bool = False
+    other: Entry | None = None
+
+
+class RunIndex:
+    """The run directories in `root/<sweep>/`, listed once; a record is read when it is first asked for.
+
+    Args:
+        root: folder of all runs; need not exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._by_digits: dict[str, list[RunDirectory]] = defaultdict(list)
+        self._by_start: dict[str, list[RunDirectory]] = defaultdict(list)
+        self._entries: dict[RunDirectory, Entry] = {}
+        self._trained: dict[str, dict[str, list[Entry]]] = {}
+        sweeps = sorted(os.scandir(root), key=lambda entry: entry.name) if root.is_dir() else []
+        for sweep in sweeps:
+            if sweep.is_dir():
+                for entry in os.scandir(sweep):
+                    if (match := _NAME.fullmatch(entry.name)) and entry.is_dir():
+                        directory = RunDirectory(Path(entry.path))
+                        self._by_digits[match[2]].append(directory)
+                        self._by_start[match[1]].append(directory)
+
+    def find(self, settings: Settings, content: Content | None) -> Found:
+        """The directory of a run.
+
+        Args:
+            settings: of the run.
+            content: what it would be trained on now; None where the data are not here: settings and path then decide.
+        """
+        if not self._by_digits:
+            return Found()
+        named = self._named(settings)
+        wanted = settings.trained
+        exact = [entry for entry in named if entry.settings and trained(entry.settings) == wanted]
+        judged = {id(entry): entry.same_content(settings, content) for entry in exact}
+        if same := [entry for entry in exact if judged[id(entry)]]:
+            return Found(_first(same))
+        if content is not None:  # the data may have moved, and the name says another path
+            moved = [entry for entry in self._like(settings) if entry.same_content(settings, content)]
+            if moved:
+                return Found(_first(moved))
+        others = [entry for entry in exact if judged[id(entry)] is False]
+        other = _first(others) if others else None
+        if unknown := [entry for entry in exact if judged[id(entry)] is None]:
+            return Found(_first(unknown), bool(unknown[0].record), other)
+        if damaged := [entry for entry in named if entry.problem]:
+            return Found(damaged[0], other=other)
+        return Found(other=other)
+
+    def _named(self, settings: Settings) -> list[Entry]:
+        """Those whose name says that they are of these settings."""
+        digits = (settings.identity, settings.identity[:_EARLIER_DIGITS])
+        return [self._entry(directory) for each in digits for directory in self._by_digits.get(each, ())]
+
+    def _like(self, settings: Settings) -> list[Entry]:
+        """Those that train the same wherever the data lie, among those whose names begin alike."""
+        start = settings.slug.rpartition("-")[0]
+        if start not in self._trained:
+            known = self._trained[start] = defaultdict(list)
+            for directory in self._by_start.get(start, ()):
+                entry = self._entry(directory)
+                if entry.record and entry.settings:
+                    known[trained_anywhere(entry.settings)].append(entry)
+        return self._trained[start].get(trained_anywhere(settings.resolved()), [])
+
+    def _entry(self, directory: RunDirectory) -> Entry:
+        if directory not in self._entries:
+            try:
+                entry = Entry(directory, directory.record())
+            except BadRecord as error:
+                entry = Entry(directory, {}, str(error))
+            self._entries[directory] = entry
+        return self._entries[directory]
+
+
+def _first(entries: list[Entry]) -> Entry:
+    if len(entries) == 1:
+        return entries[0]
+    return min(entries, key=lambda entry: _ORDER.index(entry.status()))
+
+
+def make_directory(run: RunDirectory, settings: Settings, content: Content | None) -> RunDirectory:
+    """Make the directory of a run, `root/<sweep>/<slug>`, unless another sweep below that root has made one since.
+
+    Args:
+        run: the directory to make; where another run has that name, a number is added to it.
+        settings: of the run.
+        content: what it is trained on; None where that is not known.
+
+    Returns:
+        The one directory for these settings and this content.
+    """
+    root = run.path.parent.parent
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as file:  # two sweeps may begin the same run at the same moment
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not run.path.exists():
+            made = (RunDirectory(path) for path in sorted(root.glob(f"*/*-{settings.identity}*")))
+            run = next((each for each in made if _is_of(each, settings, content)), run)
+        number, name = 1, run.path.name
+        while run.path.exists() and not _is_of(run, settings, content):
+            number += 1
+            run = RunDirectory(run.path.with_name(f"{name}.{number}"))
+        run.create(settings, None if content is None else content.to_json())
+    return run
+
+
+def _is_of(directory: RunDirectory, settings: Settings, content: Content | None) -> bool:
+    """Whether a directory is that of this run, or of none that can be told."""
+    try:
+        entry = Entry(directory, directory.record())
+    except BadRecord:
+        return True  # it starts over
+    if entry.settings is None:
+        return True
+    if trained_anywhere(entry.settings) != trained_anywhere(settings.resolved()):
+        return False
+    return entry.same_content(settings, content) is not False

@@ -1,0 +1,177 @@
+"""A run that goes on after it was stopped ends, bit for bit, as if nobody had disturbed it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from greenseg.config import Settings, choices
+from greenseg.energy import EnergyMeter
+from greenseg.run_directory import RunDirectory
+from greenseg.training import events, probe
+from greenseg.training.run import train
+
+LR = {"sgd": 0.1, "lion": 3e-3, "muon": 0.02, "sophia": 0.5, "schedule-free-adamw": 0.01}
+QUALITY = ("epoch", "train_loss", "dice", "iou", "volume_dice")
+METRICS = ("epochs", "dice", "iou", "volume_dice", "best_epoch", "last_dice", "hd95", "volume_hd95")
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A run is a process of its own, and sets what holds for all of it."""
+    monkeypatch.setenv(events.THREADS, "1")  # for networks as small as these, more of them only wait for each other
+    threads, matmul = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(matmul)
+
+
+def settings_of(phantom: Path, **values: Any) -> Settings:
+    base = {
+        "model": "mobilenetv3-tiny-unet", "data": str(phantom), "image_size": 32, "spacing": 8, "epochs": 3,
+        "accelerator": "cpu", "batch_size": 24, "augment": "none", "lr": 0.01,
+    }  # fmt: skip
+    return Settings.of(base | values)
+
+
+def train_in(folder: Path, settings: Settings) -> RunDirectory:
+    run = RunDirectory(folder)
+    run.create(settings)
+    train(run, settings, EnergyMeter(), rank=0)
+    return run
+
+
+class Photographer:
+    """Copies the directory of a run at the moments at which a power cut would leave it in another state."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.copies: dict[str, Path] = {}
+        self._folder, self._epoch, self._run = folder, 0, Path()
+        append, replace = RunDirectory.append_epoch, Path.replace
+
+        def append_and_copy(run: RunDirectory, line: dict[str, Any]) -> None:
+            append(run, line)
+            self._run, self._epoch = run.path, line["epoch"]
+            self._copy("line")
+
+        def replace_and_copy(path: Path, target: Any) -> Path:
+            result = replace(path, target)
+            if Path(target).suffix == ".ckpt":
+                self._copy(Path(target).name)
+            return result
+
+        monkeypatch.setattr(RunDirectory, "append_epoch", append_and_copy)
+        monkeypatch.setattr(Path, "replace", replace_and_copy)
+
+    def _copy(self, moment: str) -> None:
+        name = f"epoch {self._epoch} {moment}"
+        self.copies[name] = Path(shutil.copytree(self._run, self._folder / name.replace(" ", "_")))
+
+
+Undisturbed = Callable[[Settings], tuple[RunDirectory, dict[str, Path]]]
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Undisturbed:
+    """Trains a run; returns it, and copies of its directory at every moment at which it may be killed."""
+
+    def run(settings: Settings) -> tuple[RunDirectory, dict[str, Path]]:
+        with pytest.MonkeyPatch.context() as patch:
+            photographer = Photographer(patch, tmp_path / "copies")
+            whole = train_in(tmp_path / "whole", settings)
+        return whole, photographer.copies
+
+    return run
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two nested values differ in a single bit."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        found = [f"{where}: {set(one) ^ set(other)}"] if set(one) != set(other) else []
+        for key in one.keys() & other.keys():
+            found += differences(one[key], other[key], f"{where}/{key}")
+        return found
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [text for i, pair in pairs for text in differences(*pair, f"{where}/{i}")]
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return [] if torch.equal(one, other) else [where]
+    return [] if one == other or (one != one and other != other) else [f"{where}: {one} {other}"]
+
+
+def outcome(run: RunDirectory) -> dict[str, Any]:
+    """All that a run leaves behind but its joules and seconds; of an epoch that was repeated, the last time counts."""
+    record = run.record()
+    assert record["status"] == "finished"
+    last = torch.load(run.last_checkpoint, weights_only=False)
+    lines = {line["epoch"]: [line[name] for name in QUALITY] for line in run.epochs()}
+    return {
+        "epochs": [lines[epoch] for epoch in sorted(lines)],
+        "metrics": {name: record["metrics"].get(name) for name in METRICS},
+        "surface": record.get("surface"),
+        "ran": record["ran"],
+        "best": torch.load(run.best_checkpoint, weights_only=True)["state_dict"],
+        **{name: last[name] for name in ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers")},
+        "callbacks": last["callbacks"],
+    }
+
+
+def different(whole: RunDirectory, resumed: RunDirectory) -> list[str]:
+    """What the outcomes of two runs differ in, by a single bit."""
+    return differences(outcome(whole), outcome(resumed))
+
+
+OPTIMIZERS = [name for name in choices("optimizer") if name != "adamw-8bit"]
+CASES: dict[str, dict[str, Any]] = {
+    **{
+        f"optimizer={name}": {"optimizer": name, "lr": LR.get(name, 0.01)}
+        | ({"schedule": "constant"} if name == "schedule-free-adamw" else {})
+        for name in OPTIMIZERS
+    },
+    **{f"schedule={name}": {"schedule": name} for name in choices("schedule")},
+    "early_stopping": {"early_stopping": 2},
+    "freeze_encoder": {"freeze_encoder": 2},
+    "accumulate": {"accumulate": 2},
+    "gradient_clip": {"gradient_clip": 0.1},
+    "gradient_checkpointing": {"gradient_checkpointing": True},
+    "bf16-mixed": {"precision": "bf16-mixed"},
+    "drop_empty_slices": {"drop_empty_slices": 0.5},
+    "augment=strong": {"augment": "strong"},
+    "batch_size=auto": {"batch_size": "auto"},
+    "lr=auto": {"lr": "auto"},
+    "workers=auto": {"workers": "auto"},
+    "workers=1": {"workers": 1},  # it loads ahead
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_stopped_run_ends_as_if_undisturbed(
+    name: str, phantom: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_METER_SECONDS", 0.1)
+    settings = settings_of(phantom, **CASES[name])
+    whole, copies = undisturbed(settings)
+    assert different(whole, train_in(copies["epoch 1 last.ckpt"], settings)) == []
+
+
+# What the decisions of these depend on is known only at the end of an epoch, when checkpoints are written.
+DECIDING: dict[str, dict[str, Any]] = {
+    "it halves the learning rate": {"schedule": "plateau"},
+    "it stops early": {"early_stopping": 2, "epochs": 9, "lr": 1e-9, "weight_decay": 0.0},
+    "it stops early at its last epoch": {"early_stopping": 1, "epochs": 2, "lr": 1e-9},
+}
+
+
+@pytest.mark.parametrize("what", DECIDING)
+def test_whenever_a_run_is_killed_it_decides_as_if_undisturbed(
+    what: str, phantom: Path, undisturbed: Undisturbed
+) -> None:
+    settings = settings_of(phantom, **DECIDING[what])
+    whole, copies = undisturbed(settings)
+    wrong = {moment: different(whole, train_in(copy, settings)) for moment, copy in copies.items()}
+    assert not any(wrong.values()), wrong
