@@ -8,8 +8,10 @@ import fcntl
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,11 @@ class RunIndex:
             return Found(damaged[0], other=other)
         return Found(other=other)
 
+    def free_name(self, settings: Settings, folder: str) -> str:
+        """A name for the directory of a run that has none: that of its settings, with a number where another has it."""
+        taken = {os.fspath(directory.path) for directory in self._by_digits.get(settings.identity, ())}
+        return _numbered(settings.slug, lambda name: os.path.join(folder, name) in taken)  # noqa: PTH118
+
     def _named(self, settings: Settings) -> list[Entry]:
         """Those whose name says that they are of these settings."""
         digits = (settings.identity, settings.identity[:_EARLIER_DIGITS])
@@ -186,12 +193,20 @@ def make_directory(run: RunDirectory, settings: Settings, content: Content | Non
         if not run.path.exists():
             made = (RunDirectory(path) for path in sorted(root.glob(f"*/*-{settings.identity}*")))
             run = next((each for each in made if _is_of(each, settings, content)), run)
-        number, name = 1, run.path.name
-        while run.path.exists() and not _is_of(run, settings, content):
-            number += 1
-            run = RunDirectory(run.path.with_name(f"{name}.{number}"))
+        first = run.path
+
+        def is_taken(name: str) -> bool:
+            path = first.with_name(name)
+            return path.exists() and not _is_of(RunDirectory(path), settings, content)
+
+        run = RunDirectory(first.with_name(_numbered(first.name, is_taken)))
         run.create(settings, None if content is None else content.to_json())
     return run
+
+
+def _numbered(name: str, is_taken: Callable[[str], bool]) -> str:
+    """The name, or the first of `name.2`, `name.3`, … that is free."""
+    return name if not is_taken(name) else next(n for n in (f"{name}.{i}" for i in count(2)) if not is_taken(n))
 
 
 def _is_of(directory: RunDirectory, settings: Settings, content: Content | None) -> bool:

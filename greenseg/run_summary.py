@@ -186,8 +186,9 @@ def spent_by(attempts: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> li
     for line in epochs:
         if line["attempt"] != current:
             current = line["attempt"]
-            spent = sum(sum(joules.values()) for joules in by_phase[:current])
-            spent += sum(by_phase[current].get(phase, 0.0) for phase in BEFORE)
+            # Of attempts that a record has lost, the epochs are all that is known.
+            spent = max(spent, sum(sum(joules.values()) for joules in by_phase[:current]))
+            spent += sum(joules.get(phase, 0.0) for joules in by_phase[current : current + 1] for phase in BEFORE)
         began = spent
         spent += sum(_joules({phase: line[phase] for phase in ("train", "validation")}).values())
         found.append((began, spent))

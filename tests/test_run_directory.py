@@ -292,6 +292,71 @@ def test_repeated_epochs_count_once() -> None:
     assert metrics["joules"] == pytest.approx(1067), "what was spent twice was spent"
 
 
+def to_dice(target: float, attempts: list[Json], epochs: list[Json]) -> float | None:
+    found = summary({"attempts": attempts, "settings": {"energy_to_dice": target}}, epochs)
+    joules: float | None = found["metrics"]["energy_to_dice"]["joules"]
+    return joules
+
+
+BEFORE = {"startup": energy(2, cpu_rapl=60), "preparation": energy(1, cpu_rapl=30), "probe": energy(1, cpu_rapl=10)}
+
+
+def test_joules_to_a_dice_do_not_grow_once_it_is_reached() -> None:
+    lines = [epoch(0, dice=0.3), epoch(1, dice=0.6), epoch(2, dice=0.9)]
+    once = [attempt(**BEFORE, train=energy(9, cpu_rapl=90), validation=energy(3, cpu_rapl=30))]
+    assert to_dice(0.6, once, lines) == pytest.approx(100 + 80)
+    assert to_dice(0.45, once, lines) == pytest.approx(100 + 40 + 20), "half-way through the second epoch"
+    for more in (1, 2, 3):
+        resumed = [*once, *[attempt(**BEFORE)] * more]
+        assert to_dice(0.45, resumed, [*lines, epoch(3, more, dice=0.9)]) == pytest.approx(160)
+
+
+def test_joules_to_a_dice_are_all_that_the_run_had_spent_until_then() -> None:
+    first = attempt(
+        **BEFORE, train=energy(6, cpu_rapl=60), validation=energy(3, cpu_rapl=20), other=energy(1, cpu_rapl=7)
+    )
+    nothing = attempt(startup=energy(1, cpu_rapl=5))  # was stopped before its first epoch ended
+    last = attempt(
+        **BEFORE, train=energy(6, cpu_rapl=60), validation=energy(3, cpu_rapl=20), other=energy(1, cpu_rapl=9)
+    )
+    lines = [epoch(0, dice=0.2), epoch(1, dice=0.4), epoch(2, 2, dice=0.6), epoch(3, 2, dice=0.8)]
+    assert to_dice(0.5, [first, nothing, last], lines) == pytest.approx(187 + 5 + 100 + 20)
+    assert to_dice(0.9, [first, nothing, last], lines) is None
+
+
+def test_a_dice_is_reached_when_it_was_first_reached_though_that_epoch_was_repeated() -> None:
+    killed = {**KILLED, "energy": {**BEFORE, "train": energy(6, cpu_rapl=60), "validation": energy(2, cpu_rapl=20)}}
+    lines = [epoch(0, dice=0.2), epoch(1, dice=0.6), epoch(1, 1, dice=0.6), epoch(2, 1, dice=0.8)]
+    assert to_dice(0.6, [killed, attempt(**BEFORE)], lines) == pytest.approx(180)
+    assert to_dice(0.7, [killed, attempt(**BEFORE)], lines) == pytest.approx(180 + 100 + 40 + 20)
+
+
+def test_joules_to_a_dice_are_told_though_the_record_has_lost_an_attempt() -> None:
+    lines = [epoch(0, dice=0.2), epoch(1, 1, dice=0.4), epoch(2, 2, dice=0.6)]
+    assert to_dice(0.6, [attempt(**BEFORE)], lines) == pytest.approx(100 + 3 * 40)
+
+
+@pytest.mark.parametrize(
+    ("data", "ran", "train", "validation"),
+    [
+        ({"slices_per_epoch": {"train": 32, "validation": 5}}, {}, 32, 5),
+        ({}, {"batch_size": 8}, 32, 5),  # a record of an earlier version: the last batch of one slice was dropped
+        ({}, {"batch_size": 11}, 33, 5),
+        ({}, {"batch_size": 8, "devices": 2}, 32, 5),  # 17 each, the last dropped
+        ({}, {"batch_size": 4, "devices": 2, "nodes": 2}, 32, 5),  # 9 each
+        ({}, {"batch_size": 3, "devices": 2, "nodes": 2}, 36, 5),  # dealt twice counts twice
+        ({}, {}, 33, 5),
+    ],
+)
+def test_joules_per_slice_are_of_the_slices_that_an_epoch_really_had(
+    data: Json, ran: Json, train: int, validation: int
+) -> None:
+    written = {"attempts": [KILLED], "data": {"slices": {"train": 33, "validation": 5}} | data, "ran": ran}
+    metrics = summary(written, [epoch(0), epoch(1)])["metrics"]
+    assert metrics["joules_per_slice"] == pytest.approx(30 / train)
+    assert metrics["joules_per_inference"] == pytest.approx(10 / validation)
+
+
 def test_the_first_of_equal_epochs_is_the_best() -> None:
     _, found = summed([KILLED], [epoch(0, dice=0.5), epoch(1, dice=0.7), epoch(2, dice=0.7)])
     assert found["metrics"]["best_epoch"] == 1

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from greenseg.energy import Energy
 from greenseg.report.results import Run
 from greenseg.run_directory import BadRecord
-from greenseg.run_summary import BEFORE, account_for_attempts
+from greenseg.run_summary import spent_by
 
 
 @dataclass(frozen=True)
@@ -15,8 +14,8 @@ class Curve:
     Attributes:
         run: the run.
         dice: validation Dice; None where it is not known.
-        joules: spent until the end of the epoch: start-up and probes of the attempts until then included, repeated
-            epochs and checkpoints not.
+        joules: spent by the run until the end of the epoch, as `spent_by` counts them: those of earlier attempts, and
+            of start-up and probes, included.
     """
 
     run: Run
@@ -28,18 +27,10 @@ def curve(run: Run) -> Curve:
     """The learning curve of a run; empty where its epochs cannot be read."""
     try:
         attempts, epochs = run.history()
-        attempts = account_for_attempts(attempts, epochs)
+        ends = [ended for _, ended in spent_by(attempts, epochs)]
         # Of an epoch that was repeated after an interruption, the last time counts.
-        lines = {line["epoch"]: line for line in epochs}
-        points, spent, begun = list[tuple[float | None, float]](), 0.0, 0
-        for epoch in sorted(lines):
-            line = lines[epoch]
-            while begun <= min(line["attempt"], len(attempts) - 1):
-                energies = attempts[begun].get("energy", {})
-                spent += sum(Energy.from_json(energies[phase]).joules for phase in BEFORE if phase in energies)
-                begun += 1
-            spent += sum(Energy.from_json(line[phase]).joules for phase in ("train", "validation"))
-            points.append((line["dice"], spent))
+        last = {line["epoch"]: (line["dice"], joules) for line, joules in zip(epochs, ends, strict=True)}
+        points = [last[epoch] for epoch in sorted(last)]
     except (BadRecord, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError):
         return Curve(run, (), ())
     return Curve(run, tuple(dice for dice, _ in points), tuple(joules for _, joules in points))

@@ -452,8 +452,7 @@ def by_configuration(runs: Sequence[Run]) -> list[Result]:
         groups.setdefault((repeated_anywhere(run.settings), content), []).append(run)
         settings = run.settings
         paths[content] = settings["data"], settings["layout"]
-    for run, content in zip(runs, contents, strict=True):
-        held.setdefault((*paths[content], *(run.settings[name] for name in _SPLIT)), set()).add(content)
+        held.setdefault((*paths[content], *(settings[name] for name in _SPLIT)), set()).add(content)
     several = any(len(found) > 1 for found in held.values())
     results = []
     for (_, content), group in groups.items():

@@ -39,6 +39,7 @@ class PlannedRun(NamedTuple):
         problem: what is wrong with its record.
         content: what it would be trained on now; None where the data are not here.
         by_path: settings and path alone say that `known` is its directory.
+        name: that its directory will have, where it has none yet.
         other: a run of the same settings and path that was trained on other content.
         other_status: where that one stands.
     """
@@ -52,13 +53,14 @@ class PlannedRun(NamedTuple):
     problem: str = ""
     content: Content | None = None
     by_path: bool = False
+    name: str = ""
     other: RunDirectory | None = None
     other_status: str = ""
 
     @property
     def directory(self) -> RunDirectory:
         """Its directory, or the one that it will have."""
-        return self.known or RunDirectory(Path(self.folder, self.settings.slug))
+        return self.known or RunDirectory(Path(self.folder, self.name or self.settings.slug))
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class Plan:
                 {
                     "identity": run.settings.identity,
                     "status": run.status,
-                    "directory": str(run.known.path) if run.known else f"{run.folder}/{run.settings.slug}",
+                    "directory": str(run.directory.path),
                     "settings": {name: getattr(run.settings, name) for name in varied},
                 }
                 for run in self.runs
@@ -193,7 +195,7 @@ def look(settings: Settings, content: Content | None, index: RunIndex, folder: s
     other, other_status = (found.other.directory, found.other.status()) if found.other else (None, "")
     run = PlannedRun(settings, folder, content=content, by_path=found.by_path, other=other, other_status=other_status)
     if found.entry is None:
-        return run
+        return run._replace(name=index.free_name(settings, folder)) if found.other else run
     directory, record = found.entry.directory, found.entry.record
     if found.entry.problem:
         return run._replace(known=directory, status="damaged", problem=found.entry.problem)

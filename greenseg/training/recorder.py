@@ -159,8 +159,8 @@ class Checkpoints(Checkpoint):
         """The epoch with which the run goes on: 0 where there is no `last.ckpt`."""
         if not self._run.last_checkpoint.exists():
             return 0
-        # Our own checkpoint; its tensors are not read.
-        last = torch.load(self._run.last_checkpoint, map_location="meta", mmap=True, weights_only=False)
+        # Our own checkpoint; its tensors are not kept.
+        last = torch.load(self._run.last_checkpoint, map_location="meta", weights_only=False)
         return int(last["epoch"]) + 1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

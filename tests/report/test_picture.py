@@ -158,12 +158,26 @@ def from_disk(folder: Path) -> Comparison:
 
 def test_curves_are_dice_against_joules_spent(tmp_path: Path) -> None:
     written = record({}, dice=0.9)
-    written["energy"]["phases"] = {"startup": energy(1, cpu_rapl=5), "preparation": energy(1, cpu_rapl=2)}
+    before = {"startup": energy(1, cpu_rapl=5), "preparation": energy(1, cpu_rapl=2)}
+    epochs = {"train": energy(6, cpu_rapl=60), "validation": energy(2, cpu_rapl=20), "other": energy(1, cpu_rapl=1)}
+    written["attempts"] = [{"status": "killed", "energy": before | epochs}, {"energy": before | epochs}]
     lines = [epoch(0, dice=0.1), epoch(1, dice=None), epoch(1, 1, dice=0.5), epoch(2, 1, dice=0.9)]
     write(tmp_path, written, lines)
     (line,) = draw_curves(from_disk(tmp_path)).axes[0].get_lines()
-    assert np.asarray(line.get_xdata()).tolist() == [47, 87, 127]
+    first = 5 + 2 + 60 + 20 + 1
+    assert np.asarray(line.get_xdata()).tolist() == [47, first + 47, first + 87]
     assert np.asarray(line.get_ydata()).tolist() == [0.1, 0.5, 0.9]
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_curve_begins_with_all_that_was_spent_before_its_first_epoch(attempts: int, tmp_path: Path) -> None:
+    written = record({}, dice=0.9)
+    phases = {"startup": energy(1, cpu_rapl=5), "preparation": energy(1, cpu_rapl=2), "probe": energy(9, cpu_rapl=498)}
+    written["energy"]["phases"] = phases
+    written["attempts"] = [{"status": "interrupted", "energy": phases}] * attempts
+    write(tmp_path, written, [epoch(0, attempts - 1, dice=0.5)])
+    (line,) = draw_curves(from_disk(tmp_path)).axes[0].get_lines()
+    assert np.asarray(line.get_xdata()).tolist() == [505 * attempts + 40]
 
 
 def test_a_run_without_readable_epochs_has_no_curve(tmp_path: Path) -> None:

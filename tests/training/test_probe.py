@@ -2,7 +2,10 @@
 
 import json
 import multiprocessing
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +16,12 @@ from hypothesis import strategies as st
 from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.loader import Batch, SliceDataset, TrainingBatches
-from greenseg.energy import Energy
+from greenseg.energy import Energy, EnergyMeter
 from greenseg.energy.reading import Reading
-from greenseg.training import probe
+from greenseg.run_directory import RunDirectory
+from greenseg.training import events, probe
 from greenseg.training.module import Segmentation
+from greenseg.training.run import train
 from tests.conftest import SMALL, Command
 
 
@@ -177,6 +182,66 @@ def test_what_is_tried_has_the_precision_of_the_run(
     probe.Trial(run).steps(data[[0, 1]], 0)
     probe.learning_rate(run, data)
     assert seen == {dtype}
+
+
+def how_it_computes() -> dict[str, Any]:
+    return {
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "only_warns": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "fills_memory": torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cublas": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@pytest.fixture
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A run is a process of its own, and sets what holds for all of it."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    before = how_it_computes()
+    yield
+    torch.set_float32_matmul_precision(before["matmul_precision"])
+    torch.use_deterministic_algorithms(before["deterministic"], warn_only=before["only_warns"])
+    torch.utils.deterministic.fill_uninitialized_memory = before["fills_memory"]  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = before["cudnn_benchmark"]
+    torch.set_num_threads(before["threads"])
+
+
+@pytest.mark.usefixtures("_as_before")
+def test_what_is_tried_computes_as_the_run_does(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_METER_SECONDS", 0.0)
+    monkeypatch.setenv(events.THREADS, "1")
+    torch.set_num_threads(2)
+    torch.backends.cudnn.benchmark = True
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    tried: list[dict[str, Any]] = []
+    trained: list[dict[str, Any]] = []
+    seeds: list[int] = []
+    loss_of = Segmentation.loss_of
+
+    def watched(self: Segmentation, batch: Batch) -> torch.Tensor:
+        seeds.append(torch.initial_seed())
+        (tried if self._trainer is None else trained).append(how_it_computes())
+        return loss_of(self, batch)
+
+    monkeypatch.setattr(Segmentation, "loss_of", watched)
+    run = RunDirectory(tmp_path / "run")
+    values = {"model": "contextnet", "width": 0.25, "data": str(phantom), "image_size": 32, "spacing": 8.5}
+    auto = {"batch_size": "auto", "lr": "auto", "workers": "auto"}
+    options = Settings.of(values | auto | {"accelerator": "cpu", "epochs": 1, "matmul_precision": "medium", "seed": 7})
+    run.create(options)
+    train(run, options, EnergyMeter(), rank=0)
+    assert set(run.record()["probes"]) == set(auto)
+    assert seeds[0] == 7, "before anything is tried, too"
+    assert trained[0] == {
+        "matmul_precision": "medium", "deterministic": True, "only_warns": True, "fills_memory": False,
+        "cudnn_benchmark": False, "cublas": ":4096:8", "threads": 1,
+    }  # fmt: skip
+    assert all(how == trained[0] for how in [*tried, *trained])
+    assert len(tried) > 40
 
 
 # ── lr: auto

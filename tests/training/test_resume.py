@@ -1,6 +1,8 @@
 """A run that goes on after it was stopped ends, bit for bit, as if nobody had disturbed it."""
 
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from greenseg.config import Settings, choices
 from greenseg.energy import EnergyMeter
 from greenseg.run_directory import RunDirectory
 from greenseg.training import events, probe
-from greenseg.training.run import train
+from greenseg.training.run import Interrupted, train
 
 LR = {"sgd": 0.1, "lion": 3e-3, "muon": 0.02, "sophia": 0.5, "schedule-free-adamw": 0.01}
 QUALITY = ("epoch", "train_loss", "dice", "iou", "volume_dice")
@@ -34,7 +36,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def settings_of(phantom: Path, **values: Any) -> Settings:
     base = {
         "model": "mobilenetv3-tiny-unet", "data": str(phantom), "image_size": 32, "spacing": 8, "epochs": 3,
-        "accelerator": "cpu", "batch_size": 24, "augment": "none", "lr": 0.01,
+        "accelerator": "cpu", "batch_size": 64, "augment": "none", "lr": 0.01,
     }  # fmt: skip
     return Settings.of(base | values)
 
@@ -154,17 +156,26 @@ def test_a_stopped_run_ends_as_if_undisturbed(
     name: str, phantom: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "_METER_SECONDS", 0.1)
-    settings = settings_of(phantom, **CASES[name])
+    smallest = {} if "freeze_encoder" in CASES[name] else {"model": "contextnet", "width": 0.25}
+    settings = settings_of(phantom, **({"batch_size": 32} | smallest | CASES[name]))
     whole, copies = undisturbed(settings)
     assert different(whole, train_in(copies["epoch 1 last.ckpt"], settings)) == []
 
 
 # What the decisions of these depend on is known only at the end of an epoch, when checkpoints are written.
 DECIDING: dict[str, dict[str, Any]] = {
-    "it halves the learning rate": {"schedule": "plateau"},
+    "it halves the learning rate": {"schedule": "plateau", "epochs": 4, "lr": 1e-6},
     "it stops early": {"early_stopping": 2, "epochs": 9, "lr": 1e-9, "weight_decay": 0.0},
     "it stops early at its last epoch": {"early_stopping": 1, "epochs": 2, "lr": 1e-9},
 }
+
+
+def has_decided(what: str, run: RunDirectory) -> bool:
+    last = torch.load(run.last_checkpoint, weights_only=False)
+    if what == "it halves the learning rate":
+        return bool(last["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-6 / 2)
+    (stopping,) = (state for name, state in last["callbacks"].items() if name.startswith("EarlyStopping"))
+    return bool(stopping["wait_count"] == stopping["patience"])
 
 
 @pytest.mark.parametrize("what", DECIDING)
@@ -173,5 +184,79 @@ def test_whenever_a_run_is_killed_it_decides_as_if_undisturbed(
 ) -> None:
     settings = settings_of(phantom, **DECIDING[what])
     whole, copies = undisturbed(settings)
+    assert has_decided(what, whole)
     wrong = {moment: different(whole, train_in(copy, settings)) for moment, copy in copies.items()}
     assert not any(wrong.values()), wrong
+
+
+def made_by_an_earlier_version(copy: Path, one_earlier: Path) -> None:
+    """Rewrite last.ckpt as it was before it knew of the decisions of its own epoch."""
+    path = RunDirectory(copy).last_checkpoint
+    now, before = (torch.load(RunDirectory(run).last_checkpoint, weights_only=False) for run in (copy, one_earlier))
+    for name in now["callbacks"]:
+        if name.startswith("EarlyStopping"):
+            now["callbacks"][name] = before["callbacks"][name]
+    now["lr_schedulers"] = before["lr_schedulers"]
+    for group, earlier in zip(
+        now["optimizer_states"][0]["param_groups"], before["optimizer_states"][0]["param_groups"], strict=True
+    ):
+        group["lr"] = earlier["lr"]
+    del now["callbacks"]["Checkpoints"]["behind"]
+    torch.save(now, path)
+
+
+@pytest.mark.parametrize(
+    "values", [DECIDING["it halves the learning rate"], DECIDING["it stops early"] | {"schedule": "constant"}]
+)
+def test_a_checkpoint_of_an_earlier_version_is_brought_up_to_date(
+    values: dict[str, Any], phantom: Path, undisturbed: Undisturbed
+) -> None:
+    settings = settings_of(phantom, **values)
+    whole, copies = undisturbed(settings)
+    first, second, third = (copies[f"epoch {epoch} last.ckpt"] for epoch in range(3))
+    made_by_an_earlier_version(third, second)
+    made_by_an_earlier_version(second, first)
+    for copy in (second, third):
+        found = different(whole, train_in(copy, settings))
+        # Where nothing is left to train, nothing is written either.
+        assert [text for text in found if copy == second or not text.startswith("/callbacks/")] == []
+
+
+def test_without_the_line_of_its_epoch_an_earlier_checkpoint_still_goes_on(
+    phantom: Path, undisturbed: Undisturbed
+) -> None:
+    settings = settings_of(phantom, **DECIDING["it stops early"])
+    _, copies = undisturbed(settings)
+    first, second = (copies[f"epoch {epoch} last.ckpt"] for epoch in range(2))
+    made_by_an_earlier_version(second, first)
+    (second / "epochs.jsonl").unlink()
+    assert [line["epoch"] for line in train_in(second, settings).epochs()] == [2, 3]
+
+
+def test_a_run_that_is_asked_to_stop_as_it_writes_keeps_that_epoch(
+    phantom: Path, tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(phantom, early_stopping=2, schedule="plateau")
+    whole, _ = undisturbed(settings)
+    append = RunDirectory.append_epoch
+
+    def append_and_be_interrupted(run: RunDirectory, line: dict[str, Any]) -> None:
+        append(run, line)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise Interrupted("SIGINT")
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        for epoch in range(2):
+            with monkeypatch.context() as patch:
+                patch.setattr(RunDirectory, "append_epoch", append_and_be_interrupted)
+                with pytest.raises(Interrupted):
+                    train_in(tmp_path / "parts", settings)
+            assert torch.load(RunDirectory(tmp_path / "parts").last_checkpoint, weights_only=False)["epoch"] == epoch
+    finally:
+        signal.signal(signal.SIGINT, before)
+    parts = train_in(tmp_path / "parts", settings)
+    assert [line["attempt"] for line in parts.epochs()] == [0, 1, 2]
+    assert different(whole, parts) == []
