@@ -1,0 +1,62 @@
+"""What a run cost, over interruptions, probes and slices that an epoch drops."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greenseg.data.epoch import slices_per_epoch
+from greenseg.data.loader import TrainingBatches
+from greenseg.report.curves import curve
+from greenseg.report.results import read_runs
+from greenseg.run_summary import summary
+from tests.runs import energy, epoch, record, write
+
+
+def attempt(**joules: float) -> dict[str, Any]:
+    return {"energy": {phase: energy(1, cpu_rapl=value) for phase, value in joules.items()}}
+
+
+def line(number: int, of: int, dice: float) -> dict[str, Any]:
+    return epoch(number, of, dice=dice, train=energy(1, cpu_rapl=15), validation=energy(1, cpu_rapl=4))
+
+
+@pytest.mark.parametrize("resumed", [0, 1, 2])
+def test_joules_to_a_dice_do_not_grow_with_attempts_after_it_was_reached(resumed: int) -> None:
+    attempts = [attempt(startup=100, train=30, validation=8, other=50)]
+    lines = [line(0, 0, 0.0), line(1, 0, 0.85)]
+    for number in range(1, resumed + 1):
+        attempts.append(attempt(startup=100, train=15, validation=4))
+        lines.append(line(number + 1, number, 0.9))
+    found = summary(record({}) | {"attempts": attempts}, lines)["metrics"]["energy_to_dice"]
+    assert found == {"dice": 0.85, "joules": 138}
+
+
+def test_joules_to_a_dice_hold_all_that_was_spent_before() -> None:
+    """A first attempt that was killed in its second epoch, which the second one repeats."""
+    attempts = [attempt(startup=100, probe=20, train=25, validation=4), attempt(startup=100, train=30, validation=8)]
+    lines = [line(0, 0, 0.1), line(1, 1, 0.85)]
+    found = summary(record({}) | {"attempts": attempts}, lines)["metrics"]["energy_to_dice"]
+    assert found["joules"] == 149 + 100 + 19
+
+
+def test_a_learning_curve_holds_what_was_tried_before(tmp_path: Path) -> None:
+    written = record({}, total=energy(1, cpu_rapl=543))
+    phases = {"startup": 5, "probe": 498, "preparation": 2, "train": 30, "validation": 8}
+    written["energy"]["phases"] = {phase: energy(1, cpu_rapl=value) for phase, value in phases.items()}
+    (run,), _ = read_runs([write(tmp_path, written, [line(0, 0, 0.1), line(1, 0, 0.5)])])
+    assert curve(run).joules == (524, 543)
+
+
+@pytest.mark.parametrize(
+    ("slices", "batch", "ranks"), [(33, 8, 1), (32, 8, 1), (34, 8, 1), (1, 8, 1), (33, 8, 2), (7, 3, 4)]
+)
+def test_joules_per_slice_count_the_slices_that_an_epoch_trains_on(slices: int, batch: int, ranks: int) -> None:
+    dealt = sum(len(b) for rank in range(ranks) for b in TrainingBatches(slices, batch, 0, rank, ranks))
+    assert slices_per_epoch(slices, batch, ranks) == dealt
+    for data in ({}, {"slices_per_epoch": {"train": dealt, "validation": 2}}):
+        written = record({}) | {"data": {"slices": {"train": slices, "validation": 2}} | data}
+        written["ran"] |= {"batch_size": batch, "devices": ranks}  # by which records of earlier versions are read
+        metrics = summary(written | {"attempts": [attempt(train=15)]}, [line(0, 0, 0.5)])["metrics"]
+        assert metrics["joules_per_slice"] == pytest.approx(15 / dealt)
+        assert metrics["joules_per_inference"] == 2
