@@ -218,7 +218,7 @@ class Reader:
                     runs += [run] if run else []
             distinct = _without_copies(runs)
             copies = len(runs) - len(distinct)
-            runs, restated = _in_equal_terms(distinct)
+            runs, restated = _in_equal_terms(_named_by_peers(distinct))
         left_out = f"{copies} of the run directories are copies of others, and left out." if copies else ""
         self.notes = [note for note in (left_out, restated) if note]
         return runs, damaged
@@ -275,6 +275,16 @@ def _without_copies(runs: Sequence[Run]) -> list[Run]:
         if key not in furthest or progress > furthest[key][0]:
             furthest[key] = progress, i
     return [runs[i] for i in sorted(i for _, i in furthest.values())]
+
+
+def _named_by_peers(runs: Sequence[Run]) -> list[Run]:
+    """Runs of earlier versions with the content of those that were trained on the same slices, with the same split."""
+    known = {(run.content.slices, run.content.split): run.content for run in runs if run.content.digest}
+    named = []
+    for run in runs:
+        of_peer = known.get((run.content.slices, run.content.split)) if run.content.slices else None
+        named.append(replace(run, content=of_peer) if of_peer and not run.content.digest else run)
+    return named
 
 
 def _in_equal_terms(runs: Sequence[Run]) -> tuple[list[Run], str]:

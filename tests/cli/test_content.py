@@ -156,7 +156,7 @@ def test_a_run_of_an_earlier_version_is_reported_and_resumed(greenseg: Command, 
     assert resumed.returncode == 0, resumed.stderr
     record = RunDirectory(killed).record()
     assert (record["status"], len(record["attempts"])) == ("finished", 2)
-    assert [line["epoch"] for line in RunDirectory(killed).epochs()] == list(range(record["metrics"]["epochs"]))
+    assert sorted({line["epoch"] for line in RunDirectory(killed).epochs()}) == list(range(record["metrics"]["epochs"]))
 
 
 def test_a_run_of_an_earlier_version_on_data_that_changed(greenseg: Command, data: Path, tmp_path: Path) -> None:
