@@ -91,7 +91,7 @@ class Found:
 
 
 class RunIndex:
-    """The run directories in `root/<sweep>/`, listed once; a record is read when it is first asked for.
+    """The run directories in `root/<sweep>/`, listed once.
 
     Args:
         root: folder of all runs; need not exist.
@@ -100,8 +100,7 @@ class RunIndex:
     def __init__(self, root: Path) -> None:
         self._by_digits: dict[str, list[RunDirectory]] = defaultdict(list)
         self._by_start: dict[str, list[RunDirectory]] = defaultdict(list)
-        self._entries: dict[RunDirectory, Entry] = {}
-        self._trained: dict[str, dict[str, list[Entry]]] = {}
+        self._trained: dict[str, dict[str, list[RunDirectory]]] = {}
         sweeps = sorted(os.scandir(root), key=lambda entry: entry.name) if root.is_dir() else []
         for sweep in sweeps:
             if sweep.is_dir():
@@ -146,7 +145,7 @@ class RunIndex:
     def _named(self, settings: Settings) -> list[Entry]:
         """Those whose name says that they are of these settings."""
         digits = (settings.identity, settings.identity[:_EARLIER_DIGITS])
-        return [self._entry(directory) for each in digits for directory in self._by_digits.get(each, ())]
+        return [_entry(directory) for each in digits for directory in self._by_digits.get(each, ())]
 
     def _like(self, settings: Settings) -> list[Entry]:
         """Those that train the same wherever the data lie, among those whose names begin alike."""
@@ -154,19 +153,18 @@ class RunIndex:
         if start not in self._trained:
             known = self._trained[start] = defaultdict(list)
             for directory in self._by_start.get(start, ()):
-                entry = self._entry(directory)
+                entry = _entry(directory)
                 if entry.record and entry.settings:
-                    known[trained_anywhere(entry.settings)].append(entry)
-        return self._trained[start].get(trained_anywhere(settings.resolved()), [])
+                    known[trained_anywhere(entry.settings)].append(directory)
+        return [_entry(each) for each in self._trained[start].get(trained_anywhere(settings.resolved()), [])]
 
-    def _entry(self, directory: RunDirectory) -> Entry:
-        if directory not in self._entries:
-            try:
-                entry = Entry(directory, directory.record())
-            except BadRecord as error:
-                entry = Entry(directory, {}, str(error))
-            self._entries[directory] = entry
-        return self._entries[directory]
+
+def _entry(directory: RunDirectory) -> Entry:
+    # Not kept: ten thousand records in memory cost the garbage collector more time than reading a few again.
+    try:
+        return Entry(directory, directory.record())
+    except BadRecord as error:
+        return Entry(directory, {}, str(error))
 
 
 def _first(entries: list[Entry]) -> Entry:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from greenseg.config import PHANTOM, Settings, values_of
-from greenseg.data import PREPROCESSING
+from greenseg.data import PREPROCESSING, builtin_phantom
 from greenseg.data.fingerprint import digest, digests
 from greenseg.data.splits import SPLIT_BY, Case, cases_of
 from greenseg.errors import UserError
@@ -160,11 +160,7 @@ class Contents:
 
 
 def _look(settings: Settings) -> Content | None:
-    root = Path(settings.data)
-    if settings.data == PHANTOM:
-        from greenseg.data import phantom  # draws with SimpleITK: only runs on the phantom pay for that
-
-        root = phantom.builtin_folder()
+    root = builtin_phantom() if settings.data == PHANTOM else Path(settings.data)
     try:
         return Content.of(cases_of(settings, root)) if root.exists() else None
     except (UserError, OSError):  # said, with the remedy, before a run starts

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from greenseg.data import builtin_phantom
 from greenseg.errors import UserError
-from greenseg.files import cache_folder
 
-_VERSION = 1  # of the drawing; a change of its bytes raises it
 BUILTIN_VOLUMES = 15
 
 
@@ -100,14 +99,9 @@ def write_phantom(
     return written
 
 
-def builtin_folder() -> Path:
-    """Where the built-in phantom is kept, in the user's cache, once it has been made."""
-    return cache_folder() / f"phantom-v{_VERSION}"
-
-
 def builtin() -> tuple[Path, bool]:
     """The built-in phantom's folder in the user's cache, and whether it was made just now."""
-    root = builtin_folder()
+    root = builtin_phantom()
     if root.is_dir():
         return root, False
     try:
