@@ -110,6 +110,11 @@ class RunIndex:
                         self._by_digits[match[2]].append(directory)
                         self._by_start[match[1]].append(directory)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no run at all."""
+        return not self._by_digits
+
     def find(self, settings: Settings, content: Content | None) -> Found:
         """The directory of a run.
 
@@ -117,7 +122,7 @@ class RunIndex:
             settings: of the run.
             content: what it would be trained on now; None where the data are not here: settings and path then decide.
         """
-        if not self._by_digits:
+        if self.is_empty:
             return Found()
         named = self._named(settings)
         wanted = settings.trained

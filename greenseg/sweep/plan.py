@@ -160,7 +160,7 @@ class Plan:
                 {
                     "identity": run.settings.identity,
                     "status": run.status,
-                    "directory": str(run.directory.path),
+                    "directory": str(run.known.path) if run.known else f"{run.folder}/{run.name or run.settings.slug}",
                     "settings": {name: getattr(run.settings, name) for name in varied},
                 }
                 for run in self.runs
@@ -177,7 +177,10 @@ def make_plan(sweep: Sweep, out: Path, retry_failed: bool = False) -> Plan:
         retry_failed: runs that failed are to do again.
     """
     index, contents, folder = RunIndex(out), Contents(), str(out / sweep.name)
-    runs = [look(settings, contents.of(settings), index, folder) for settings in sweep.runs]
+    if index.is_empty:
+        runs = [PlannedRun(settings, folder, content=contents.of(settings)) for settings in sweep.runs]
+    else:
+        runs = [look(settings, contents.of(settings), index, folder) for settings in sweep.runs]
     wanted = {"new", "interrupted", "damaged"} | ({"failed"} if retry_failed else set())
     return Plan(sweep, runs, [run for run in runs if run.status in wanted])
 
