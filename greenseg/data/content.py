@@ -76,7 +76,7 @@ class Content:
 
     @cached_property
     def files(self) -> str:
-        """Like `digest`, whoever validates: the folds of a cross-validation share it."""
+        """Like `digest`, but without the split: the folds of a cross-validation share it."""
         return digest([[name, s.images, s.masks] for name, s in sorted(self.subjects.items())])
 
     @property

@@ -452,7 +452,7 @@ def by_configuration(runs: Sequence[Run]) -> list[Result]:
     """Join repeats: one result for each configuration, best Dice first, those without result last.
 
     Repeats train the same settings on the same content. A data set that moved is the same content; different content
-    under one path is told apart by the setting `content`, the first digits of its digest.
+    under one path gets the setting `content`, the first digits of its digest.
     """
     contents = _contents(runs)
     groups: dict[tuple[str, str], list[Run]] = {}

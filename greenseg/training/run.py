@@ -180,7 +180,7 @@ def _fit(
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # For deterministic runs torch fills all new memory with NaN, so that whoever reads it before writing is found out.
+    # For deterministic runs torch fills all new memory with NaN, which reveals code that reads it before writing.
     # No layer does so, and filling took 8 % of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     pl.seed_everything(settings.seed, verbose=False)

@@ -213,7 +213,7 @@ class FakePowercap:
 
 
 class FakeZeusd:
-    """Zeus's root daemon, as far as it reads RAPL: it lists every zone that it is given."""
+    """The RAPL part of Zeus's root daemon: it lists every zone that it gets."""
 
     def __init__(self, socket: Path) -> None:
         self.microjoules: dict[int, tuple[int, int | None]] = {}
