@@ -113,7 +113,7 @@ def summary(record: dict[str, Any], epochs: list[dict[str, Any]]) -> dict[str, A
     """Final metrics and energy of a run, from its attempts and its epochs.
 
     Joules are those of all attempts: what was spent on epochs that had to be repeated was spent. Metrics and joules per
-    epoch are those of each epoch's last attempt.
+    epoch are those of each epoch's last attempt; an attempt supersedes all epochs from its first one on.
     """
     phases: dict[str, Energy] = {}
     for attempt in account_for_attempts(record["attempts"], epochs):
@@ -121,7 +121,7 @@ def summary(record: dict[str, Any], epochs: list[dict[str, Any]]) -> dict[str, A
             phases[phase] = phases.get(phase, Energy()) + Energy.from_json(energy)
     total = sum(phases.values(), Energy())
     settings = record.get("settings", {})
-    final = list({line["epoch"]: line for line in sorted(epochs, key=lambda line: line["epoch"])}.values())
+    final = last_of_each(epochs)
     per_epoch = [Energy.from_json(line["train"]) + Energy.from_json(line["validation"]) for line in final]
     metrics: dict[str, Any] = {
         "seconds": total.seconds,
@@ -169,6 +169,20 @@ def _slices_per_epoch(record: Mapping[str, Any]) -> dict[str, int]:
     # A record of an earlier version: it has all slices, also those that an epoch drops.
     ranks = int(ran.get("devices", 1)) * int(ran.get("nodes", 1))
     return {**data["slices"], "train": slices_per_epoch(data["slices"]["train"], int(ran["batch_size"]), ranks)}
+
+
+def last_of_each(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of the epochs that led to the network as it is, in order: those of attempts that were repeated are out.
+
+    Args:
+        epochs: lines of epochs.jsonl, in the order of writing.
+    """
+    final: list[dict[str, Any]] = []
+    for line in epochs:
+        while final and final[-1]["epoch"] >= line["epoch"]:
+            final.pop()
+        final.append(line)
+    return final
 
 
 BEFORE = ("startup", "preparation", "probe")

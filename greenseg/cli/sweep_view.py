@@ -102,6 +102,8 @@ class PlainView:
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """A run sent an event."""
+        if event["event"] == "warning":
+            self._console.print(Text(f"{self._label(job)}: {event['message']}"), soft_wrap=True, highlight=False)
         self._runs[job].update(event)
 
     def end(self, job: Job, outcome: Outcome) -> None:
@@ -247,7 +249,7 @@ class JsonView:
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """A run sent an event; of its steps nothing is told."""
-        if event["event"] == "epoch":
+        if event["event"] in ("epoch", "warning"):
             self.tell(job=job, **event)
 
     def end(self, job: Job, outcome: Outcome) -> None:

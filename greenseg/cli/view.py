@@ -69,6 +69,9 @@ class TrainingView:
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """The run sent an event."""
         epochs = job.settings.epochs
+        if event["event"] == "warning":
+            warn(event["message"])
+            return
         if event["event"] == "step":
             completed = event["epoch"] + event["step"] / max(event["steps"], 1)
             figures = _figures(event["loss"], self._dice, event["joules"])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from greenseg.report.results import Run
 from greenseg.run_directory import BadRecord
-from greenseg.run_summary import spent_by
+from greenseg.run_summary import last_of_each, spent_by
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,9 @@ def curve(run: Run) -> Curve:
     """The learning curve of a run; empty where its epochs cannot be read."""
     try:
         attempts, epochs = run.history()
-        ends = [ended for _, ended in spent_by(attempts, epochs)]
-        # Of an epoch that was repeated after an interruption, the last time counts.
-        last = {line["epoch"]: (line["dice"], joules) for line, joules in zip(epochs, ends, strict=True)}
-        points = [last[epoch] for epoch in sorted(last)]
+        spent = spent_by(attempts, epochs)
+        ends = {id(line): ended for line, (_, ended) in zip(epochs, spent, strict=True)}
+        points = [(line["dice"], ends[id(line)]) for line in last_of_each(epochs)]
     except (BadRecord, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError):
         return Curve(run, (), ())
     return Curve(run, tuple(dice for dice, _ in points), tuple(joules for _, joules in points))

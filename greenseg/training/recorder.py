@@ -1,19 +1,18 @@
-"""Lightning callbacks that keep the run directory up to date."""
+"""The Lightning callback that writes down every epoch."""
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.callbacks import Checkpoint
 
 from greenseg.energy import EnergyMonitor
 from greenseg.failures import Diverged
 from greenseg.run_directory import RunDirectory
 from greenseg.training import events
+from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.module import Segmentation
 from greenseg.training.signals import stop_later
 
@@ -35,7 +34,7 @@ class Recorder(Checkpoint):
     """
 
     def __init__(
-        self, run: RunDirectory, attempt: int, energy: EnergyMonitor, checkpoints: "Checkpoints", spent: float
+        self, run: RunDirectory, attempt: int, energy: EnergyMonitor, checkpoints: Checkpoints, spent: float
     ) -> None:
         self._run, self._attempt, self._energy, self._checkpoints, self._spent = (
             run,
@@ -120,109 +119,3 @@ class Recorder(Checkpoint):
             f"{line['seconds']:.1f} s, {energy.total.joules:.1f} J in this epoch",
             flush=True,
         )
-
-
-class Checkpoints(Checkpoint):
-    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the network at its best Dice; both are replaced atomically.
-
-    Both after every epoch, so that whatever ends a run, no epoch but the one that it is in has to be repeated.
-
-    Attributes:
-        best_epoch: that of the best Dice; None before there is one.
-        best_predictions: what was predicted in it, as `Predictions.gathered` returns it. What takes long to tell from
-            masks is told once, at the end of the run; `last.ckpt` carries them there.
-    """
-
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
-        self._best = -math.inf
-        self._behind = False  # whether last.ckpt holds early stopping and plateau as they were an epoch earlier
-        self.best_epoch: int | None = None
-        self.best_predictions = torch.empty(0, dtype=torch.uint8)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self._best,
-            "best_epoch": self.best_epoch,
-            "best_predictions": self.best_predictions,
-            "behind": False,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = state_dict["best"]
-        # Checkpoints of earlier versions have none: then there is one once there is a better epoch.
-        self.best_epoch = state_dict.get("best_epoch")
-        self.best_predictions = state_dict.get("best_predictions", self.best_predictions)
-        self._behind = state_dict.get("behind", True)  # earlier versions wrote them too early
-
-    def next_epoch(self) -> int:
-        """The epoch with which the run goes on: 0 where there is no `last.ckpt`."""
-        if not self._run.last_checkpoint.exists():
-            return 0
-        # Our own checkpoint; its tensors are not kept.
-        last = torch.load(self._run.last_checkpoint, map_location="meta", weights_only=False)
-        return int(last["epoch"]) + 1
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._behind:
-            self._catch_up(trainer)
-        # The run may have been killed between the decision to stop and its end; Lightning does not keep the decision.
-        if any(stopping.wait_count >= stopping.patience for stopping in _early_stopping(trainer)):
-            trainer.should_stop = True
-
-    def _catch_up(self, trainer: pl.Trainer) -> None:
-        """Bring early stopping and plateau to the end of the last epoch, by the Dice in its line of epochs.jsonl."""
-        lines = [line for line in self._run.epochs() if line["epoch"] == trainer.current_epoch - 1]
-        if not lines:
-            return
-        dice = math.nan if lines[-1]["dice"] is None else float(lines[-1]["dice"])
-        assert isinstance(trainer.lightning_module, Segmentation)
-        trainer.lightning_module.step_plateau(dice)
-        for stopping in _early_stopping(trainer):
-            if dice > stopping.best_score:
-                stopping.best_score, stopping.wait_count = torch.tensor(dice), 0
-            else:
-                stopping.wait_count += 1
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Write them, at the end of an epoch; on all ranks."""
-        dice = float(trainer.callback_metrics["dice"])  # the same on all ranks
-        if dice > self._best:
-            self._best, self.best_epoch = dice, trainer.current_epoch
-            assert isinstance(trainer.lightning_module, Segmentation)
-            self.best_predictions = trainer.lightning_module.predictions.gathered()
-            self._save(trainer, "best.ckpt", weights_only=True)
-        self._save(trainer, "last.ckpt", weights_only=False)
-
-    def _save(self, trainer: pl.Trainer, name: str, weights_only: bool) -> None:
-        unfinished = self._run.checkpoints / f".{name}"
-        try:
-            trainer.save_checkpoint(unfinished, weights_only=weights_only)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)  # the disk is full, perhaps, and this is in the way
-            raise
-        if trainer.is_global_zero:
-            unfinished.replace(self._run.checkpoints / name)
-
-
-def _early_stopping(trainer: pl.Trainer) -> list[EarlyStopping]:
-    return [callback for callback in trainer.early_stopping_callbacks if isinstance(callback, EarlyStopping)]
-
-
-class PlainFiles(TorchCheckpointIO):
-    """Writes checkpoints straight to the file, without checksums: in a third of the time that Lightning takes."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            OSError: the disk is full, for instance.
-        """
-        torch.serialization.set_crc32_options(False)
-        try:
-            with Path(path).open("wb") as file:
-                torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch complains of its position in the file, not of why it is wrong
-            if isinstance(cause := error.__context__, OSError):
-                raise OSError(cause.errno, cause.strerror, str(path)) from error
-            raise

@@ -36,10 +36,11 @@ from greenseg.run_index import Entry
 from greenseg.run_summary import account_for_attempts, summary
 from greenseg.strategies import STRATEGIES
 from greenseg.training import events, limits, probe, surface
+from greenseg.training.checkpoints import Checkpoints, Last, PlainFiles, Unusable, read_last
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
 from greenseg.training.predictions import unpacked
-from greenseg.training.recorder import Checkpoints, PlainFiles, Recorder
+from greenseg.training.recorder import Recorder
 
 _PACKAGES = (
     "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "kornia", "simpleitk", "zeus",
@@ -73,6 +74,7 @@ def train(
         Interrupted: likewise.
     """
     record = run.record()
+    earlier_id = record.get("id")
     earlier = account_for_attempts(record.get("attempts", []), run.epochs())
     monitor = EnergyMonitor(meter)
     unrestored: list[str] = []
@@ -88,7 +90,7 @@ def train(
     record = {
         "schema": SCHEMA,
         "status": "running",
-        "id": record.get("id") or uuid.uuid4().hex,  # by which its copies are known
+        "id": earlier_id or uuid.uuid4().hex,  # by which its copies are known
         "identity": settings.identity,
         "configuration": settings.configuration,
         **{name: record[name] for name in ("content", "files", "preprocessing", "data") if name in record},
@@ -126,12 +128,25 @@ def train(
         memory = _peak_memory(record.get("memory", {}))
         save(status=status, ended=now(), memory=memory, **summary(record, run.epochs()), **changes)
 
+    def start_over(why: Unusable) -> None:
+        attempt["started_over"] = str(why)
+        message = f"{run.last_checkpoint}: {why}. The run starts over; what its earlier epochs took counts as spent"
+        if rank == 0:
+            print(message, file=sys.stderr)
+            events.emit({"event": "warning", "message": message})
+        save()
+
     save()
     try:
+        last = None
+        try:
+            last = read_last(run, earlier_id)
+        except Unusable as why:
+            start_over(why)
         # The rank that drives a node's first GPU sets the limits of all its GPUs.
         gpus = settings.devices if meter.gpus == (0,) else 0
         with limits.limited(limits.wanted(settings), gpus, unrestored) as limits_set:
-            _fit(run, settings, monitor, rank, earlier, limits_set, save)
+            _fit(run, settings, monitor, rank, record, last, limits_set, save, start_over)
     except Interrupted:
         end("interrupted")
         raise
@@ -152,16 +167,18 @@ def _fit(
     settings: Settings,
     monitor: EnergyMonitor,
     rank: int,
-    earlier: list[dict[str, Any]],
+    record: dict[str, Any],
+    last: Last | None,
     limits_set: dict[str, Any],
-    save: Any,
+    save: Callable[..., None],
+    start_over: Callable[[Unusable], None],
 ) -> None:
     events.emit({"event": "start"})
     monitor.preparation()
     slices = cache.prepare(settings)
     content = slices.content
     assert content is not None
-    _check_content(run, settings, content)
+    _check_content(run, settings, content, goes_on=last is not None)
     training = SliceDataset(slices, "train", settings.drop_empty_slices, settings.seed)
     validation = SliceDataset(slices, "validation")
     if rank == 0:
@@ -184,12 +201,19 @@ def _fit(
     # No layer does so, and filling took 8 % of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     pl.seed_everything(settings.seed, verbose=False)
-    settings, probes = _chosen(run, settings, training, monitor, rank)
+    settings, probes = _chosen(run, settings, training, monitor, keep=rank > 0 or last is not None)
     batch_size, workers = int(settings.batch_size), int(settings.workers)
     pl.seed_everything(settings.seed, verbose=False)  # again: what was tried has drawn random numbers
     module = Segmentation(settings, validation.subjects)
+    if last:
+        try:
+            last.check_network(module)
+        except Unusable as why:
+            last = None
+            start_over(why)
+    earlier = record["attempts"][:-1]
     spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
-    checkpoints = Checkpoints(run)
+    checkpoints = Checkpoints(run, record["id"])
     stopping: list[pl.Callback] = []
     if settings.early_stopping:
         stopping = [EarlyStopping("dice", mode="max", patience=settings.early_stopping, check_finite=False)]
@@ -214,7 +238,7 @@ def _fit(
     on_cpu = trainer.strategy.root_device.type == "cpu"
     ranks = trainer.world_size
     batches = TrainingBatches(len(training), batch_size, settings.seed, rank, ranks)
-    batches.set_epoch(checkpoints.next_epoch())  # Lightning does so only after workers have begun to load
+    batches.set_epoch(last.epoch + 1 if last else 0)  # Lightning does so only after workers have begun to load
     save(
         network={"parameters": network.parameters(module.network)},
         ran={
@@ -241,7 +265,6 @@ def _fit(
             "preparation": slices.index["preparation"],
         },
     )
-    resume = str(run.last_checkpoint) if run.last_checkpoint.exists() else None
     trainer.fit(
         module,
         loader(training, batches, workers, pin_memory=not on_cpu),
@@ -251,8 +274,8 @@ def _fit(
             workers,
             pin_memory=not on_cpu,
         ),
-        ckpt_path=resume,
-        weights_only=False,  # our own checkpoint
+        ckpt_path=str(run.last_checkpoint) if last else None,
+        weights_only=True,
     )
     if rank == 0 and checkpoints.best_epoch is not None:
         predictions = unpacked(checkpoints.best_predictions, len(validation), settings.image_size)
@@ -270,14 +293,13 @@ def _fit(
 
 
 def _chosen(
-    run: RunDirectory, settings: Settings, training: SliceDataset, monitor: EnergyMonitor, rank: int
+    run: RunDirectory, settings: Settings, training: SliceDataset, monitor: EnergyMonitor, keep: bool
 ) -> tuple[Settings, dict[str, Any]]:
     """The settings with what was tried in place of `auto`; and what was measured.
 
-    A run that goes on, and the other ranks, keep what rank 0 chose at its start.
+    A run that goes on, and the other ranks, `keep` what rank 0 chose at its start.
     """
     record = run.record()
-    keep = rank > 0 or run.last_checkpoint.exists()
     known, probes = (record.get("ran", {}), record.get("probes", {})) if keep else ({}, {})
     # The learning rate is that of a batch size; what makes a batch takes depends on it, too.
     for name, choose in (
@@ -300,7 +322,7 @@ def _chosen(
     return settings, probes
 
 
-def _check_content(run: RunDirectory, settings: Settings, content: Content) -> None:
+def _check_content(run: RunDirectory, settings: Settings, content: Content, goes_on: bool) -> None:
     """Whether a run goes on, or begins, on the content that it was made for.
 
     Raises:
@@ -309,7 +331,6 @@ def _check_content(run: RunDirectory, settings: Settings, content: Content) -> N
     planned = contents.read(run.content)
     if planned is None:
         record = run.record()
-        goes_on = run.last_checkpoint.exists()
         if not goes_on or Entry(run, record).same_content(settings, content) is not False:
             return
     elif planned == content:

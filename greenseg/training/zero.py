@@ -8,6 +8,10 @@ from pytorch_lightning.strategies import DeepSpeedStrategy
 from pytorch_lightning.strategies.strategy import Strategy
 from torch.optim import Optimizer
 
+_OBJECTS = ("loss_scaler", "param_slice_mappings", "zero_stage")
+"""What DeepSpeed's state has beside tensors and plain values. It needs none of it to go on: without half precision the
+loss is not scaled, and the others serve the conversion of its own folders."""
+
 
 class Zero2(DeepSpeedStrategy):
     """ZeRO, stage 2: gradients and the optimizer's state are divided among the devices, weights are whole on each.
@@ -27,15 +31,17 @@ class Zero2(DeepSpeedStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         parts: list[Any] | None = [None] * self.world_size if self.is_global_zero else None
-        torch.distributed.gather_object(super().optimizer_state(optimizer), parts)
+        state = super().optimizer_state(optimizer)
+        plain = {name: value for name, value in state.items() if name not in _OBJECTS}
+        torch.distributed.gather_object(plain, parts)
         return {"parts": parts}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        # Lightning does not pass on what it was told, where a strategy restores after its set-up; it is our own file.
-        checkpoint = Strategy.load_checkpoint(self, checkpoint_path, weights_only=False)
+        # Lightning does not pass `weights_only` on, where a strategy restores after its set-up.
+        checkpoint = Strategy.load_checkpoint(self, checkpoint_path, weights_only=True)
         assert self.lightning_module is not None
         self.lightning_module.load_state_dict(checkpoint["state_dict"])
         self.deepspeed_engine.optimizer.load_state_dict(checkpoint["optimizer_states"][0]["parts"])

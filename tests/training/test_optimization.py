@@ -18,8 +18,8 @@ from greenseg.models import network
 from greenseg.run_directory import RunDirectory
 from greenseg.sweep import machine
 from greenseg.training import optimization
+from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.metrics import VolumeOverlap
-from greenseg.training.recorder import Checkpoints
 from greenseg.training.run import Interrupted, train
 
 LR = {"sgd": 0.1, "lion": 3e-3, "muon": 0.02, "sophia": 0.5, "schedule-free-adamw": 0.01, "adafactor": 0.01}
@@ -102,7 +102,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     whole = run_of(settings, tmp_path / "whole")
 
     def interrupt(self: Checkpoints, trainer: Any, module: Any) -> None:
-        self._save(trainer, "last.ckpt", weights_only=False)
+        self._save(trainer, "last.ckpt", weights_only=True)
         raise Interrupted("SIGINT")
 
     with monkeypatch.context() as patch:
@@ -144,7 +144,7 @@ def test_accumulated_batches_are_one_larger_batch(phantom: Path, tmp_path: Path)
     steps, taken = {}, {}
     for accumulate in (1, 3, 1000):
         run = run_of(settings_of(phantom, accumulate=accumulate, epochs=1), tmp_path)
-        steps[accumulate] = torch.load(run.last_checkpoint, weights_only=False)["global_step"]
+        steps[accumulate] = torch.load(run.last_checkpoint, weights_only=True)["global_step"]
         taken[accumulate] = run.record()["ran"]["effective_batch_size"]
     assert steps[3] == -(-steps[1] // 3)
     assert steps[1000] == 1
@@ -187,7 +187,7 @@ def test_a_frozen_encoder_learns_from_the_epoch_on_in_which_it_is_thawed(phantom
     for frozen in (0, 1, 2):
         settings = settings_of(phantom, model="mobilenetv3-tiny-unet", width=1.0, epochs=2, freeze_encoder=frozen)
         run = run_of(settings, tmp_path)
-        weights[frozen] = torch.load(run.last_checkpoint, weights_only=False)["state_dict"]
+        weights[frozen] = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
         losses[frozen] = [line["train_loss"] for line in run.epochs()]
     pl.seed_everything(0, verbose=False)
     untrained = network.build(settings).state_dict()

@@ -295,5 +295,5 @@ def test_a_learning_rate_that_was_tried_is_recorded_and_kept(
     assert tried[0]["lr"] < written["ran"]["lr"] < tried[-1]["lr"]
     assert written["settings"]["lr"] == "auto"
     assert written["energy"]["phases"]["probe"]["joules"]["cpu"]["estimate"] > 0
-    last = torch.load(path.parent / "checkpoints" / "last.ckpt", weights_only=False)
+    last = torch.load(path.parent / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["optimizer_states"][0]["param_groups"][0]["lr"] == written["ran"]["lr"]

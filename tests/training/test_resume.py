@@ -1,6 +1,7 @@
 """A run that goes on after it was stopped ends, bit for bit, as if nobody had disturbed it."""
 
 import os
+import pickle
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from greenseg.config import Settings, choices
-from greenseg.energy import EnergyMeter
+from greenseg.energy import Energy, EnergyMeter
 from greenseg.run_directory import RunDirectory
 from greenseg.training import events, probe
 from greenseg.training.run import Interrupted, train
@@ -110,7 +111,8 @@ def outcome(run: RunDirectory) -> dict[str, Any]:
     """All that a run leaves behind but its joules and seconds; of an epoch that was repeated, the last time counts."""
     record = run.record()
     assert record["status"] == "finished"
-    last = torch.load(run.last_checkpoint, weights_only=False)
+    last = torch.load(run.last_checkpoint, weights_only=True)
+    del last["callbacks"]["Checkpoints"]["run"]
     lines = {line["epoch"]: [line[name] for name in QUALITY] for line in run.epochs()}
     return {
         "epochs": [lines[epoch] for epoch in sorted(lines)],
@@ -171,7 +173,7 @@ DECIDING: dict[str, dict[str, Any]] = {
 
 
 def has_decided(what: str, run: RunDirectory) -> bool:
-    last = torch.load(run.last_checkpoint, weights_only=False)
+    last = torch.load(run.last_checkpoint, weights_only=True)
     if what == "it halves the learning rate":
         return bool(last["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-6 / 2)
     (stopping,) = (state for name, state in last["callbacks"].items() if name.startswith("EarlyStopping"))
@@ -192,7 +194,7 @@ def test_whenever_a_run_is_killed_it_decides_as_if_undisturbed(
 def made_by_an_earlier_version(copy: Path, one_earlier: Path) -> None:
     """Rewrite last.ckpt as it was before it knew of the decisions of its own epoch."""
     path = RunDirectory(copy).last_checkpoint
-    now, before = (torch.load(RunDirectory(run).last_checkpoint, weights_only=False) for run in (copy, one_earlier))
+    now, before = (torch.load(RunDirectory(run).last_checkpoint, weights_only=True) for run in (copy, one_earlier))
     for name in now["callbacks"]:
         if name.startswith("EarlyStopping"):
             now["callbacks"][name] = before["callbacks"][name]
@@ -233,6 +235,98 @@ def test_without_the_line_of_its_epoch_an_earlier_checkpoint_still_goes_on(
     assert [line["epoch"] for line in train_in(second, settings).epochs()] == [2, 3]
 
 
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def with_bomb(path: Path) -> None:
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save(checkpoint | {"bomb": Bomb(path.with_name("exploded"))}, path)
+
+
+def of_another_network(path: Path) -> None:
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["callbacks"]["Checkpoints"]["run"]  # as those of earlier versions
+    name, tensor = next(iter(checkpoint["state_dict"].items()))
+    checkpoint["state_dict"][name] = torch.cat([tensor, tensor])
+    torch.save(checkpoint, path)
+
+
+def of_another_run(path: Path) -> None:
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["callbacks"]["Checkpoints"]["run"] = "0" * 32
+    torch.save(checkpoint, path)
+
+
+UNUSABLE: dict[str, Callable[[Path], object]] = {
+    "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "text": lambda path: path.write_text("not a checkpoint"),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a bare pickle": lambda path: path.write_bytes(pickle.dumps({"epoch": 1})),
+    "a bare bomb": lambda path: path.write_bytes(pickle.dumps(Bomb(path.with_name("exploded")))),
+    "a bomb": with_bomb,
+    "a list": lambda path: torch.save([1, 2], path),
+    "weights alone": lambda path: shutil.copy(path.with_name("best.ckpt"), path),
+    "another network": of_another_network,
+    "another run": of_another_run,
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, RunDirectory, Path]:
+    """Settings, the run undisturbed, and a copy of it after its second epoch."""
+    settings = settings_of(phantom, model="contextnet", width=0.25)
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(events.THREADS, "1")
+        photographer = Photographer(patch, folder / "copies")
+        whole = train_in(folder / "whole", settings)
+    return settings, whole, photographer.copies["epoch 1 last.ckpt"]
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_a_run_whose_checkpoint_is_unusable_starts_over_and_says_so(
+    what: str,
+    stopped: tuple[Settings, RunDirectory, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings, whole, copy = stopped
+    run = RunDirectory(Path(shutil.copytree(copy, tmp_path / "run")))
+    UNUSABLE[what](run.last_checkpoint)
+    train_in(run.path, settings)
+    assert not (run.checkpoints / "exploded").exists()
+    assert "last.ckpt" in capsys.readouterr().err
+    assert [(line["attempt"], line["epoch"]) for line in run.epochs()] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    assert different(whole, run) == []
+    record = run.record()
+    assert record["attempts"][1]["started_over"]
+    spent = [Energy.from_json(e).joules for attempt in record["attempts"] for e in attempt["energy"].values()]
+    assert record["metrics"]["joules"] == pytest.approx(sum(spent)), "what was spent was spent"
+
+
+def test_epochs_that_another_start_superseded_do_not_count(
+    stopped: tuple[Settings, RunDirectory, Path], tmp_path: Path
+) -> None:
+    settings, _, copy = stopped
+    run = RunDirectory(Path(shutil.copytree(copy, tmp_path / "run")))
+    first, second = run.epochs()
+    (run.path / "epochs.jsonl").unlink()
+    for line in (first, second | {"dice": 0.99}, second | {"epoch": 5, "dice": 1.0}):
+        run.append_epoch(line)
+    run.last_checkpoint.unlink()
+    metrics = train_in(run.path, settings).record()["metrics"]
+    assert metrics["epochs"] == 3
+    assert metrics["dice"] < 0.99
+
+
 def test_a_run_that_is_asked_to_stop_as_it_writes_keeps_that_epoch(
     phantom: Path, tmp_path: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +348,7 @@ def test_a_run_that_is_asked_to_stop_as_it_writes_keeps_that_epoch(
                 patch.setattr(RunDirectory, "append_epoch", append_and_be_interrupted)
                 with pytest.raises(Interrupted):
                     train_in(tmp_path / "parts", settings)
-            assert torch.load(RunDirectory(tmp_path / "parts").last_checkpoint, weights_only=False)["epoch"] == epoch
+            assert torch.load(RunDirectory(tmp_path / "parts").last_checkpoint, weights_only=True)["epoch"] == epoch
     finally:
         signal.signal(signal.SIGINT, before)
     parts = train_in(tmp_path / "parts", settings)
