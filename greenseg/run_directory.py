@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from greenseg import yamlfile
 from greenseg.config import Settings
@@ -24,11 +24,19 @@ from greenseg.errors import UserError
 from greenseg.files import write_atomically, write_json
 
 Status = Literal["new", "running", "finished", "failed", "interrupted"]
+_STATUSES = get_args(Status)
 SCHEMA = 1
 
 
 class BadRecord(Exception):
     """A run's record is damaged; the message names the file and what is wrong."""
+
+
+class NewerRecord(BadRecord):
+    """A later version of greenseg wrote the record; it is whole, and must not be written over."""
+
+
+_SETTINGS = frozenset(Settings.model_fields)
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,7 @@ class RunDirectory:
         """The content of run.json; empty where there is none yet.
 
         Raises:
+            NewerRecord: a later version of greenseg wrote it.
             BadRecord: it is not what greenseg writes.
         """
         path = self.path / "run.json"
@@ -102,6 +111,10 @@ class RunDirectory:
             return {}
         except (OSError, ValueError) as error:
             raise BadRecord(f"{path}: {error}") from None
+        if isinstance(record, dict) and (why := _newer(record)):
+            raise NewerRecord(
+                f"{path}: a later version of greenseg{_version(record)} wrote it ({why}). Update greenseg to read it"
+            )
         if not isinstance(record, dict) or not isinstance(record.get("settings"), dict) or "status" not in record:
             raise BadRecord(f"{path}: not a record of a run")
         return record
@@ -194,6 +207,23 @@ class RunDirectory:
                 yield False
             else:
                 yield True
+
+
+def _newer(record: dict[str, Any]) -> str:
+    """By what a record is known to be of a later version; empty where it is not."""
+    schema, settings = record.get("schema", SCHEMA), record.get("settings")
+    if schema != SCHEMA and not (isinstance(schema, int) and schema < SCHEMA):
+        return f"schema {schema}; this version reads {SCHEMA}"
+    if record.get("status", "new") not in _STATUSES:
+        return f"unknown status {record['status']!r}"
+    if isinstance(settings, dict) and not settings.keys() <= _SETTINGS:
+        return f"unknown setting {', '.join(sorted(settings.keys() - _SETTINGS))}"
+    return ""
+
+
+def _version(record: dict[str, Any]) -> str:
+    versions = record.get("versions")
+    return f", {versions['greenseg']}," if isinstance(versions, dict) and "greenseg" in versions else ""
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:

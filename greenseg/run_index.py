@@ -19,7 +19,7 @@ from greenseg.config import Settings, read_config, trained, trained_anywhere
 from greenseg.data import content as contents
 from greenseg.data.content import Content
 from greenseg.errors import UserError
-from greenseg.run_directory import BadRecord, RunDirectory
+from greenseg.run_directory import BadRecord, NewerRecord, RunDirectory
 
 _NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
 _EARLIER_DIGITS = 8
@@ -35,11 +35,13 @@ class Entry:
         directory: of the run.
         record: content of run.json; empty where the run has not begun.
         problem: why the record cannot be read; empty where it can.
+        newer: whether that is because a later version of greenseg wrote it.
     """
 
     directory: RunDirectory
     record: dict[str, Any]
     problem: str = ""
+    newer: bool = False
 
     @cached_property
     def settings(self) -> dict[str, Any] | None:
@@ -169,7 +171,7 @@ def _entry(directory: RunDirectory) -> Entry:
     try:
         return Entry(directory, directory.record())
     except BadRecord as error:
-        return Entry(directory, {}, str(error))
+        return Entry(directory, {}, str(error), isinstance(error, NewerRecord))
 
 
 def _first(entries: list[Entry]) -> Entry:

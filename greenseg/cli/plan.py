@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 _SHOWN = 20
 """Runs of a plan that are shown: all where they are hardly more, else the first and the last of them."""
 
-_COLOURS = {"finished": "green", "failed": "red", "damaged": "red", "interrupted": "yellow", "running": "cyan"}
+_COLOURS = {
+    "finished": "green",
+    "failed": "red",
+    "damaged": "red",
+    "newer": "red",
+    "interrupted": "yellow",
+    "running": "cyan",
+}
 
 
 def print_plan_json(plan: Plan) -> None:
@@ -40,9 +47,9 @@ def print_plan(plan: Plan) -> None:
         say(f"No new run starts after {joules(sweep.max_energy)}; {joules(plan.joules)} spent so far")
     console.print(_table(plan))
     for run in plan.runs:
-        if run.problem:
-            warn(f"{run.problem}; the run starts anew")
-    for note in [*notes(plan.runs), *map(refusal, plan.changed)]:
+        if run.status == "damaged":
+            warn(f"{run.problem}; the run starts over")
+    for note in [*notes(plan.runs), *map(refusal, plan.changed), *plan.newer]:
         warn(note)
     for message in plan.impossible:
         warn(f"Not on this machine: {message}")

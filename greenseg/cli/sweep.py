@@ -89,6 +89,8 @@ def sweep(
     from greenseg.sweep.slots import Slots, choose_gpus
     from greenseg.training.machine import usable_cores
 
+    if plan.newer:
+        raise UserError(plan.newer)
     if plan.changed and not again:
         raise UserError([refusal(run) for run in plan.changed])
     silent = quiet or as_json
@@ -101,7 +103,7 @@ def sweep(
     for note in notes(plan.runs):
         warn(note)
     for planned_run in plan.runs:
-        if planned_run.problem:
+        if planned_run.status == "damaged":
             warn(f"{planned_run.problem}; the run starts over")
         if planned_run.outdated:
             account_anew(planned_run.directory, planned_run.settings)

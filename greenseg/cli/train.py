@@ -52,7 +52,7 @@ def train(
     from greenseg.run_summary import account_anew
     from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Stop, last_lines
-    from greenseg.sweep.plan import look, refusal
+    from greenseg.sweep.plan import leave_alone, look, refusal
     from greenseg.sweep.prepare import prepare
     from greenseg.sweep.slots import Slots, choose_gpus
     from greenseg.sweep.workers import become
@@ -61,6 +61,8 @@ def train(
 
     planned = look(resolved, Contents().of(resolved), RunIndex(out), str(out / "train"))
     run, status = planned.directory, planned.status
+    if status == "newer":
+        raise UserError(leave_alone(planned))
     if planned.problem:
         warn(f"{planned.problem}; the run starts over")
         again = True

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from greenseg.energy.derived import JOULES_PER_KWH
+from greenseg.report.export import no_formula
 from greenseg.report.results import Run
 
 COLUMNS = (
@@ -24,7 +25,7 @@ def emissions_csv(runs: Iterable[Run]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_row(run) for run in runs)
+    writer.writerows({name: no_formula(cell) for name, cell in _row(run).items()} for run in runs)
     return text.getvalue()
 
 

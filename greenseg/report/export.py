@@ -62,7 +62,16 @@ def _csv_cells(shown: Column, row: Row, changed: bool) -> list[Any]:
     cells = [{True: "true", False: "false", None: ""}.get(value, value) if isinstance(value, bool | None) else value]
     if changed:
         cells.append(", ".join(map(str, ran(row.result, shown.name))))
-    return cells
+    return [no_formula(cell) for cell in cells]
+
+
+def no_formula(cell: Any) -> Any:
+    """A cell of a CSV file that no spreadsheet computes: text that begins like a formula gets an apostrophe before it.
+
+    Settings and names may come from somebody else's runs. Numbers stay. As OWASP advises:
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def as_json(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
@@ -170,7 +179,7 @@ def as_latex(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] |
     """A `tabular` for LaTeX with the package booktabs; the front in bold, what to beware of as comments."""
     headings, right, cells = _table(comparison, rows, names)
     lines = [
-        *(f"% {said}" for said in [title(comparison), *answer.warnings(comparison)]),
+        *(f"% {' '.join(said.split())}" for said in [title(comparison), *answer.warnings(comparison)]),
         f"\\begin{{tabular}}{{{''.join('r' if to_the_right else 'l' for to_the_right in right)}}}",
         "\\toprule",
         " & ".join(_latex(heading) for heading in headings) + " \\\\",

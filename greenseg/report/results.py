@@ -11,6 +11,8 @@ from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from pydantic import ValidationError
+
 from greenseg.config import REPEATS as REPEATS_GROUP
 from greenseg.config import Settings, group_of, neutral, repeated_anywhere, trained_anywhere
 from greenseg.data import PREPROCESSING
@@ -253,7 +255,10 @@ class Reader:
         if key not in self._recomputed:  # of a run of an earlier version, by the first of those that are alike
             from greenseg.data.content import recomputed
 
-            settings = Settings.model_validate(_NEUTRAL | record["settings"])
+            try:
+                settings = Settings.model_validate(_NEUTRAL | record["settings"])
+            except ValidationError:  # a value that this version does not know
+                return found
             self._recomputed[key] = recomputed(directory.path / "split.csv", found.slices, settings)
         content = self._recomputed[key]
         return TrainedOn.of({**record, **content.names}) if content else found

@@ -17,7 +17,7 @@ from greenseg.run_summary import accounted_otherwise, summary
 from greenseg.sweep import machine
 from greenseg.sweep.file import Sweep, find_place
 
-STATUSES = ("finished", "failed", "interrupted", "running", "damaged", "new")
+STATUSES = ("finished", "failed", "interrupted", "running", "damaged", "newer", "new")
 
 
 class Spent(NamedTuple):
@@ -33,7 +33,8 @@ class PlannedRun(NamedTuple):
 
     Attributes:
         known: its directory, where it has one already.
-        status: one of `STATUSES`; `damaged`: its record cannot be read, it starts anew.
+        status: one of `STATUSES`; `damaged`: its record cannot be read, it starts over; `newer`: a later version of
+            greenseg wrote it, it is left alone.
         spent: so far, where its record tells.
         outdated: it has finished, and was accounted for with other settings.
         problem: what is wrong with its record.
@@ -130,6 +131,11 @@ class Plan:
         return [run for run in self.todo if run.other_status == "interrupted"]
 
     @cached_property
+    def newer(self) -> list[str]:
+        """Why runs that a later version of greenseg has written cannot be used, and what to do; one message each."""
+        return [leave_alone(run) for run in self.runs if run.status == "newer"]
+
+    @cached_property
     def left(self) -> Prediction | None:
         """What the runs to do will take; None where none has finished yet."""
         return _predict(self)
@@ -201,12 +207,18 @@ def look(settings: Settings, content: Content | None, index: RunIndex, folder: s
         return run._replace(name=index.free_name(settings, folder)) if found.other else run
     directory, record = found.entry.directory, found.entry.record
     if found.entry.problem:
-        return run._replace(known=directory, status="damaged", problem=found.entry.problem)
+        status = "newer" if found.entry.newer else "damaged"
+        return run._replace(known=directory, status=status, problem=found.entry.problem)
     status = found.entry.status()
     if not record:
         return run._replace(known=directory, status=status)
     outdated = status == "finished" and accounted_otherwise(record, settings)
     return run._replace(known=directory, status=status, spent=_spent(directory, record), outdated=outdated)
+
+
+def leave_alone(run: PlannedRun) -> str:
+    """Why a run that a later version of greenseg has written is not touched, and what to do."""
+    return f"{run.problem}, or keep today's runs in another folder with --out"
 
 
 def refusal(run: PlannedRun) -> str:

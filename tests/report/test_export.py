@@ -6,12 +6,15 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from greenseg.report.comparison import Comparison
+from greenseg.report.emissions import emissions_csv
 from greenseg.report.export import EXPORTS, as_csv, as_json, as_latex, as_markdown
+from greenseg.report.results import Run
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid
 from tests.runs import Json, record
@@ -37,6 +40,21 @@ def test_csv_has_figures_with_their_intervals(comparison: Comparison) -> None:
     assert (failed["dice"], failed["dice_low"], failed["front"], failed["chance"]) == ("", "", "false", "")
     assert failed["status"] == "failed: out of GPU memory"
     assert failed["data"] == "a_b & c|d"
+
+
+def test_no_cell_of_a_csv_is_a_formula() -> None:
+    """Settings of somebody else's runs are text to a spreadsheet; numbers stay numbers."""
+    values = ['=HYPERLINK("x","y")', "+1", "-1+1", "@SUM(A1)", "\tx"]
+    comparison = compared(*(record({"data": value}) for value in values), record({"data": "d=1"}))
+    rows = list(csv.DictReader(io.StringIO(as_csv(comparison, comparison.rows, ["data", "saved"]))))
+    assert {row["data"] for row in rows} == {*(f"'{value}" for value in values), "d=1"}
+    (row,) = csv.DictReader(io.StringIO(emissions_csv([replace_hardware(comparison.results[0].runs[0], "=1+1")])))
+    assert row["cpu_model"] == "'=1+1"
+    assert float(row["duration"]) > 0
+
+
+def replace_hardware(run: Run, cpu: str) -> Run:
+    return replace(run, record=run.record | {"hardware": {"cpu": cpu}})
 
 
 def test_csv_with_chosen_columns(comparison: Comparison) -> None:
