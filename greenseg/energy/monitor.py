@@ -1,9 +1,7 @@
 """A Lightning callback that measures the energy of every epoch."""
 
-import socket
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -11,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from greenseg.energy.meter import EnergyMeter
+from greenseg.energy.neighbours import machine
 from greenseg.energy.reading import Energy, side_by_side
 
 STARTUP, PREPARATION, PROBE, OTHER = "startup", "preparation", "probe", "other"
@@ -189,9 +188,9 @@ class EnergyMonitor(pl.Callback):
 
     def _share_out(self) -> None:
         """Decide which rank of a node counts CPU and DRAM."""
-        here, pid = _machine(), psutil.Process().pid
+        here, pid = machine(), psutil.Process().pid
         ranks = _all_gather((here, pid))
-        on_this_node = [other for machine, other in ranks if machine == here]
+        on_this_node = [other for place, other in ranks if place == here]
         others = set(on_this_node) - {pid}
         # Lightning starts the other ranks of a node as children of the first, whose process tree then holds them all.
         descends = any(parent.pid in others for parent in psutil.Process().parents())
@@ -210,14 +209,6 @@ class EnergyMonitor(pl.Callback):
             self._all = {phase: _sum_phase([mine for mine, _ in ranks], phase) for phase in names}
             self._since = {}
         return ranks
-
-
-def _machine() -> str:
-    """What tells this machine from others, even such of the same name, and is the same in all its containers."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # not Linux
-        return socket.gethostname()
 
 
 def _sum_phase(ranks: list[dict[str, Energy]], phase: str) -> Energy:
