@@ -27,17 +27,10 @@ import numpy as np
 from greenseg.config import PHANTOM, Settings
 from greenseg.data import phantom
 from greenseg.data.content import Content, preprocessing
+from greenseg.data.grid import ByteArray, FloatArray, brain_outside, mask_to_grid, normalise, to_grid
+from greenseg.data.placement import slice_distance
 from greenseg.data.splits import Case, cases_of
-from greenseg.data.volume import (
-    ByteArray,
-    FloatArray,
-    brain_outside,
-    labels_of,
-    normalise,
-    read_pair,
-    slice_distance,
-    to_grid,
-)
+from greenseg.data.volume import labels_of, read_pair
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, locked, write_json
 
@@ -274,10 +267,10 @@ def _build(
                     problems += error.problems
                 else:
                     stack.append(to_grid(image, settings.image_size, settings.spacing))
-                    here, cut = brain_outside(mask, settings.image_size * settings.spacing)
+                    mask_stack.append(mask_to_grid(mask, settings.image_size, settings.spacing))
+                    here, cut = brain_outside(mask, settings.image_size, settings.spacing)
                     brain, outside = brain + here, outside + cut
-                    _add_volume(volumes, image.GetSize()[2], slice_distance(image_path, image))
-                    mask_stack.append((to_grid(mask, settings.image_size, settings.spacing) >= 0.5).astype(np.uint8))
+                    _add_volume(volumes, image.GetSize()[2], slice_distance(image))
                 done += 1
                 progress(done, total)
             if problems:
