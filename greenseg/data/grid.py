@@ -46,7 +46,8 @@ def mask_to_grid(mask: sitk.Image, size: int, spacing: float) -> ByteArray:
 def _on_grid(volume: sitk.Image, size: int, spacing: float, by_area: bool) -> FloatArray:
     plane = zip(volume.GetSize()[:2], volume.GetSpacing()[:2], strict=True)
     columns, rows = (_weights(pixels, pixel, size, spacing, by_area) for pixels, pixel in plane)
-    return np.asarray(rows @ sitk.GetArrayViewFromImage(volume).astype(np.float32) @ columns.T)
+    values: FloatArray = sitk.GetArrayViewFromImage(volume).astype(np.float32)
+    return np.asarray(rows @ values @ columns.T, np.float32)
 
 
 def _place(pixels: int, pixel: float, size: int, spacing: float) -> tuple[float, float]:
@@ -75,11 +76,11 @@ def _weights(pixels: int, pixel: float, size: int, spacing: float, by_area: bool
     index = np.arange(pixels)
     if by_area or step >= 1:
         overlap = np.minimum(edges[1:], index + 1) - np.maximum(edges[:-1], index)
-        return np.clip(overlap / step, 0, 1).astype(np.float32)
+        return np.asarray(np.clip(overlap / step, 0, 1), np.float32)
     centre = (edges[1:] + edges[:-1] - 1) / 2  # 0 is the centre of the first pixel
     inside = (centre >= -0.5) & (centre < pixels - 0.5)
     near = 1 - np.abs(np.clip(centre, 0, pixels - 1) - index)
-    return np.where(inside, np.clip(near, 0, 1), 0).astype(np.float32)
+    return np.asarray(np.where(inside, np.clip(near, 0, 1), 0), np.float32)
 
 
 def brain_outside(mask: sitk.Image, size: int, spacing: float) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def problem_of(path: Path) -> str | None:
     named, stem = _ENDINGS[ending], path.name[: -len(ending)]
     kind, remedy = _kind_of(head)
     if not ending.endswith(".gz"):
-        if (kind, named) == (_GZIP, _NIFTI):
+        if kind == _GZIP and ending == ".nii":
             remedy = f"rename it to {path.name}.gz"
         return None if kind in ("", named) else f"is {kind}; {remedy.format(stem=stem)}"
     if kind == _GZIP:
@@ -69,10 +69,10 @@ def problem_of(path: Path) -> str | None:
                 kind, remedy = _kind_of(file.read(_HEAD))
         except (EOFError, zlib.error, gzip.BadGzipFile):
             return None  # damaged, as its reader will say
-        remedy = remedy if kind in _POINTERS else f"unpack it, and {remedy}"
-        return (
-            None if kind in ("", named) else f"is packed with gzip, and in that is {kind}; {remedy.format(stem=stem)}"
-        )
+        if kind == _GZIP:
+            return "is packed twice; unpack it once"
+        remedy = remedy if kind in _POINTERS | _ARCHIVES else f"unpack it, and {remedy}"
+        return None if kind in ("", named) else f"is packed with gzip, and holds {kind}; {remedy.format(stem=stem)}"
     if kind == named:
         return f"is not packed: rename it to {stem}{ending.removesuffix('.gz')}"
     return f"is {kind}; {remedy.format(stem=stem)}" if kind else "is not packed with gzip, nor any image; get it again"

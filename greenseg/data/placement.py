@@ -18,6 +18,11 @@ def slice_axis(sizes: Sequence[int], spacing: Sequence[float]) -> int:
     return max(i for i in among if spacing[i] >= (1 - _EQUAL) * max(spacing[j] for j in among))
 
 
+def is_isotropic(image: sitk.Image) -> bool:
+    """Whether no axis has a wider spacing than the others, so that the slice axis is the last one."""
+    return bool(min(image.GetSpacing()) >= (1 - _EQUAL) * max(image.GetSpacing()))
+
+
 def across_slices(image: sitk.Image, axis: int | None = None) -> sitk.Image:
     """The image as a volume, its slice axis last; one of two axes is one slice, whose distance is not known.
 
@@ -47,13 +52,21 @@ def together(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Imag
     plane, plane_of_mask = image, mask
     if mixed := image.GetDimension() != mask.GetDimension():
         if 1 not in max(image, mask, key=sitk.Image.GetDimension).GetSize():
-            return image, mask, f"is {_described(mask)}, its image {_described(image)}"
+            return image, mask, f"is {_described(mask)}, its image {_described(image)}; both must show the same slices"
         plane, plane_of_mask = (i if i.GetDimension() == 2 else across_slices(i)[:, :, 0] for i in (image, mask))
     turned = _turned(plane_of_mask, plane)
     if problem := geometry_problem(plane, turned):
-        # It does not fit either way: speak of it as it is stored.
-        problem = geometry_problem(plane, plane_of_mask) or problem
-        problem += "; one of both is 2D, which does not say where it lies in space: store both alike" if mixed else ""
+        if turned.GetSize() != plane.GetSize():
+            problem = geometry_problem(plane, plane_of_mask) or problem  # the size that its file has
+        if mixed:
+            problem += "; one of both is 2D, which does not say where it lies in space: store both alike"
+        elif turned is not mask:
+            problem += (
+                "; by its header its pixels are stored in another order than its image's: copy that one's header only "
+            )
+            problem += "if you know that they are not"
+        elif problem.startswith("lies"):
+            problem += "; if the pixels do belong together, give it its image's header"
     volume = across_slices(image)
     in_slices = across_slices(turned, slice_axis(plane.GetSize(), plane.GetSpacing()))
     if not problem:
@@ -79,10 +92,7 @@ def geometry_problem(image: sitk.Image, mask: sitk.Image) -> str | None:
         for corner in corners
     )
     if apart > _APART * min(1.0, float(spacing.min())):
-        return (
-            f"lies up to {apart:.3g} mm beside its image (origin or direction differ); "
-            f"if the pixels do belong together, give it its image's header"
-        )
+        return f"lies up to {apart:.3g} mm beside its image (origin or direction differ)"
     return None
 
 
