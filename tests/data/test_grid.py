@@ -26,7 +26,7 @@ def by_area(mask: np.ndarray, pixel: float, size: int, spacing: float) -> np.nda
     fine = np.pad(fine, [(max(0, -b), max(0, size * step - n + b)) for n, b in zip(fine.shape, before, strict=True)])
     top, left = (max(0, b) for b in before)
     fine = fine[top : top + size * step, left : left + size * step]
-    return 2 * fine.reshape(size, step, size, step).sum((1, 3)) >= step * step
+    return np.asarray(2 * fine.reshape(size, step, size, step).sum((1, 3)) >= step * step)
 
 
 # ── whole pixels
