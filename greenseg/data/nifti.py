@@ -53,7 +53,8 @@ def read(path: Path) -> sitk.Image:
         with _opened(header_file) as file:
             header, is_nifti = _header(file.read(544), header_file == values_file)
         sizes, kind, start = _layout(header, 352 if header_file == values_file else 0)
-        spacing, origin, directions = _grid(header, sizes, is_nifti)
+        with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are then refused
+            spacing, origin, directions = _grid(header, sizes, is_nifti)
         with _opened(values_file) as file:
             values = _values(file, start, sizes, kind)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -100,7 +101,7 @@ def _layout(header: Any, first: int) -> tuple[list[int], np.dtype[Any], int]:
     sizes = dims[1 : dims[0] + 1]
     try:
         kind = header.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         kind = np.dtype("V")
     start = float(header["vox_offset"])
     if (kind.kind == "V" and not kind.fields) or not first <= start <= _LARGEST_OFFSET:
@@ -126,13 +127,14 @@ def _grid(header: Any, sizes: Sequence[int], is_nifti: bool) -> tuple[list[float
         return spacing, [0.0] * axes, np.eye(axes)
     affine = np.diag((-1, -1, 1, 1)) @ affine
     lengths = np.linalg.norm(affine[:3, :axes], axis=0)
-    if np.abs(lengths / spacing - 1).max() > _SAME_SPACING:
+    if not np.abs(lengths / spacing - 1).max() <= _SAME_SPACING:  # so that NaN is refused
         by_sform, by_pixdim = ("×".join(f"{s:.4g}" for s in each) for each in (lengths, spacing))
         raise ValueError(
             f"its sform gives a spacing of {by_sform} mm, its pixdim one of {by_pixdim} mm; find out which is right, "
             "and write it into both"
         )
-    directions, origin = affine[:3, :axes] / lengths + 0.0, affine[:3, 3] + 0.0  # + 0.0: never -0.0
+    # Rounded, since ITK complains of numbers next to 0; + 0.0: never -0.0.
+    directions, origin = np.round(affine[:3, :axes] / lengths, 12) + 0.0, affine[:3, 3] + 0.0
     if axes == 2:
         directions, origin = directions[:2], origin[:2]
         if not is_right(directions):  # lies across the plane of x and y: two axes do not say how
@@ -156,7 +158,7 @@ def _affine(header: Any, sizes: Sequence[int], unit: float) -> Matrix | None:
     corners = np.array([[*corner, 1] for corner in product(*((0, n) for n in last))])
     apart = float(np.linalg.norm((sform - qform) @ corners.T, axis=0).max())
     pixel = np.linalg.norm(qform[:3, : len(sizes)], axis=0)
-    if apart > max(_SAME_PLACE * pixel.min(), _TURN * float(np.linalg.norm(last[: len(sizes)] * pixel))):
+    if not apart <= max(_SAME_PLACE * pixel.min(), _TURN * float(np.linalg.norm(last[: len(sizes)] * pixel))):
         of_sform, of_qform = (
             f"code {header[f'{n}_code']}, axes {_axes(a)}" for n, a in (("sform", sform), ("qform", qform))
         )
