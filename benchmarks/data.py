@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from greenseg.config import Settings
 from greenseg.data import phantom
-from greenseg.data.volume import normalise, to_grid
+from greenseg.data.grid import mask_to_grid, normalise, to_grid
 from greenseg.files import cache_folder
 
 SPAWN = multiprocessing.get_context("spawn")  # nothing is inherited
@@ -67,8 +67,9 @@ def read(settings: Settings, slices: list[tuple[str, str, int]]) -> dict[str, to
     arrays = []
     for *files, k in slices:
         volumes = (sitk.ReadImage(file, sitk.sitkFloat32) for file in files)
-        image, mask = (to_grid(volume[:, :, k : k + 1], settings.image_size, settings.spacing) for volume in volumes)
-        arrays.append((normalise(image), (mask >= 0.5).astype(np.float32)))
+        image, mask = (volume[:, :, k : k + 1] for volume in volumes)
+        grid = settings.image_size, settings.spacing
+        arrays.append((normalise(to_grid(image, *grid)), mask_to_grid(mask, *grid).astype(np.float32)))
     images, masks = (torch.from_numpy(np.stack(a)) for a in zip(*arrays, strict=True))
     return {"image": images, "mask": masks}
 

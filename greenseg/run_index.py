@@ -65,16 +65,27 @@ class Entry:
         if "content" in self.record:
             now = (content.digest, content.preprocessing)
             return (self.record["content"], self.record.get("preprocessing")) == now
-        data = self.record.get("data")
-        if data:  # made before records named the content: the name of its slices tells
+        then = self.content_then(settings, content)
+        return None if then is None and not self.record.get("data") else then == content
+
+    def same_files(self, settings: Settings, content: Content) -> bool:
+        """Whether it is trained on the files and the split of this content, by whatever preprocessing."""
+        if "content" in self.record:
+            return bool(self.record["content"] == content.digest)
+        then = self.content_then(settings, content)
+        return then is not None and then.digest == content.digest
+
+    def content_then(self, settings: Settings, content: Content) -> Content | None:
+        """What it was trained on; None where neither its directory tells, nor today's content, since it is another."""
+        if "content" not in self.record and (data := self.record.get("data")):
+            then = content.before_it_was_named()  # the name of its slices tells whether it is the same
             try:
                 split = {name: sorted(map(str, data["subjects"][name])) for name in ("train", "validation")}
                 here = {name: content.of_split(name) for name in split}
-                return bool(data["cache"] == content.slices_key(settings) and split == here)
+                return then if data["cache"] == then.slices_key(settings) and split == here else None
             except (KeyError, TypeError, AttributeError):
                 return None
-        known = contents.read(self.directory.content)
-        return None if known is None else known == content
+        return contents.read(self.directory.content)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,8 @@ class Found:
     Attributes:
         entry: its directory; None where it has none.
         by_path: only settings and path say so, since the content is not known.
-        other: a directory of the same settings and the same path, trained on another content.
+        other: a directory of the same settings, trained on another content under the same path, or on the same files by
+            another preprocessing.
     """
 
     entry: Entry | None = None
@@ -132,11 +144,12 @@ class RunIndex:
         judged = {id(entry): entry.same_content(settings, content) for entry in exact}
         if same := [entry for entry in exact if judged[id(entry)]]:
             return Found(_first(same))
-        if content is not None:  # the data may have moved, and the name says another path
-            moved = [entry for entry in self._like(settings) if entry.same_content(settings, content)]
-            if moved:
-                return Found(_first(moved))
         others = [entry for entry in exact if judged[id(entry)] is False]
+        if content is not None:  # the data may have moved, and the name says another path
+            like = self._like(settings)
+            if moved := [entry for entry in like if entry.same_content(settings, content)]:
+                return Found(_first(moved))
+            others = others or [entry for entry in like if entry.same_files(settings, content)]
         other = _first(others) if others else None
         if unknown := [entry for entry in exact if judged[id(entry)] is None]:
             return Found(_first(unknown), bool(unknown[0].record), other)
@@ -152,7 +165,7 @@ class RunIndex:
     def _named(self, settings: Settings) -> list[Entry]:
         """Those whose name says that they are of these settings."""
         digits = (settings.identity, settings.identity[:_EARLIER_DIGITS])
-        return [_entry(directory) for each in digits for directory in self._by_digits.get(each, ())]
+        return [entry_of(directory) for each in digits for directory in self._by_digits.get(each, ())]
 
     def _like(self, settings: Settings) -> list[Entry]:
         """Those that train the same wherever the data lie, among those whose names begin alike."""
@@ -160,13 +173,14 @@ class RunIndex:
         if start not in self._trained:
             known = self._trained[start] = defaultdict(list)
             for directory in self._by_start.get(start, ()):
-                entry = _entry(directory)
+                entry = entry_of(directory)
                 if entry.record and entry.settings:
                     known[trained_anywhere(entry.settings)].append(directory)
-        return [_entry(each) for each in self._trained[start].get(trained_anywhere(settings.resolved()), [])]
+        return [entry_of(each) for each in self._trained[start].get(trained_anywhere(settings.resolved()), [])]
 
 
-def _entry(directory: RunDirectory) -> Entry:
+def entry_of(directory: RunDirectory) -> Entry:
+    """A run directory with its record, or with what is wrong with that."""
     # Not kept: ten thousand records in memory cost the garbage collector more time than reading a few again.
     try:
         return Entry(directory, directory.record())

@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = {
     "torch", "pytorch_lightning", "SimpleITK", "numpy", "timm", "segmentation_models_pytorch", "kornia", "zeus",
-    "scipy", "moocore", "matplotlib",
+    "scipy", "moocore", "matplotlib", "nibabel",
 }  # fmt: skip
 
 SWEEP = "grid:\n  precison: [32-true]\n  batch_size: 8\nbase:\n  model: resnet17-unet\n"

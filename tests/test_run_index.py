@@ -118,6 +118,20 @@ def test_a_preprocessing_that_gives_other_pixels_gives_other_runs(monkeypatch: p
     assert (found.entry, bool(found.other)) == (None, True)
 
 
+def test_another_preprocessing_of_data_that_moved_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_blocks(Path("data"))
+    run = trained(data="data")
+    data.rename("elsewhere")
+    monkeypatch.setattr("greenseg.data.content.PREPROCESSING", 99)
+    settings = Settings.of({"data": "elsewhere"})
+    found = RunIndex(Path("runs")).find(settings, content_of(settings))
+    assert found.entry is None
+    assert found.other is not None
+    assert found.other.directory == run
+    change_mask(Path("elsewhere"))
+    assert RunIndex(Path("runs")).find(settings, content_of(settings)).other is None, "other files: not that run at all"
+
+
 def test_identities_that_share_eight_digits_are_two_runs() -> None:
     """As directories of earlier versions were named: the second run was reported as finished, untrained."""
     one, two = (Settings.of({"lr": lr}) for lr in (0.0027458, 0.0060607))

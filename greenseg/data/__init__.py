@@ -4,8 +4,11 @@ from pathlib import Path
 
 from greenseg.files import cache_folder
 
-PREPROCESSING = 5
+PREPROCESSING = 6
 """Version of the preprocessing. Raise it only when the same files give other pixel values."""
+
+UNNAMED = 5
+"""The version that made the slices of runs whose records do not name their content."""
 
 _DRAWING = 1  # version of the built-in phantom; a change of its bytes raises it
 

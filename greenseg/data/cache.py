@@ -12,6 +12,7 @@ the page cache, do all runs, workers and ranks of a machine.
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -27,17 +28,10 @@ import numpy as np
 from greenseg.config import PHANTOM, Settings
 from greenseg.data import phantom
 from greenseg.data.content import Content, preprocessing
+from greenseg.data.grid import ByteArray, FloatArray, brain_outside, mask_to_grid, normalise, to_grid
+from greenseg.data.placement import slice_distance
 from greenseg.data.splits import Case, cases_of
-from greenseg.data.volume import (
-    ByteArray,
-    FloatArray,
-    brain_outside,
-    labels_of,
-    normalise,
-    read_pair,
-    slice_distance,
-    to_grid,
-)
+from greenseg.data.volume import labels_of, read_pair
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, locked, write_json
 
@@ -84,8 +78,9 @@ class Slices:
         """The subjects of a split.
 
         Each is a mapping with its `name`, `split`, `first` slice, number of `slices`, numbers of the `empty` ones
-        among them (without brain), the share of brain that is `cut_off`, and its `volumes`: number of `slices`, and
-        their `distance` in mm, or None where it is not known.
+        among them (without brain), the share of brain that is `cut_off`, its `brain` in mm³ and its finest `pixel` in
+        mm, both as in its files, and its `volumes`: number of `slices`, and their `distance` in mm, or None where it is
+        not known.
         """
         return [subject for subject in self.index["subjects"] if subject["split"] == split]
 
@@ -140,7 +135,16 @@ def prepare(
             f"some (greenseg data cache --clear), or set GREENSEG_CACHE to a folder elsewhere",
             str(_home()),
         ) from None
-    if all(len(subject["empty"]) == subject["slices"] for subject in slices.subjects("train")):
+    training = slices.subjects("train")
+    if all(len(subject["empty"]) == subject["slices"] for subject in training):
+        if any(subject["brain"] for subject in training):
+            grid = f"{settings.image_size}×{settings.image_size} pixels of {settings.spacing:g} mm"
+            finest = min(subject["pixel"] for subject in training)
+            raise UserError(
+                f"{root}: the masks hold brain, but none of it is left on {grid}: it is smaller than half of such a "
+                f"pixel, or lies outside. The pixels of the files are {finest:.4g} mm wide; choose --spacing and "
+                f"--image-size to suit them"
+            )
         hint = f" with labels {settings.labels}; `greenseg data check` lists those there are" if settings.labels else ""
         raise UserError(f"{root}: no brain in any training slice{hint}")
     return slices
@@ -266,7 +270,7 @@ def _build(
             stack: list[FloatArray] = []
             mask_stack: list[ByteArray] = []
             volumes: list[dict[str, Any]] = []
-            brain, outside = 0.0, 0.0
+            brain, outside, pixel = 0.0, 0.0, math.inf
             for image_path, mask_path in case.files:
                 try:
                     image, mask = read_pair(image_path, mask_path, labels_of(settings.labels))
@@ -274,10 +278,10 @@ def _build(
                     problems += error.problems
                 else:
                     stack.append(to_grid(image, settings.image_size, settings.spacing))
-                    here, cut = brain_outside(mask, settings.image_size * settings.spacing)
-                    brain, outside = brain + here, outside + cut
-                    _add_volume(volumes, image.GetSize()[2], slice_distance(image_path, image))
-                    mask_stack.append((to_grid(mask, settings.image_size, settings.spacing) >= 0.5).astype(np.uint8))
+                    mask_stack.append(mask_to_grid(mask, settings.image_size, settings.spacing))
+                    here, cut = brain_outside(mask, settings.image_size, settings.spacing)
+                    brain, outside, pixel = brain + here, outside + cut, min(pixel, *image.GetSpacing()[:2])
+                    _add_volume(volumes, image.GetSize()[2], slice_distance(image))
                 done += 1
                 progress(done, total)
             if problems:
@@ -293,6 +297,8 @@ def _build(
                     "empty": np.flatnonzero(~inside.any((1, 2))).tolist(),
                     "volumes": volumes,
                     "cut_off": outside / brain if brain else 0.0,
+                    "brain": brain,
+                    "pixel": pixel,
                 }
             )
             first += len(whole)

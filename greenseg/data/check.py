@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from greenseg.config import Layout
 from greenseg.data.layout import Entry, Listing, look
+from greenseg.data.placement import is_isotropic
 from greenseg.data.splits import cases
 from greenseg.data.volume import is_brain, read, read_whole, values_problem
 from greenseg.errors import UserError
@@ -97,6 +98,7 @@ def check(
         of_subject[entry.subject, entry.split or split_of.get(entry.subject, "")].append(entry)
     reports: list[CaseReport] = []
     first_with: dict[bytes, Entry] = {}
+    cut_along: dict[str, list[str]] = defaultdict(list)
     done = 0
     for (subject, split), entries in of_subject.items():
         seen = _Seen(CaseReport(subject, split), labels)
@@ -111,6 +113,8 @@ def check(
                 problems += error.problems
             done += 1
             progress(done, len(listing.entries))
+        for direction in seen.cut_along:
+            cut_along[direction].append(subject)
         reports.append(seen.report())
         if picture and seen.best:
             picture(seen.best)
@@ -119,6 +123,13 @@ def check(
             cases(listing, root, 0.2, 0, 0, 0)
         except UserError as error:
             problems += error.problems
+    if len(cut_along) > 1:
+        ways = ", ".join(
+            f"{way} in {len(names)} ({names[0]}{', …' * (len(names) > 1)})" for way, names in cut_along.items()
+        )
+        notes.append(
+            f"volumes of one spacing along all axes are cut across the last one, which is not the same: {ways}"
+        )
     several = sorted({label for report in reports for label in report.labels})
     if len(several) > 1 and not labels:
         notes.append(f"{_listed(several)}; any above 0 is brain, unless --labels says which")
@@ -152,10 +163,14 @@ def _splits(listing: Listing, root: Path) -> dict[str, str]:
 
 def _content(image: sitk.Image) -> bytes:
     """A digest of pixels and grid, whatever the format; slices of one value differ by where they lie."""
-    grid = (image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    digest = hashlib.sha256(repr(grid).encode())
+    # Rounded, since a header of one format keeps more digits than that of another; + 0.0: not -0.0.
+    place = np.round([*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()], 3) + 0.0
+    digest = hashlib.sha256(repr((image.GetSize(), place.tolist())).encode())
     digest.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).data)
     return digest.digest()
+
+
+_ALONG = dict.fromkeys("LR", "left–right") | dict.fromkeys("AP", "front–back") | dict.fromkeys("SI", "head–foot")
 
 
 class _Seen:
@@ -165,6 +180,7 @@ class _Seen:
         self._report, self._labels = report, labels
         self._pixels, self._brain, self._masked = 0, 0, False
         self._empty, self._most = 0, 0
+        self.cut_along: set[str] = set()
         self.best: Picture | None = None
 
     def add(self, entry: Entry) -> bytes:
@@ -178,8 +194,10 @@ class _Seen:
         report.slices += len(values)
         axes = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
         _note(report.sizes, list(image.GetSize()[:2]))
-        _note(report.spacings, [round(s, 3) for s in image.GetSpacing()])
+        _note(report.spacings, [float(f"{s:.4g}") for s in image.GetSpacing()])
         _note(report.orientations, axes)
+        if is_isotropic(image) and len(values) > 1:
+            self.cut_along.add(_ALONG[axes[2]])
         _note(report.types, str(values.dtype))
         report.intensity = [
             min([float(values.min()), *report.intensity[:1]]),

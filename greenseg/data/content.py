@@ -7,13 +7,13 @@ the same name is not.
 import csv
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from greenseg.config import PHANTOM, Settings, values_of
-from greenseg.data import PREPROCESSING, builtin_phantom
+from greenseg.data import PREPROCESSING, UNNAMED, builtin_phantom
 from greenseg.data.fingerprint import digest, digests
 from greenseg.data.splits import SPLIT_BY, Case, cases_of
 from greenseg.errors import UserError
@@ -90,7 +90,11 @@ class Content:
 
     def slices_key(self, settings: Settings) -> str:
         """The name of the slices that these settings make of it, in the slice cache; it must have been read here."""
-        return digest([self._parts, [PREPROCESSING, preprocessing(settings), self._pairs]])
+        return digest([self._parts, [self.preprocessing, preprocessing(settings), self._pairs]])
+
+    def before_it_was_named(self) -> Self:
+        """The same files and split, as the preprocessing took them whose runs have no content in their records."""
+        return replace(self, preprocessing=UNNAMED)
 
     def difference(self, earlier: "Content") -> str:
         """How it differs from an earlier content, in words; empty where it does not."""
@@ -182,7 +186,7 @@ def recomputed(split_csv: Path, slices_key: str, settings: Settings) -> Content 
                 pair = (Path(row["image"]), Path(row["mask"]))
                 files.setdefault((row["subject"], row["split"]), []).append(pair)
         cases = [Case(subject, split, tuple(pairs)) for (subject, split), pairs in files.items()]  # type: ignore[arg-type]
-        content = Content.of(cases)
+        content = Content.of(cases).before_it_was_named()
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
     return content if content.slices_key(settings) == slices_key else None

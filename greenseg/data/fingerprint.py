@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from greenseg.data import detached
+from greenseg.data import detached, nifti
 from greenseg.files import cache_folder, write_json
 
 
@@ -65,7 +65,5 @@ def _parts(path: Path) -> Iterator[Path]:
         yield from sorted(part for part in path.iterdir() if part.is_file())
         return
     yield path
-    if path.suffix.lower() in detached.SUFFIXES:
-        yield from detached.data_files(path)
-    elif path.suffix.lower() == ".hdr":  # NIfTI or Analyze
-        yield from (beside for beside in (path.with_suffix(".img"),) if beside.is_file())
+    beside = detached.data_files(path) if path.suffix.lower() in detached.SUFFIXES else nifti.files_of(path)
+    yield from (file for file in beside if file != path and file.is_file())

@@ -1,79 +1,215 @@
-"""What is wrong with a NIfTI file that ITK reads without a word.
+"""Reading NIfTI-1, NIfTI-2 and Analyze 7.5, in one file or two.
 
-ITK fills a file that was cut short with zeros, takes 1 mm for a spacing of 0 or NaN, and turns NaN into 0. A joule or a
-Dice must not rest on that, so the header and the values are looked at first. Layout of the headers: nifti1.h and
-nifti2.h of https://nifti.nimh.nih.gov.
+ITK reads no NIfTI-2, fills a file that was cut short with zeros, turns NaN into 0, takes 1 mm for a spacing of 0, and
+picks one of sform and qform where they disagree. nibabel knows the headers; the values are read once, up to the
+checksum that gzip keeps at their end. Meaning of the fields: nifti1.h and nifti2.h of https://nifti.nimh.nih.gov.
 """
 
 import gzip
 import math
-import struct
+import re
 import zlib
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
+import SimpleITK as sitk
 
-_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1536: 16, 1792: 16}
-"""Datatype code → bytes a pixel."""
-_FLOATS = {16: "f4", 64: "f8"}
-_CHUNK = 1 << 22  # bytes looked at together
+from greenseg.data.header import Matrix, is_right, problem_of_content, problem_of_grid
+from greenseg.errors import UserError
+
+SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
+
+_CHUNK = 1 << 22  # bytes read together
+_LARGEST_OFFSET = 1 << 31  # of the values; a header that promises more is damaged
+_UNITS = {1: 1e3, 3: 1e-3}  # code of metres, of micrometres → mm
+_TURN = 1e-3  # radians that a quaternion of float32 may be off, near half a turn
+_SAME_PLACE = 0.1  # pixels
+_SAME_SPACING = 1e-2  # share of it
+
+Values = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 
-def problem_of(path: Path) -> str | None:
-    """What is wrong with a `.nii` or `.nii.gz` file, or None. It is read once, in little memory, whatever it promises.
+def files_of(path: Path) -> tuple[Path, Path]:
+    """The files of header and values: the same one, or `.hdr` and `.img`, whichever of both is named."""
+    pair = re.fullmatch(r"(.*\.)(hdr|img)(\.gz)?", path.name, re.IGNORECASE | re.DOTALL)
+    if not pair:
+        return path, path
+    header, values = (ending.upper() if pair[2].isupper() else ending for ending in ("hdr", "img"))
+    return path.with_name(f"{pair[1]}{header}{pair[3] or ''}"), path.with_name(f"{pair[1]}{values}{pair[3] or ''}")
+
+
+def read(path: Path) -> sitk.Image:
+    """The image in the axes of the file, with two axes or three; scaled by its slope where it has one.
 
     Raises:
-        OSError: the file cannot be opened.
+        UserError: no such file, cut short, damaged, not one grey volume, or its header contradicts itself.
+        OSError: a file cannot be read.
     """
-    packed = path.suffix.lower() == ".gz"
+    header_file, values_file = files_of(path)
     try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            return _problem(file)
+        with _opened(header_file) as file:
+            header, is_nifti = _header(file.read(544), header_file == values_file)
+        sizes, kind, start = _layout(header, 352 if header_file == values_file else 0)
+        with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are then refused
+            spacing, origin, directions = _grid(header, sizes, is_nifti)
+        with _opened(values_file) as file:
+            values = _values(file, start, sizes, kind)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        return f"damaged or cut short ({error}); copy it again"
+        raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    image = sitk.GetImageFromArray(_scaled(values, header) if is_nifti else values)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection(directions.ravel().tolist())
+    return image
 
 
-def _problem(file: BinaryIO | gzip.GzipFile) -> str | None:
-    header = file.read(544)
-    for order in "<>":
-        if len(header) >= 352 and struct.unpack_from(f"{order}i", header)[0] == 348:
-            dims = struct.unpack_from(f"{order}8h", header, 40)
-            datatype = struct.unpack_from(f"{order}h", header, 70)[0]
-            pixdim = struct.unpack_from(f"{order}8f", header, 76)
-            start = struct.unpack_from(f"{order}f", header, 108)[0]
-            break
-        if len(header) >= 544 and struct.unpack_from(f"{order}i", header)[0] == 540:
-            dims = struct.unpack_from(f"{order}8q", header, 16)
-            datatype = struct.unpack_from(f"{order}h", header, 12)[0]
-            pixdim = struct.unpack_from(f"{order}8d", header, 104)
-            start = float(struct.unpack_from(f"{order}q", header, 168)[0])
-            break
-    else:
-        return "has no NIfTI header"
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _header(head: bytes, is_single: bool) -> tuple[Any, bool]:
+    """The header as nibabel has it, and whether it is NIfTI, not Analyze; ValueError says what is wrong with it."""
+    from nibabel.nifti1 import Nifti1Header  # costs as much time as SimpleITK: only where there is a file to read
+    from nibabel.nifti2 import Nifti2Header
+
+    known = {348: (Nifti1Header, head[344:348]), 540: (Nifti2Header, head[4:8])}
+    orders: tuple[Literal["little", "big"], ...] = ("little", "big")
+    for order in orders:
+        size = int.from_bytes(head[:4], order)
+        if size in known and len(head) >= size:
+            kind, magic = known[size]
+            is_nifti = magic in (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
+            if is_single and magic[1:2] != b"+":
+                raise ValueError("its header is damaged, or that of a pair, whose files end in .hdr and .img")
+            if is_nifti or size == 348:
+                return kind(head[:size], order, check=False), is_nifti
+    raise ValueError("has no NIfTI header" if is_single else "has no NIfTI or Analyze header")
+
+
+def _layout(header: Any, first: int) -> tuple[list[int], np.dtype[Any], int]:
+    """Sizes of the two or three axes, type of a pixel, and where the values begin, at `first` at the earliest."""
+    from nibabel.spatialimages import HeaderDataError
+
+    dims = header["dim"].tolist()
+    if not 1 <= dims[0] <= 7:
+        raise ValueError(f"its header gives impossible sizes {dims}")
     sizes = dims[1 : dims[0] + 1]
-    if not 1 <= dims[0] <= 7 or min(sizes) < 1:
-        return f"its header gives impossible sizes {list(dims)}"
-    bad = [value for value in pixdim[1 : min(dims[0], 3) + 1] if not (math.isfinite(value) and value > 0)]
-    if bad:
-        return f"its header gives a spacing of {bad[0]:g} mm"
-    if datatype not in _BYTES or not 352 <= start < math.inf:
-        return "its header is damaged (datatype or offset)"
-    promised = math.prod(sizes) * _BYTES[datatype]
-    file.seek(0)
-    _skip(file, int(start))
-    found, finite = 0, True
+    try:
+        kind = header.get_data_dtype()
+    except (HeaderDataError, KeyError):
+        kind = np.dtype("V")
+    start = float(header["vox_offset"])
+    if (kind.kind == "V" and not kind.fields) or not first <= start <= _LARGEST_OFFSET:
+        raise ValueError("its header is damaged (datatype or offset)")
+    components = len(kind.fields) if kind.fields else max([1, *sizes[4:5]])
+    if problem := problem_of_content(sizes, components, kind.kind == "c"):
+        raise ValueError(problem)
+    return sizes[:3], kind, int(start)
+
+
+def _grid(header: Any, sizes: Sequence[int], is_nifti: bool) -> tuple[list[float], list[float], Matrix]:
+    """Spacing, origin and directions as ITK has them: in mm, x to the left, y to the back.
+
+    Where the header does not say where the image lies, it lies at 0, along the axes; so ITK has it, too.
+    """
+    axes = len(sizes)
+    unit = _UNITS.get(int(header["xyzt_units"]) & 7, 1.0) if is_nifti else 1.0
+    spacing = [float(s) * unit for s in header["pixdim"][1 : axes + 1]]
+    if problem := problem_of_grid(spacing, np.eye(axes)):
+        raise ValueError(problem)
+    affine = _affine(header, sizes, unit) if is_nifti else None
+    if affine is None:
+        return spacing, [0.0] * axes, np.eye(axes)
+    affine = np.diag((-1, -1, 1, 1)) @ affine
+    lengths = np.linalg.norm(affine[:3, :axes], axis=0)
+    if not np.abs(lengths / spacing - 1).max() <= _SAME_SPACING:  # so that NaN is refused
+        by_sform, by_pixdim = ("×".join(f"{s:.4g}" for s in each) for each in (lengths, spacing))
+        raise ValueError(
+            f"its sform gives a spacing of {by_sform} mm, its pixdim one of {by_pixdim} mm; find out which is right, "
+            "and write it into both"
+        )
+    # Rounded, since ITK complains of numbers next to 0; + 0.0: never -0.0.
+    directions, origin = np.round(affine[:3, :axes] / lengths, 12) + 0.0, affine[:3, 3] + 0.0
+    if axes == 2:
+        directions, origin = directions[:2], origin[:2]
+        if not is_right(directions):  # lies across the plane of x and y: two axes do not say how
+            directions, origin = np.eye(2), np.zeros(2)
+    if problem := problem_of_grid(spacing, directions):
+        raise ValueError(problem)
+    return spacing, origin.tolist(), directions
+
+
+def _affine(header: Any, sizes: Sequence[int], unit: float) -> Matrix | None:
+    """Indices → mm, x to the right and y to the front, by sform or qform; None where the header has neither."""
+    to_mm = np.diag((unit, unit, unit, 1))
+    sform: Matrix | None = to_mm @ header.get_sform() if header["sform_code"] > 0 else None
+    qform: Matrix | None = to_mm @ _qform(header, len(sizes)) if header["qform_code"] > 0 else None
+    for name, affine in (("sform", sform), ("qform", qform)):
+        if affine is not None and not np.isfinite(affine).all():
+            raise ValueError(f"its header is damaged ({name})")
+    if sform is None or qform is None:
+        return qform if sform is None else sform
+    last = np.array([*sizes, 1])[:3] - 1
+    corners = np.array([[*corner, 1] for corner in product(*((0, n) for n in last))])
+    apart = float(np.linalg.norm((sform - qform) @ corners.T, axis=0).max())
+    pixel = np.linalg.norm(qform[:3, : len(sizes)], axis=0)
+    if not apart <= max(_SAME_PLACE * pixel.min(), _TURN * float(np.linalg.norm(last[: len(sizes)] * pixel))):
+        of_sform, of_qform = (
+            f"code {header[f'{n}_code']}, axes {_axes(a)}" for n, a in (("sform", sform), ("qform", qform))
+        )
+        raise ValueError(
+            f"its sform ({of_sform}) and its qform ({of_qform}) disagree, by up to {apart:.3g} mm; find out which is "
+            f"right, and copy it over the other: fslorient -copysform2qform or -copyqform2sform"
+        )
+    return sform
+
+
+def _qform(header: Any, axes: int) -> Matrix:
+    """The affine of the quaternion. nibabel wants its length at most 1, and no zeros that mean nothing."""
+    quaternion = np.array([float(header[f"quatern_{name}"]) for name in "bcd"])
+    length = float(np.linalg.norm(quaternion))
+    if not length < 1 + _TURN:
+        raise ValueError("its header is damaged (qform)")
+    for name, value in zip("bcd", quaternion / max(1.0, length), strict=True):
+        header[f"quatern_{name}"] = value
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
+    header["pixdim"][axes + 1 : 4] = 1
+    return np.asarray(header.get_qform(), float)
+
+
+def _axes(affine: Matrix) -> str:
+    """The directions of the axes as DICOM names them, such as LPS."""
+    directions = (np.diag((-1.0, -1.0, 1.0)) @ affine[:3, :3]).ravel().tolist()
+    return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(directions))
+
+
+def _values(file: BinaryIO | gzip.GzipFile, start: int, sizes: Sequence[int], kind: np.dtype[Any]) -> Values:
+    """The pixels, [slice, y, x]. Memory is that of what is there, not of what is promised."""
+    while start > 0 and (skipped := file.read(min(start, _CHUNK))):
+        start -= len(skipped)
+    promised, found = math.prod(sizes) * kind.itemsize, bytearray()
     while chunk := file.read(_CHUNK):  # to the end, where gzip keeps its checksum
-        within = chunk[: max(promised - found, 0)]
-        found += len(chunk)
-        if finite and datatype in _FLOATS:
-            whole = len(within) - len(within) % _BYTES[datatype]
-            finite = bool(np.isfinite(np.frombuffer(within[:whole], f"{order}{_FLOATS[datatype]}")).all())
-    if found < promised:
-        return f"cut short: {found} bytes for {'×'.join(map(str, sizes))} pixels of {_BYTES[datatype]}; copy it again"
-    return None if finite else "holds values that are not finite (NaN or infinity)"
+        if len(found) < promised:
+            found += chunk[: promised - len(found)]
+    if len(found) < promised:
+        shown = "×".join(map(str, sizes))
+        raise ValueError(f"cut short: {len(found)} bytes for {shown} pixels of {kind.itemsize}; copy it again")
+    values = np.frombuffer(found, kind).reshape(sizes[::-1])
+    native = np.dtype(np.float64) if kind.kind == "f" and kind.itemsize > 8 else kind.newbyteorder("=")
+    return values.astype(native, copy=False)
 
 
-def _skip(file: BinaryIO | gzip.GzipFile, count: int) -> None:
-    while count > 0 and (skipped := file.read(min(count, _CHUNK))):
-        count -= len(skipped)
+def _scaled(values: Values, header: Any) -> Values:
+    """The values that the pixels stand for; a slope of 0, or none, means the pixels themselves."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    intercept = intercept if math.isfinite(intercept) else 0.0
+    if not math.isfinite(slope) or slope == 0 or (slope, intercept) == (1, 0):
+        return values
+    with np.errstate(over="ignore"):  # infinity is noticed later
+        scaled = values * np.float64(slope) + intercept
+        return scaled if values.dtype == np.float64 else scaled.astype(np.float32)

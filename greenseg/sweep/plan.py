@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 from greenseg.config import ACCOUNTING, Settings, group_of, values_of, violations
 from greenseg.data.content import Content, Contents
-from greenseg.data.content import read as contents_of
 from greenseg.run_directory import BadRecord, RunDirectory
-from greenseg.run_index import RunIndex
+from greenseg.run_index import RunIndex, entry_of
 from greenseg.run_summary import accounted_otherwise, summary
 from greenseg.sweep import machine
 from greenseg.sweep.file import Sweep, find_place
@@ -41,7 +40,7 @@ class PlannedRun(NamedTuple):
         content: what it would be trained on now; None where the data are not here.
         by_path: settings and path alone say that `known` is its directory.
         name: that its directory will have, where it has none yet.
-        other: a run of the same settings and path that was trained on other content.
+        other: a run of the same settings that was trained on other content; see `Found`.
         other_status: where that one stands.
     """
 
@@ -224,15 +223,18 @@ def leave_alone(run: PlannedRun) -> str:
 def refusal(run: PlannedRun) -> str:
     """Why a run does not start in place of one that was interrupted on other content, and what to do."""
     return (
-        f"{run.other and run.other.path}: this run was interrupted, and {run.settings.data} holds other data now"
-        f"{difference(run)}. Bring the earlier data back to continue it, or start over on today's with --again"
+        f"{run.other and run.other.path}: this run was interrupted, and {run.settings.data} gives other slices now"
+        f"{difference(run)}. Bring back the earlier data, or the greenseg that prepared them, to continue it, or start "
+        f"over with --again"
     )
 
 
 def difference(run: PlannedRun) -> str:
     """How the content of a run differs from that of the other one, in brackets; empty where that is not known."""
-    earlier = contents_of(run.other.content) if run.other else None
-    found = run.content.difference(earlier) if run.content and earlier else ""
+    if not (run.other and run.content):
+        return ""
+    then = entry_of(run.other).content_then(run.settings, run.content)
+    found = run.content.difference(then) if then else ""
     return f" ({found})" if found else ""
 
 

@@ -330,15 +330,16 @@ def _check_content(run: RunDirectory, settings: Settings, content: Content, goes
     """
     planned = contents.read(run.content)
     if planned is None:
-        record = run.record()
-        if not goes_on or Entry(run, record).same_content(settings, content) is not False:
+        entry = Entry(run, run.record())
+        if not goes_on or entry.same_content(settings, content) is not False:
             return
+        planned = entry.content_then(settings, content)
     elif planned == content:
         return
     difference = content.difference(planned) if planned else "its files or their split changed"
     raise UserError(
-        f"{settings.data}: not the data that this run was made for ({difference}). Bring the earlier data back to "
-        f"continue it, or start over on today's with --again"
+        f"{settings.data}: not the data that this run was made for ({difference}). Bring back the earlier data, or the "
+        f"greenseg that prepared them, to continue it, or start over with --again"
     )
 
 

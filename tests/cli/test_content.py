@@ -130,8 +130,8 @@ def test_a_run_does_not_go_on_with_other_data(greenseg: Command, data: Path, tmp
     assert run.record()["status"] == "finished"
 
 
-def test_a_run_of_an_earlier_version_is_reported_and_resumed(greenseg: Command, data: Path, tmp_path: Path) -> None:
-    """The folder was written by version 0.1.0, before runs had a content; it stays as it is."""
+def test_a_run_of_an_earlier_version_stands_for_itself(greenseg: Command, data: Path, tmp_path: Path) -> None:
+    """The folder was written by version 0.1.0, before runs had a content, and with another preprocessing; it stays."""
     shutil.copytree(EARLIER / "runs", tmp_path / "runs")
     (finished,) = (tmp_path / "runs/old").iterdir()
     (killed,) = (tmp_path / "runs/train").iterdir()
@@ -139,24 +139,31 @@ def test_a_run_of_an_earlier_version_is_reported_and_resumed(greenseg: Command, 
     rows = configurations(greenseg, "runs")["configurations"]
     assert [row["figures"].get("dice", {}).get("mean") for row in rows] == [best, None]
     assert "interrupted" in greenseg("report", "runs").stdout
-    # The same data under the same path, or elsewhere: it is that run, and its repeats join it.
+    # The same data under the same path, or elsewhere: their slices would be others now. Said, trained, told apart.
     settings = yaml.safe_load((finished / "config.yaml").read_text())
     del settings["seed"]
-    before = (finished / "run.json").read_bytes()
-    data.rename(tmp_path / "moved")
-    file = sweep(tmp_path, seeds=(0, 1), **(settings | {"data": "moved"}))
-    grown = greenseg("sweep", file)
-    assert "2 runs (1 finished, 1 new), 1 to do" in grown.stdout
-    assert (finished / "run.json").read_bytes() == before
-    row = configurations(greenseg, "runs")["configurations"][0]
-    assert len(row["runs"]) == 2
-    (tmp_path / "moved").rename(data)
-    resumed = greenseg("train", "--config", killed / "config.yaml")
-    assert "Continuing" in resumed.stdout
-    assert resumed.returncode == 0, resumed.stderr
-    record = RunDirectory(killed).record()
-    assert (record["status"], len(record["attempts"])) == ("finished", 2)
-    assert sorted({line["epoch"] for line in RunDirectory(killed).epochs()}) == list(range(record["metrics"]["epochs"]))
+    before = {path: path.read_bytes() for run in (finished, killed) for path in run.rglob("*") if path.is_file()}
+    for place in ("data", "moved"):
+        data = data.rename(tmp_path / place)
+        dry = greenseg("sweep", sweep(tmp_path, seeds=(0, 1), **(settings | {"data": place})), "--dry-run")
+        assert "2 runs (2 new), 2 to do" in dry.stdout
+        assert "1 run finished on other content" in dry.stderr
+        assert "preprocessing has version 6 now, 5 then" in dry.stderr
+    assert greenseg("sweep", tmp_path / "s.yaml").returncode == 0
+    rows = [row for row in configurations(greenseg, "runs")["configurations"] if row["settings"]["epochs"] == 6]
+    assert sorted(len(row["runs"]) for row in rows) == [1, 2]
+    data.rename(tmp_path / "data")
+    refused = greenseg("train", "--config", killed / "config.yaml")
+    assert refused.returncode == 2
+    assert "preprocessing has version 6 now, 5 then" in refused.stderr
+    assert "--again" in refused.stderr
+    direct = subprocess.run(
+        [sys.executable, "-m", "greenseg.training", str(killed)], cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert direct.returncode == 2
+    assert "preprocessing has version 6 now, 5 then" in direct.stderr
+    del before[killed / "run.json"]  # its second attempt stands there
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_run_of_an_earlier_version_on_data_that_changed(greenseg: Command, data: Path, tmp_path: Path) -> None:

@@ -240,6 +240,34 @@ def test_labels_that_no_mask_holds_are_refused(home: Path, tmp_path: Path) -> No
     assert prepare(data, labels="2,3").masks.any()
 
 
+def test_brain_that_the_grid_loses_is_not_said_to_be_missing(home: Path, tmp_path: Path) -> None:
+    """Pixels of 0.02 mm on a grid of 1.5 mm: `no brain in any training slice` was not so."""
+    data = volumes(tmp_path / "data")
+    for path in data.rglob("*.nii.gz"):
+        image = sitk.ReadImage(str(path))
+        image.SetSpacing((0.02, 0.02, 0.05))
+        sitk.WriteImage(image, str(path))
+    with pytest.raises(UserError) as caught:
+        prepare(data, spacing=1.5)
+    (problem,) = caught.value.problems
+    assert "the masks hold brain, but none of it is left on 32×32 pixels of 1.5 mm" in problem
+    assert "0.02 mm wide" in problem
+    assert prepare(data, spacing=0.02).masks.sum() == 3 * 3 * 8 * 8
+
+
+@pytest.mark.parametrize("named", [".hdr", ".img"])
+@pytest.mark.parametrize("changed", [".hdr", ".img"])
+def test_both_files_of_a_pair_count_whichever_is_named(named: str, changed: str, home: Path, tmp_path: Path) -> None:
+    data = volumes(tmp_path / "data", suffix=".hdr")
+    lines = [f"data/images/s{n}{named},data/masks/s{n}_mask{named}" for n in range(3)]
+    (tmp_path / "cases.csv").write_text("\n".join(["image,mask", *lines]))
+    first = prepare(tmp_path / "cases.csv")
+    content = bytearray((data / f"images/s0{changed}").read_bytes())
+    content[148] ^= 1  # in the header's description, or a value
+    (data / f"images/s0{changed}").write_bytes(content)
+    assert prepare(tmp_path / "cases.csv").folder != first.folder
+
+
 def test_a_full_disk_is_said_with_the_remedy_and_leaves_nothing(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data")
     code = "import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"

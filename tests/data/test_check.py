@@ -82,7 +82,7 @@ def spoilt(root: Path) -> dict[str, str]:
         "images/nan.nii.gz": "holds values that are not finite",
         "images/nan2.mha": "holds values that are not finite",
         "images/zero.nii.gz": "its header gives a spacing of 0 mm",
-        "images/unreadable.nii.gz": "damaged or cut short",
+        "images/unreadable.nii.gz": "is not packed with gzip, nor any image",
         "images/twice.mha": f"duplicate; holds the same pixels, in the same place, as {train}/images/once.nii.gz",
         "images/two_slice2.nii.gz": "subject 'two' is in two splits, validation here and train in",
     }
@@ -165,6 +165,22 @@ def test_headers_of_the_same_bytes_are_no_duplicates(tmp_path: Path) -> None:
         header = folder / f"{split[0]}.mhd"
         header.write_text(header.read_text().replace(f"{split[0]}.raw", "values.raw"))
     assert check(tmp_path).problems == []
+
+
+def test_volumes_of_one_spacing_that_are_cut_in_several_ways_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for number, spacing in enumerate([(2, 2, 2), (2, 2, 2), (2, 2, 4)]):
+        for kind, array in (("images", rng.uniform(1, 9, (6, 6, 6))), ("masks", np.ones((6, 6, 6), np.uint8))):
+            made = image(array, spacing)
+            if number == 1:
+                made = sitk.PermuteAxes(made, (1, 2, 0))
+            sitk.WriteImage(made, str(tmp_path / kind / f"c{number}.nii.gz"))
+    found = check(tmp_path)
+    assert found.problems == []
+    (note,) = [note for note in found.notes if "cut across" in note]
+    assert note.endswith("head–foot in 1 (c0), left–right in 1 (c1)")
 
 
 def test_a_montage_shows_cases_without_brain_and_of_any_shape(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from greenseg.config import Settings
 from greenseg.data import cache as slice_cache
+from greenseg.data.grid import normalise, to_grid
 from greenseg.data.loader import NOBODY, SliceDataset, TrainingBatches, ValidationBatches, loader
 from greenseg.data.phantom import write_phantom
-from greenseg.data.volume import normalise, read, read_pair, to_grid
+from greenseg.data.volume import read, read_pair
 from greenseg.errors import UserError
 
 

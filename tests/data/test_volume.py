@@ -48,7 +48,7 @@ def swap(old: str, new: str) -> Edit:
     return edit
 
 
-def field(offset: int, form: str, *values: float) -> Edit:
+def field(offset: int, form: str, *values: float | bytes) -> Edit:
     def edit(content: bytes) -> bytes:
         changed = bytearray(content)
         struct.pack_into(form, changed, offset, *values)
@@ -151,7 +151,9 @@ _SPACING = "its header gives a spacing of "
         ("a.nii", field(40, "<h", 0), "its header gives impossible sizes "),
         ("a.nii", field(70, "<h", 1), "its header is damaged (datatype or offset)"),
         ("a.nii", field(108, "<f", 0.0), "its header is damaged (datatype or offset)"),
-        ("a.nii", lambda b: b"", "has no NIfTI header"),
+        ("a.nii", lambda b: b[4:], "has no NIfTI header"),
+        ("a.nii.gz", lambda b: b[4:], "is not packed with gzip, nor any image"),
+        ("a.nii", field(344, "<4s", b"ni1"), "its header is damaged, or that of a pair"),
         ("a.mha", lambda b: b[:-1], _CUT),
         ("a.mha", swap("Spacing = 1.5", "Spacing = 0"), f"not readable as an image: {_SPACING}0 mm"),
         ("a.mha", swap("Spacing = 1.5", "Spacing = 1e300"), f"{_SPACING}1e+300 mm"),
@@ -268,3 +270,28 @@ def test_rounding_in_a_header_is_no_disagreement(tmp_path: Path) -> None:
     sitk.WriteImage(volume(), str(tmp_path / "i.nii"))
     sitk.WriteImage(mask, str(tmp_path / "m.mha"))
     read_whole(tmp_path / "i.nii", tmp_path / "m.mha")
+
+
+@pytest.mark.parametrize(("slope", "stored"), [(1 / 255, 255), (1 / 3, 3), (1 / 7, 7), (0.1, 10)])
+def test_labels_kept_with_a_slope_are_labels(slope: float, stored: int, tmp_path: Path) -> None:
+    """255 times the float32 next to 1/255 is 1.00000003."""
+    labels = (np.arange(4 * 9 * 8).reshape(4, 9, 8) % 2).astype(np.uint8)
+    path = edited(tmp_path, "m.nii", field(112, "<f", slope), sitk.GetImageFromArray(labels * np.uint8(stored)))
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / "i.nii"))
+    _, mask = read_whole(tmp_path / "i.nii", path)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), labels)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.5, "0.5"), (2.998, "2.998"), (-1.0, "-1"), (np.nan, "nan"), (np.inf, "inf")]
+)
+def test_values_that_are_no_labels_are_named_with_the_remedy(value: float, shown: str, tmp_path: Path) -> None:
+    values = np.ones((4, 9, 8), np.float32)
+    values[2, 3, 4] = value
+    for name, array in (("i.nii", np.ones((4, 9, 8), np.uint8)), ("m.nii", values)):
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / name))
+    with pytest.raises(UserError) as caught:
+        read_whole(tmp_path / "i.nii", tmp_path / "m.nii")
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{tmp_path / 'm.nii'}: holds values that are no labels ({shown}); ")
+    assert "write it as integers" in problem
