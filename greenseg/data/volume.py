@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.data import detached, nifti
+from greenseg.data import detached, nifti, series
+from greenseg.data.listing import stem_of
 from greenseg.errors import UserError
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -38,15 +39,18 @@ def read(path: Path) -> sitk.Image:
             raise UserError(f"{path}: {problem}")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    files = _series(path) if path.is_dir() else str(path)
     try:
-        if isinstance(files, str):
+        if path.is_dir():
+            image = series.read(path)
+        else:
             header = sitk.ImageFileReader()
-            header.SetFileName(files)
+            header.SetFileName(str(path))
             header.ReadImageInformation()
             if not 0 < math.prod(header.GetSize()) <= _MOST_PIXELS:
                 raise UserError(f"{path}: its header gives impossible sizes {list(header.GetSize())}")
-        image = sitk.ReadImage(files)
+            if stem_of(path) is None and (problem := series.problem_of(header)):
+                raise UserError(f"{path}: {problem}")
+            image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise UserError(f"{path}: not readable as an image: {_reason(error)}") from None
     components = image.GetNumberOfComponentsPerPixel()
@@ -90,14 +94,6 @@ def _reason(error: RuntimeError) -> str:
     lines = [re.sub(r"^\w+\(0x[0-9a-f]+\): ", "", line.strip()) for line in text.splitlines() if line.strip()]
     nrrd = [line for line in lines if line.startswith("[nrrd]")]  # from the outermost cause to the innermost
     return (nrrd[-1:] or lines[:1] or ["damaged"])[0]
-
-
-def _series(folder: Path) -> Sequence[str]:
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        what = f"{len(series)} DICOM series; keep one a folder" if series else "no DICOM series in this folder"
-        raise UserError(f"{folder}: {what}")
-    return sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])  # type: ignore[no-any-return]
 
 
 def geometry_problem(image: sitk.Image, mask: sitk.Image) -> str | None:
@@ -155,25 +151,30 @@ def labels_of(text: str) -> list[int]:
     return [int(label) for label in text.split(",") if label]
 
 
-def is_brain(mask: sitk.Image, labels: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Where a mask is brain, [slice, y, x]: at these labels, or at any above 0 where none are given."""
+def is_brain(
+    mask: sitk.Image, labels: Sequence[int], ignored: Sequence[int] = ()
+) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Where a mask is brain, [slice, y, x]: at these labels, or at any above 0 but the ignored where none are given."""
     values = sitk.GetArrayViewFromImage(mask)
-    return np.isin(values, labels) if labels else values > 0
+    return np.isin(values, labels) if labels else (values > 0) & ~np.isin(values, ignored)
 
 
-def read_pair(image_path: Path, mask_path: Path, labels: Sequence[int] = ()) -> tuple[sitk.Image, sitk.Image]:
+def read_pair(
+    image_path: Path, mask_path: Path, labels: Sequence[int] = (), ignored: Sequence[int] = ()
+) -> tuple[sitk.Image, sitk.Image]:
     """An image and its mask, both float32 and of the same grid; the mask is 1 where its label counts as brain.
 
     Args:
         image_path: see `read`.
         mask_path: likewise.
         labels: that are brain; empty = any above 0.
+        ignored: that are not, though above 0.
 
     Raises:
         UserError: see `read_whole`.
     """
     image, mask = read_whole(image_path, mask_path)
-    brain = sitk.GetImageFromArray(is_brain(mask, labels).astype(np.float32))
+    brain = sitk.GetImageFromArray(is_brain(mask, labels, ignored).astype(np.float32))
     brain.CopyInformation(image)
     return sitk.Cast(image, sitk.sitkFloat32), brain
 

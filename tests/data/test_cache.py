@@ -216,7 +216,7 @@ def test_what_is_wrong_with_data_leaves_nothing(home: Path, tmp_path: Path) -> N
 def test_how_far_apart_slices_are(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data")
     (apart,) = {tuple(map(repr, subject["volumes"])) for subject in prepare(data).index["subjects"]}
-    assert apart == (repr({"slices": 5, "distance": 6.0, "single": False}),)
+    assert apart == (repr({"slices": 5, "distance": 6.0}),)
     # The same slices, a file each: the first subject's as volumes of one slice, the second's as images of two axes.
     lines = ["image,mask,subject"]
     for number, flat in ((0, False), (1, True), (2, False)):
@@ -229,13 +229,15 @@ def test_how_far_apart_slices_are(home: Path, tmp_path: Path) -> None:
             lines.append(f"{names[0]},{names[1]},{number}")
     (tmp_path / "slices.csv").write_text("\n".join(lines))
     singles = {s["name"]: s["volumes"] for s in prepare(tmp_path / "slices.csv").index["subjects"]}
-    assert singles["0"] == [{"slices": 5, "distance": 6.0, "single": True}], "one volume"
-    assert singles["1"] == [{"slices": 5, "distance": None, "single": True}], "an image of two axes does not say"
+    assert singles["0"] == [{"slices": 5, "distance": 6.0}], "one volume"
+    assert singles["1"] == [{"slices": 5, "distance": None}], "an image of two axes does not say"
 
 
 def test_labels_that_no_mask_holds_are_refused(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data", brain=3)
-    with pytest.raises(UserError, match=r"no brain in any training slice with labels 2; `greenseg data check` lists"):
+    with pytest.raises(
+        UserError, match=r"no brain in any training slice with labels 2 \(s0, .*\); `greenseg data check` lists"
+    ):
         prepare(data, labels="2")
     assert prepare(data, labels="2,3").masks.any()
 
