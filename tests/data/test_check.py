@@ -152,6 +152,45 @@ def test_labels_that_no_training_mask_holds_are_a_problem(greenseg: Command, pha
     assert "No problems." not in result.stdout
 
 
+def small(root: Path, masks: dict[str, np.ndarray]) -> Path:
+    """Images of noise with these masks, by split and name."""
+    rng = np.random.default_rng(0)
+    for name, mask in masks.items():
+        split, _, stem = name.rpartition("/")
+        for path, array in ((f"images/{stem}", rng.uniform(1, 9, mask.shape)), (f"masks/{stem}_mask", mask)):
+            target = root / split / f"{path}.nii.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(image(array.astype(np.float32) if "images" in path else array), str(target))
+    return root
+
+
+def test_a_validation_set_without_brain_is_a_problem(greenseg: Command, tmp_path: Path) -> None:
+    brain = np.zeros((3, 8, 8), np.uint8)
+    brain[1, 2:6, 2:6] = 1
+    data = small(tmp_path / "data", {"training_data/a": brain, "validation_data/b": brain * 0})
+    assert check(data).problems == [f"{data}: no brain in any validation slice (b); masks hold 0 only"]
+    (tmp_path / "sweep.yaml").write_text(f"base: {{data: {data}, epochs: 1}}\ngrid: {{seed: [0, 1]}}\n")
+    for command in (["train", "--data", data], ["sweep", "sweep.yaml"]):
+        result = greenseg(*command)
+        assert result.returncode == 2
+        assert (
+            result.stderr
+            == f"error: {data}: no brain in any validation slice (b); check their masks, or choose other subjects\n"
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_labels_that_a_split_lacks_are_noted(tmp_path: Path) -> None:
+    brain = np.zeros((3, 8, 8), np.uint8)
+    brain[1, 2:6, 2:6], brain[2, 2:6, 2:6] = 1, 255
+    data = small(tmp_path, {"training_data/a": brain, "validation_data/b": brain * (brain == 1)})
+    notes = check(data).notes
+    assert "label 255: in no validation mask" in notes
+    assert any("255 often marks what nobody annotated: --labels 1 leaves it out" in note for note in notes)
+    assert check(data, labels=[1]).notes == []
+    assert "label 7: in no training mask" in check(data, labels=[1, 7]).notes
+
+
 def test_headers_of_the_same_bytes_are_no_duplicates(tmp_path: Path) -> None:
     """The values of a MetaImage may lie beside its header."""
     for split in ("training_data", "validation_data"):

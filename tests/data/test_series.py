@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
 
 from greenseg.data.volume import read
 from greenseg.errors import UserError
@@ -25,7 +25,7 @@ def series(folder: Path, distance: float = 4.0, **fields: Any) -> Path:
         d.file_meta = FileMetaDataset()
         d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         d.SOPClassUID = d.file_meta.MediaStorageSOPClassUID = MRImageStorage
-        d.SOPInstanceUID = d.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4.{number + 1}"
+        d.SOPInstanceUID = d.file_meta.MediaStorageSOPInstanceUID = UID(f"1.2.3.4.{number + 1}")
         d.StudyInstanceUID, d.SeriesInstanceUID, d.Modality, d.InstanceNumber = "1.2.3", "1.2.3.4", "MR", number + 1
         d.ImagePositionPatient = [3, -5, 7 + distance * number]
         d.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
