@@ -119,9 +119,12 @@ def check(
                 problems += error.problems
             done += 1
             progress(done, len(listing.entries))
-        report, wrong = seen.report()
-        reports.append(report)
-        problems += wrong if report.files == len(entries) else []  # what could not be read is no gap
+        reports.append(seen.report())
+        if reports[-1].files == len(entries):  # what could not be read is no gap
+            try:
+                notes += seen.notes()
+            except UserError as error:
+                problems += error.problems
         if picture and seen.best:
             picture(seen.best)
     if not listing.problems:
@@ -231,19 +234,23 @@ class _Seen:
             self.best = Picture(report.subject, values[most].copy(), brain[most].copy())
         return content
 
-    def report(self) -> tuple[CaseReport, list[str]]:
-        """The report, and what is wrong with the volumes that the files make."""
-        report, problems = self._report, list[str]()
+    def report(self) -> CaseReport:
+        """The report of all that was looked at."""
+        report = self._report
         if self._masked:
             report.empty_slices, report.foreground = self._empty, self._brain / self._pixels
         if report.intensity and report.intensity[0] < 0:
             arrays = [sitk.GetArrayViewFromImage(image).astype(np.float32).ravel() for image in self._images]
             report.floor = floor_of(np.concatenate(arrays))
-        try:
-            volumes(self._parts)
-        except UserError as error:
-            problems = error.problems
-        return report, problems
+        return report
+
+    def notes(self) -> list[str]:
+        """What a user should know of the volumes that the files make.
+
+        Raises:
+            UserError: all that is wrong with them.
+        """
+        return [volume.note for volume in volumes(self._parts) if volume.note]
 
 
 def _note(known: list[Any], value: Any) -> None:

@@ -3,8 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from greenseg.data.listing import natural
-from greenseg.data.positions import SAME, TURNED, spacing_problem
+from greenseg.data.positions import SAME, TURNED, Positions, spacing_problem
 from greenseg.data.volume import slice_distance
 from greenseg.errors import UserError
 
@@ -63,11 +62,13 @@ class Volume:
         parts: which of the subject's files, in the order of their slices.
         slices: number of slices.
         distance: of its slices, in mm, or None where it is not known.
+        note: what a user should know of it; may be empty.
     """
 
     parts: tuple[int, ...]
     slices: int
     distance: float | None
+    note: str = ""
 
 
 def volumes(parts: Sequence[Part]) -> list[Volume]:
@@ -83,12 +84,13 @@ def volumes(parts: Sequence[Part]) -> list[Volume]:
     found, problems = [], list[str]()
     for stack in _stacks(parts):
         members = [parts[number] for number in stack]
-        order: Sequence[int] = range(len(stack))
-        distance = members[0].distance
-        if len(stack) > 1 and distance is not None:
-            order, distance, problem = _along(members, distance)
-            problems += [problem] if problem else []
-        found.append(Volume(tuple(stack[n] for n in order), sum(m.slices for m in members), distance))
+        volume = Volume(tuple(stack), sum(member.slices for member in members), members[0].distance)
+        if len(stack) > 1 and volume.distance is not None:
+            at = np.array([member.origin for member in members]) @ np.array(members[0].normal)
+            known = np.ptp(at) >= SAME  # else the headers do not say where the slices lie
+            volume, problem = _by_position(volume, members, at) if known else _by_number(volume, members)
+            problems += [f"{members[0].path.parent}: {problem}"] if problem else []
+        found.append(volume)
     for volume in found:
         values = {parts[number].constant for number in volume.parts}
         if (volume.slices > 1 or len(found) == 1) and len(values) == 1 and (value := values.pop()) is not None:
@@ -130,25 +132,34 @@ def _place_of_slice(names: Sequence[str]) -> slice:
     return slice(place, place + 1)
 
 
-def _along(members: Sequence[Part], distance: float) -> tuple[Sequence[int], float, str | None]:
-    """The order of slices, their distance in mm, and what is wrong with their places."""
-    first = members[0]
+def _by_number(volume: Volume, members: Sequence[Part]) -> tuple[Volume, str | None]:
+    """A volume in the order of the numbers in its files' names, and what is wrong with them."""
     names = [member.path.name for member in members]
-    at = np.array([member.origin for member in members]) @ np.array(first.normal)
-    where = first.path.parent
-    if np.ptp(at) < SAME:  # the headers do not say where the slices lie
-        same = [(one, other) for one, other in pairwise(names) if natural(one)[0] == natural(other)[0]]
-        problem = (
-            f"{where}: {' and '.join(same[0])} have the same number, and their headers no position" if same else None
-        )
-        return range(len(members)), distance, problem
-    if turned := [m for m in members if np.abs(np.subtract(m.normal, first.normal)).max() > TURNED]:
-        problem = f"{where}: {turned[0].path.name} is turned against {names[0]}; the slices of a volume are parallel"
-        return range(len(members)), distance, problem
+    columns = zip(*(_NUMBER.findall(name) for name in names), strict=True)
+    numbers = np.array(next((column for column in columns if len(set(column)) > 1), [0] * len(names)), int)
+    steps = np.diff(numbers)
+    least, widest = int(steps.argmin()), int(steps.argmax())
+    if steps[least] == 0:
+        return volume, f"{names[least]} and {names[least + 1]} have the same number, and their headers no position"
+    if steps[widest] == np.median(steps):
+        return volume, None
+    note = (
+        f"{members[0].path.parent}: no slice between {names[widest]} and {names[widest + 1]}, and the headers have no "
+        f"positions: HD95 takes them for neighbours"
+    )
+    return replace(volume, note=note), None
+
+
+def _by_position(volume: Volume, members: Sequence[Part], at: Positions) -> tuple[Volume, str | None]:
+    """A volume in the order of its slices' positions, in mm, and what is wrong with them."""
+    names = [member.path.name for member in members]
+    normal, distance = members[0].normal, members[0].distance
+    if turned := [m.path.name for m in members if np.abs(np.subtract(m.normal, normal)).max() > TURNED]:
+        return volume, f"{turned[0]} is turned against {names[0]}; the slices of a volume are parallel"
     order = np.argsort(at, kind="stable")
     if (np.diff(at) < 0).all():
         order = order[::-1]  # as their names have it
-    problem = spacing_problem(at, names)
     mean = float(np.ptp(at)) / (len(at) - 1)
-    as_said = abs(mean / distance - 1) < _AS_SAID
-    return order.tolist(), distance if as_said else mean, f"{where}: {problem}" if problem else None
+    if distance is None or abs(mean / distance - 1) > _AS_SAID:
+        distance = mean
+    return replace(volume, parts=tuple(volume.parts[n] for n in order), distance=distance), spacing_problem(at, names)

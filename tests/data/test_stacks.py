@@ -83,6 +83,13 @@ def test_what_is_no_volume_is_said(parts: list[Part], words: str) -> None:
     assert words in wrong(parts)
 
 
+def test_numbers_that_are_missing_are_noted() -> None:
+    """Without positions they may mean a gap, or a habit of counting."""
+    (volume,) = volumes([part(f"c_slice{n}") for n in (1, 2, 3, 5, 6)])
+    assert volume.note.startswith(".: no slice between c_slice3 and c_slice5, and the headers have no positions")
+    assert [v.note for v in volumes([part(f"c_slice{n}") for n in (1, 3, 5, 7)])] == [""]
+
+
 def test_an_empty_slice_of_a_volume_is_nothing_wrong() -> None:
     assert names([part("s0", constant=0.0), part("s1")]) == [["s0", "s1"]]
 
