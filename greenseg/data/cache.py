@@ -17,24 +17,29 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
+import SimpleITK as sitk
 
 from greenseg.config import PHANTOM, Settings
 from greenseg.data import phantom
 from greenseg.data.content import Content, preprocessing
 from greenseg.data.grid import ByteArray, FloatArray, brain_outside, mask_to_grid, normalise, to_grid
-from greenseg.data.placement import slice_distance
-from greenseg.data.splits import Case, cases_of
+from greenseg.data.intensity import lifted
+from greenseg.data.listing import some
+from greenseg.data.splits import Case, cases_of, refuse_ignored
+from greenseg.data.stacks import Part, Volume
+from greenseg.data.stacks import volumes as volumes_of
 from greenseg.data.volume import labels_of, read_pair
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, locked, write_json
 
+_SPLITS: dict[Literal["train", "validation"], str] = {"train": "training", "validation": "validation"}
 _IMAGES, _MASKS, _INDEX = "images.f32", "masks.u8", "index.json"
 
 
@@ -124,6 +129,7 @@ def prepare(
     """
     root = root or data_root(settings)
     cases = cases_of(settings, root)
+    refuse_ignored(cases, labels_of(settings.labels), root)
     try:
         slices = _slices(cases, settings, root, verify, progress, cost)
     except OSError as error:
@@ -135,19 +141,33 @@ def prepare(
             f"some (greenseg data cache --clear), or set GREENSEG_CACHE to a folder elsewhere",
             str(_home()),
         ) from None
-    training = slices.subjects("train")
-    if all(len(subject["empty"]) == subject["slices"] for subject in training):
-        if any(subject["brain"] for subject in training):
-            grid = f"{settings.image_size}×{settings.image_size} pixels of {settings.spacing:g} mm"
-            finest = min(subject["pixel"] for subject in training)
-            raise UserError(
-                f"{root}: the masks hold brain, but none of it is left on {grid}: it is smaller than half of such a "
-                f"pixel, or lies outside. The pixels of the files are {finest:.4g} mm wide; choose --spacing and "
-                f"--image-size to suit them"
-            )
-        hint = f" with labels {settings.labels}; `greenseg data check` lists those there are" if settings.labels else ""
-        raise UserError(f"{root}: no brain in any training slice{hint}")
+    if problems := [told for split in _SPLITS if (told := _without_brain(slices, split, settings, root))]:
+        raise UserError(problems)
     return slices
+
+
+def _without_brain(slices: Slices, split: Literal["train", "validation"], settings: Settings, root: Path) -> str | None:
+    """That no slice of a split shows brain, so that nothing could be learned or measured there; or None."""
+    subjects = slices.subjects(split)
+    if any(len(subject["empty"]) < subject["slices"] for subject in subjects):
+        return None
+    where = f"any {_SPLITS[split]} slice" + (f" of fold {settings.fold}" if settings.folds else "")
+    wanted = f" with labels {settings.labels}" if settings.labels else ""
+    what, who = "no brain in", some([subject["name"] for subject in subjects])
+    if any(subject["cut_off"] > 0.5 for subject in subjects):
+        remedy = f"image_size {settings.image_size} × spacing {settings.spacing:g} mm cuts it off; raise either"
+    elif any(subject["brain"] for subject in subjects):
+        what = f"no brain is left on {settings.image_size}×{settings.image_size} pixels of {settings.spacing:g} mm in"
+        finest = min(subject["pixel"] for subject in subjects)
+        remedy = (
+            f"in the masks it is smaller than half of such a pixel. Pixels of the files are {finest:.4g} mm wide: "
+            f"choose --spacing and --image-size to suit them"
+        )
+    elif wanted:
+        remedy = "`greenseg data check` lists the labels that there are"
+    else:
+        remedy = "check their masks, or choose other subjects"
+    return f"{root}: {what} {where}{wanted} ({who}); {remedy}"
 
 
 def _slices(
@@ -266,26 +286,29 @@ def _build(
         subjects: list[dict[str, Any]] = []
         problems: list[str] = []
         first, done, total = 0, 0, sum(len(case.files) for case in cases)
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            progress(done, total)
+
         for case in sorted(cases, key=lambda case: case.subject):
-            stack: list[FloatArray] = []
-            mask_stack: list[ByteArray] = []
-            volumes: list[dict[str, Any]] = []
-            brain, outside, pixel = 0.0, 0.0, math.inf
-            for image_path, mask_path in case.files:
-                try:
-                    image, mask = read_pair(image_path, mask_path, labels_of(settings.labels))
-                except UserError as error:
-                    problems += error.problems
-                else:
-                    stack.append(to_grid(image, settings.image_size, settings.spacing))
-                    mask_stack.append(mask_to_grid(mask, settings.image_size, settings.spacing))
-                    here, cut = brain_outside(mask, settings.image_size, settings.spacing)
-                    brain, outside, pixel = brain + here, outside + cut, min(pixel, *image.GetSpacing()[:2])
-                    _add_volume(volumes, image.GetSize()[2], slice_distance(image))
-                done += 1
-                progress(done, total)
+            try:
+                pairs, volumes = _read(case, labels_of(settings.labels), advance)
+            except UserError as error:
+                problems += error.problems
             if problems:
                 continue  # the rest is only read to tell all that is wrong
+            stack: list[FloatArray] = []
+            mask_stack: list[ByteArray] = []
+            brain, outside, pixel = 0.0, 0.0, math.inf
+            grey = lifted([image for image, _ in pairs])
+            for number in (number for volume in volumes for number in volume.parts):
+                mask = pairs[number][1]
+                stack.append(to_grid(grey[number], settings.image_size, settings.spacing))
+                mask_stack.append(mask_to_grid(mask, settings.image_size, settings.spacing))
+                here, cut = brain_outside(mask, settings.image_size, settings.spacing)
+                brain, outside, pixel = brain + here, outside + cut, min(pixel, *mask.GetSpacing()[:2])
             whole, inside = np.concatenate(stack), np.concatenate(mask_stack)
             images.append(normalise(whole))
             masks.append(inside)
@@ -295,7 +318,7 @@ def _build(
                     "first": first,
                     "slices": len(whole),
                     "empty": np.flatnonzero(~inside.any((1, 2))).tolist(),
-                    "volumes": volumes,
+                    "volumes": [{"slices": volume.slices, "distance": volume.distance} for volume in volumes],
                     "cut_off": outside / brain if brain else 0.0,
                     "brain": brain,
                     "pixel": pixel,
@@ -319,9 +342,21 @@ def _build(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _add_volume(volumes: list[dict[str, Any]], slices: int, distance: float | None) -> None:
-    """Note the slices of one more file; files of one slice each make a volume together, as their names order them."""
-    if slices == 1 and volumes and volumes[-1]["single"] and volumes[-1]["distance"] == distance:
-        volumes[-1]["slices"] += 1
-    else:
-        volumes.append({"slices": slices, "distance": distance, "single": slices == 1})
+def _read(
+    case: Case, labels: Sequence[int], advance: Callable[[], None]
+) -> tuple[list[tuple[sitk.Image, sitk.Image]], list[Volume]]:
+    """The pairs of a case, and the volumes that they make; `advance` is called after each pair.
+
+    Raises:
+        UserError: all that is wrong with them.
+    """
+    pairs, problems = [], list[str]()
+    for image_path, mask_path in case.files:
+        try:
+            pairs.append(read_pair(image_path, mask_path, labels, case.ignored))
+        except UserError as error:
+            problems += error.problems
+        advance()
+    if problems:
+        raise UserError(problems)
+    return pairs, volumes_of([Part.of(path, image) for (path, _), (image, _) in zip(case.files, pairs, strict=True)])

@@ -11,11 +11,17 @@ import numpy as np
 import SimpleITK as sitk
 
 from greenseg.config import Layout
-from greenseg.data.layout import Entry, Listing, look
+from greenseg.data.intensity import floor_of
+from greenseg.data.layout import look
+from greenseg.data.listing import Entry, Listing, some
 from greenseg.data.placement import is_isotropic
-from greenseg.data.splits import cases
+from greenseg.data.splits import cases, refuse_ignored
+from greenseg.data.stacks import Part, volumes
 from greenseg.data.volume import is_brain, read, read_whole, values_problem
 from greenseg.errors import UserError
+
+_SPLITS = {"train": "training", "validation": "validation"}
+_VOID = 255  # the largest label of a byte
 
 
 @dataclass
@@ -35,6 +41,7 @@ class CaseReport:
         foreground: share of the pixels that is brain; None without masks.
         labels: above 0 in the masks.
         intensity: lowest and highest value.
+        floor: the value that becomes 0 where many lie below 0, else 0.
     """
 
     subject: str
@@ -49,6 +56,7 @@ class CaseReport:
     foreground: float | None = None
     labels: list[int] = field(default_factory=list)
     intensity: list[float] = field(default_factory=list)
+    floor: float = 0.0
 
 
 @dataclass
@@ -116,11 +124,16 @@ def check(
         for direction in seen.cut_along:
             cut_along[direction].append(subject)
         reports.append(seen.report())
+        if reports[-1].files == len(entries):  # what could not be read is no gap
+            try:
+                notes += seen.notes()
+            except UserError as error:
+                problems += error.problems
         if picture and seen.best:
             picture(seen.best)
     if not listing.problems:
         try:
-            cases(listing, root, 0.2, 0, 0, 0)
+            refuse_ignored(cases(listing, root, 0.2, 0, 0, 0), labels, root)
         except UserError as error:
             problems += error.problems
     if len(cut_along) > 1:
@@ -130,20 +143,36 @@ def check(
         notes.append(
             f"volumes of one spacing along all axes are cut across the last one, which is not the same: {ways}"
         )
-    several = sorted({label for report in reports for label in report.labels})
+    ignored = {label for entry in listing.entries for label in entry.ignored}
+    several = sorted({label for report in reports for label in report.labels} - ignored)
     if len(several) > 1 and not labels:
-        notes.append(f"{_listed(several)}; any above 0 is brain, unless --labels says which")
-    training = [report for report in reports if report.split == "train"]
-    nothing_to_learn = bool(training) and all(report.foreground == 0 for report in training)
-    if nothing_to_learn:
-        wanted = f" with labels {', '.join(map(str, labels))}" if labels else ""
-        problems.append(f"{root}: no brain in any training slice{wanted}; {_listed(several)}")
+        notes.append(f"{_listed(several)}; any above 0 is brain, unless --labels says which{_hint(several)}")
+    without = set()
+    for split, of_split in _SPLITS.items():
+        there = [report for report in reports if report.split == split]
+        held = {label for report in there for label in report.labels} - ignored
+        lost = [str(label) for label in labels or several if label not in held]
+        if there and all(report.foreground == 0 for report in there):
+            without.add(split)
+            who = some([report.subject for report in there])
+            wanted = f" with labels {', '.join(map(str, labels))}" if labels else ""
+            problems.append(f"{root}: no brain in any {of_split} slice{wanted} ({who}); {_listed(sorted(held))}")
+        elif there and lost and all(report.foreground is not None for report in there):
+            notes.append(f"label{'s' if len(lost) > 1 else ''} {', '.join(lost)}: in no {of_split} mask")
     for report in reports:
-        if report.slices and report.foreground == 0 and not nothing_to_learn:
+        if report.foreground == 0 and report.split not in without:
             notes.append(f"{report.subject}: no brain in any slice")
-        if report.intensity and report.intensity[0] < 0:
+        if report.floor:
+            notes.append(f"{report.subject}: many values below 0; {report.floor:.4g} and lower become background")
+        elif report.intensity and report.intensity[0] < 0:
             notes.append(f"{report.subject}: values below 0 (down to {report.intensity[0]:.4g}) become background")
     return Check(listing.layout, reports, problems, notes)
+
+
+def _hint(labels: Sequence[int]) -> str:
+    """That 255 beside other labels often means: not annotated."""
+    others = ",".join(str(label) for label in labels if label != _VOID)
+    return f" (255 often marks what nobody annotated: --labels {others} leaves it out)" if _VOID in labels else ""
 
 
 def _listed(labels: Sequence[int]) -> str:
@@ -181,6 +210,8 @@ class _Seen:
         self._pixels, self._brain, self._masked = 0, 0, False
         self._empty, self._most = 0, 0
         self.cut_along: set[str] = set()
+        self._parts: list[Part] = []
+        self._images: list[sitk.Image] = []
         self.best: Picture | None = None
 
     def add(self, entry: Entry) -> bytes:
@@ -203,10 +234,12 @@ class _Seen:
             min([float(values.min()), *report.intensity[:1]]),
             max([float(values.max()), *report.intensity[1:]]),
         ]
+        self._parts.append(Part.of(entry.image, image))
+        self._images.append(image)
         content = _content(image)
         if mask is None:
             return content
-        brain = is_brain(mask, self._labels)
+        brain = is_brain(mask, self._labels, entry.ignored)
         self._masked = True
         self._pixels, self._brain = self._pixels + brain.size, self._brain + int(brain.sum())
         per_slice = brain.sum((1, 2))
@@ -220,9 +253,22 @@ class _Seen:
         return content
 
     def report(self) -> CaseReport:
+        """The report of all that was looked at."""
+        report = self._report
         if self._masked:
-            self._report.empty_slices, self._report.foreground = self._empty, self._brain / self._pixels
-        return self._report
+            report.empty_slices, report.foreground = self._empty, self._brain / self._pixels
+        if report.intensity and report.intensity[0] < 0:
+            arrays = [sitk.GetArrayViewFromImage(image).astype(np.float32).ravel() for image in self._images]
+            report.floor = floor_of(np.concatenate(arrays))
+        return report
+
+    def notes(self) -> list[str]:
+        """What a user should know of the volumes that the files make.
+
+        Raises:
+            UserError: all that is wrong with them.
+        """
+        return [volume.note for volume in volumes(self._parts) if volume.note]
 
 
 def _note(known: list[Any], value: Any) -> None:

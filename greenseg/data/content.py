@@ -15,10 +15,9 @@ from typing import Any, Self
 from greenseg.config import PHANTOM, Settings, values_of
 from greenseg.data import PREPROCESSING, UNNAMED, builtin_phantom
 from greenseg.data.fingerprint import digest, digests
+from greenseg.data.listing import some
 from greenseg.data.splits import SPLIT_BY, Case, cases_of
 from greenseg.errors import UserError
-
-_NAMED = 3  # subjects that a message names
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,9 @@ class Content:
                 masks.append(next(found))
                 parts += images[-1] + masks[-1]
                 pairs.append(case.subject)
+            if case.ignored:  # they decide over pixels as a mask does
+                masks.append([f"ignore {label}" for label in case.ignored])
+                parts += masks[-1]
             subjects[case.subject] = Subject(case.split, digest(images)[:8], digest(masks)[:8])
         return cls(subjects, PREPROCESSING, tuple(parts), tuple(pairs))
 
@@ -110,7 +112,7 @@ class Content:
             "moved to validation": [n for n in both if (then[n].split, now[n].split) == ("train", "validation")],
             "moved to training": [n for n in both if (then[n].split, now[n].split) == ("validation", "train")],
         }
-        return "; ".join(f"{kind}: {_some(names)}" for kind, names in kinds.items() if names)
+        return "; ".join(f"{kind}: {some(names)}" for kind, names in kinds.items() if names)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `Content.from_json` reads them."""
@@ -133,11 +135,6 @@ class Content:
             return cls(subjects, int(value["preprocessing"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the content of a data set: {error}") from None
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def preprocessing(settings: Settings) -> dict[str, Any]:
@@ -179,13 +176,16 @@ def recomputed(split_csv: Path, slices_key: str, settings: Settings) -> Content 
         slices_key: name of the slices that it was trained on, by which the files are checked.
         settings: of the run.
     """
-    files: dict[tuple[str, str], list[tuple[Path, Path]]] = {}
+    files: dict[tuple[str, str, str], list[tuple[Path, Path]]] = {}
     try:
         with split_csv.open(encoding="utf-8", newline="") as text:
             for row in csv.DictReader(text):
                 pair = (Path(row["image"]), Path(row["mask"]))
-                files.setdefault((row["subject"], row["split"]), []).append(pair)
-        cases = [Case(subject, split, tuple(pairs)) for (subject, split), pairs in files.items()]  # type: ignore[arg-type]
+                files.setdefault((row["subject"], row["split"], row.get("ignore") or ""), []).append(pair)
+        cases = [
+            Case(subject, split, tuple(pairs), tuple(map(int, ignored.split())))  # type: ignore[arg-type]
+            for (subject, split, ignored), pairs in files.items()
+        ]
         content = Content.of(cases).before_it_was_named()
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None

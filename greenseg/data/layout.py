@@ -1,64 +1,29 @@
 """Finding the images of a data set, their masks and their subjects, in the layouts that people use."""
 
 import csv
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from greenseg.config import Layout
+from greenseg.data.bids import list_bids
+from greenseg.data.listing import (
+    BROKEN,
+    EXPECTED,
+    SUFFIXES,
+    Entry,
+    Listing,
+    Split,
+    by_stem,
+    images_in,
+    missing,
+    stem_of,
+    subject_of,
+)
+from greenseg.data.nnunet import is_nnunet, list_nnunet
 from greenseg.errors import UserError, did_you_mean
-
-Split = Literal["train", "validation", "test"]
-
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-"""Endings of the image files that are looked for; a CSV may name whatever SimpleITK reads."""
-
-EXPECTED = """\
-    e2mip   training_data/{images,masks}/   img_0000.nii.gz with mask_0000.nii.gz or img_0000_mask.nii.gz,
-            validation_data/{images,masks}/ (optional); or images/ and masks/ directly in the folder
-    nnunet  imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json
-    bids    sub-*/anat/*_T2w.nii.gz with *_dseg.nii.gz or *_mask.nii.gz
-    csv     a CSV file with the columns image, mask and, if you like, subject and split"""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An image file (or folder of a DICOM series) of a data set.
-
-    Attributes:
-        image: its path.
-        mask: path of its mask; None only for images to test with.
-        subject: whom it shows.
-        split: the split that the data set names for it, or None.
-        where: what to name in a message about it: its path, or file and line.
-    """
-
-    image: Path
-    mask: Path | None
-    subject: str
-    split: Split | None
-    where: str
-
-
-@dataclass
-class Listing:
-    """What a data set holds, found by name; no image was opened.
-
-    Attributes:
-        layout: in which it is laid out.
-        entries: in the order of their names.
-        problems: what is wrong with it.
-        notes: what a user should know.
-    """
-
-    layout: str
-    entries: list[Entry] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def look(root: Path, layout: Layout = "auto") -> Listing:
@@ -90,7 +55,7 @@ def look(root: Path, layout: Layout = "auto") -> Listing:
     found.entries = [entry for entry in found.entries if _is_text(entry)]
     found.problems += _contradictions(found.entries)
     found.problems += [
-        f"{path}: cannot be read: a broken link (is the data fetched?), or no file"
+        f"{path}: {BROKEN}"
         for entry in found.entries
         for path in (entry.image, entry.mask)
         if path and not (path.is_file() or path.is_dir())
@@ -99,19 +64,10 @@ def look(root: Path, layout: Layout = "auto") -> Listing:
     return found
 
 
-def subject_of(stem: str) -> str:
-    """The subject that a file belongs to: its name without the number of a slice.
-
-    >>> subject_of("DWI_case0001_slice14"), subject_of("img_0003")
-    ('DWI_case0001', 'img_0003')
-    """
-    return re.sub(r"[_-]slice[_-]?\d+$", "", stem, flags=re.IGNORECASE)
-
-
 def _layout_of(root: Path) -> str:
     if root.is_file():
         return "csv"
-    if (root / "imagesTr").is_dir():
+    if is_nnunet(root):
         return "nnunet"
     if any(path.is_dir() for path in root.glob("sub-*")):
         return "bids"
@@ -143,43 +99,6 @@ def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
             split_of[entry.subject] = entry  # one message a change, not one a file
 
 
-# ── files and their names
-
-
-def stem_of(path: Path) -> str | None:
-    """The name of an image without its ending, or of a folder that may hold a DICOM series; None for other files."""
-    if path.name.startswith("."):  # macOS leaves ._files beside the real ones
-        return None
-    if path.is_dir():
-        return path.name
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
-    return path.name[: -len(suffix)] if suffix else None
-
-
-def _images_in(folder: Path) -> list[tuple[Path, str]]:
-    named = ((path, stem_of(path)) for path in sorted(folder.iterdir()))
-    return [(path, stem) for path, stem in named if stem]
-
-
-def _masks_in(folder: Path, problems: list[str]) -> dict[str, Path]:
-    masks: dict[str, Path] = {}
-    for path, stem in _images_in(folder):
-        if stem in masks:
-            problems.append(f"{path}: a second mask of the same name ({masks[stem].name}); keep one")
-        else:
-            masks[stem] = path
-    return masks
-
-
-def _missing(folders: Iterable[Path], problems: list[str]) -> bool:
-    missing = [str(path) for path in folders if not path.is_dir()]
-    if missing:
-        problems.append(
-            f"{' and '.join(missing)}: no such folder; a data set is laid out like one of these:\n{EXPECTED}"
-        )
-    return bool(missing)
-
-
 # ── E2MIP
 
 
@@ -193,17 +112,17 @@ def _list_e2mip(root: Path, found: Listing) -> None:
         _pair_up(folder / "images", folder / "masks", split if fixed else None, found)
     testing = root / "testing_data"
     for folder in [f for f in (testing / "images", testing) if f.is_dir()][:1]:
-        for path, stem in _images_in(folder):
+        for path, stem in images_in(folder, found.problems):
             if path.name not in ("images", "masks"):
                 found.entries.append(Entry(path, None, subject_of(stem), "test", str(path)))
 
 
 def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> None:
-    if _missing((images, masks), found.problems):
+    if missing((images, masks), found.problems):
         return
-    mask_of = _masks_in(masks, found.problems)
-    listed = _images_in(images)
-    for path, stem in listed:
+    mask_of = by_stem("mask", masks, found.problems)
+    image_of = by_stem("image", images, found.problems)
+    for stem, path in image_of.items():
         names = [f"{stem}_mask", re.sub(r"^(img|image)(?=[_-]?\d)", "mask", stem), stem]
         mask = next((mask_of.pop(name) for name in names if name in mask_of), None)
         if mask is None:
@@ -212,92 +131,13 @@ def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> 
         else:
             found.entries.append(Entry(path, mask, subject_of(stem), split, str(path)))
     found.problems += [f"{path}: mask without image; expected its image in {images}" for path in mask_of.values()]
-    if not listed:
+    if not image_of:
         found.problems.append(f"{images}: no images ({', '.join(SUFFIXES)})")
-
-
-# ── nnU-Net v2: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
-
-
-def _list_nnunet(root: Path, found: Listing) -> None:
-    images, masks = root / "imagesTr", root / "labelsTr"
-    if _missing((images, masks), found.problems):
-        return
-    channels = _nnunet_channels(root / "dataset.json", found)
-    if len(channels) > 1:
-        found.notes.append(f"{root}: {len(channels)} channels a case; the first one, {channels[0]}, is used")
-    mask_of = _masks_in(masks, found.problems)
-    for path, case in _nnunet_images(images, found):
-        mask = mask_of.pop(case, None)
-        if mask is None:
-            found.problems.append(f"{path}: image without mask; expected {masks / f'{case}.nii.gz'}")
-        else:
-            found.entries.append(Entry(path, mask, subject_of(case), None, str(path)))
-    found.problems += [
-        f"{path}: mask without image; expected {images / f'{case}_0000.nii.gz'}" for case, path in mask_of.items()
-    ]
-    if (root / "imagesTs").is_dir():
-        for path, case in _nnunet_images(root / "imagesTs", found):
-            found.entries.append(Entry(path, None, subject_of(case), "test", str(path)))
-
-
-def _nnunet_images(folder: Path, found: Listing) -> Iterator[tuple[Path, str]]:
-    """The first channel of every case."""
-    for path, stem in _images_in(folder):
-        numbered = re.fullmatch(r"(.+)_(\d{4})", stem)
-        if not numbered:
-            found.problems.append(f"{path}: no channel in its name; nnU-Net calls it {stem}_0000")
-            yield path, stem  # so that its mask is not reported, too
-        elif int(numbered[2]) == 0:
-            yield path, numbered[1]
-
-
-def _nnunet_channels(description: Path, found: Listing) -> list[str]:
-    if not description.exists():
-        return []
-    try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-        channels = content.get("channel_names", content.get("modality", {}))
-        return [str(channels[key]) for key in sorted(channels, key=int)]
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        found.problems.append(f"{description}: not a description of an nnU-Net data set: {error}")
-        return []
-
-
-# ── BIDS: https://bids-specification.readthedocs.io; masks beside the images (as FeTA has them) or under derivatives/
-
-
-def _list_bids(root: Path, found: Listing) -> None:
-    images = {path: stem for path in sorted(root.glob("sub-*/**/anat/*_T2w.*")) if (stem := stem_of(path))}
-    entities = {path: stem.removesuffix("_T2w") for path, stem in images.items()}
-    of_others: dict[Path, list[str]] = defaultdict(list)
-    for path, own in entities.items():
-        of_others[path.parent].append(own)
-    for path, own in entities.items():
-        inner = path.parent.relative_to(root)
-        folders = [path.parent, *(d / inner for d in sorted(root.glob("derivatives/*")))]
-        named = [pair for folder in folders if folder.is_dir() for pair in _images_in(folder)]
-        longer = [f"{other}_" for other in of_others[path.parent] if other.startswith(f"{own}_")]
-        masks = [
-            mask
-            for mask, name in named
-            if re.fullmatch(rf"{re.escape(own)}(_.+)?_(dseg|mask)", name)
-            and not name.startswith(tuple(longer))  # sub-1_run-2_mask is that of sub-1_run-2_T2w, not of sub-1_T2w
-        ]
-        exact = [mask for mask in masks if stem_of(mask) in (f"{own}_dseg", f"{own}_mask")]
-        masks = exact if len(exact) == 1 else masks
-        if len(masks) != 1:
-            which = f"several masks ({', '.join(m.name for m in masks)}); keep one" if masks else "image without mask"
-            wanted = "" if masks else f"; expected {path.parent / f'{own}_dseg.nii.gz'} or …_mask.nii.gz"
-            found.problems.append(f"{path}: {which}{wanted}")
-        else:
-            subject = path.relative_to(root).parts[0]
-            found.entries.append(Entry(path, masks[0], subject, None, str(path)))
 
 
 # ── CSV
 
-_COLUMNS = ("image", "mask", "subject", "split")
+_COLUMNS = ("image", "mask", "subject", "split", "ignore")
 _SPLITS: dict[str, Split | None] = {split: split for split in get_args(Split)} | {"val": "validation", "": None}
 
 
@@ -333,6 +173,9 @@ def _list_csv(file: Path, found: Listing) -> None:
             valid = ", ".join(get_args(Split))
             found.problems.append(f"{where}: split '{row['split']}' is not valid{hint}; valid: {valid}, or empty")
             continue
+        if not re.fullmatch(r"([1-9]\d*\s*)*", row["ignore"]):
+            found.problems.append(f"{where}: ignore '{row['ignore']}' is not valid; valid: labels above 0, such as 2 3")
+            continue
         split = _SPLITS[row["split"].lower()]
         image = file.parent / row["image"]
         mask = file.parent / row["mask"] if row["mask"] else None
@@ -344,12 +187,13 @@ def _list_csv(file: Path, found: Listing) -> None:
         found.problems += gone
         if not gone:
             stem = stem_of(image) or image.stem
-            found.entries.append(Entry(image, mask, row["subject"] or subject_of(stem), split, where))
+            ignored = tuple(map(int, row["ignore"].split()))
+            found.entries.append(Entry(image, mask, row["subject"] or subject_of(stem), split, where, ignored))
 
 
 _LISTERS: dict[str, Callable[[Path, Listing], None]] = {
     "e2mip": _list_e2mip,
-    "nnunet": _list_nnunet,
-    "bids": _list_bids,
+    "nnunet": list_nnunet,
+    "bids": list_bids,
     "csv": _list_csv,
 }

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from greenseg.config import Layout, Settings
-from greenseg.data.layout import Listing, look
+from greenseg.data.layout import look
+from greenseg.data.listing import Listing, some
 from greenseg.errors import UserError
 
 SPLIT_BY = ("data", "layout", "validation_share", "split_seed", "folds", "fold")
@@ -25,6 +26,8 @@ class Case:
     split: Literal["train", "validation"]
     files: tuple[tuple[Path, Path], ...]
     """Pairs of an image and its mask."""
+    ignored: tuple[int, ...] = ()
+    """Labels of its masks that mean "not annotated", so that they are not brain."""
 
 
 def scan(
@@ -76,10 +79,12 @@ def cases(listing: Listing, root: Path, share: float, seed: int, folds: int, fol
         raise UserError(listing.problems)
     files: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
     named: dict[str, str | None] = {}
+    ignored: dict[str, set[int]] = defaultdict(set)
     for entry in listing.entries:
         if entry.split != "test" and entry.mask is not None:
             files[entry.subject].append((entry.image, entry.mask))
             named[entry.subject] = entry.split
+            ignored[entry.subject].update(entry.ignored)
     subjects = sorted(files)
     if len(subjects) < max(2, folds):
         need = f"{folds} are needed for {folds} folds" if folds else "2 are needed, one to train and one to validate"
@@ -90,24 +95,43 @@ def cases(listing: Listing, root: Path, share: float, seed: int, folds: int, fol
     elif any(named.values()):
         open_ones = [subject for subject in subjects if not named[subject]]
         if open_ones:
-            some = ", ".join(open_ones[:3]) + (", …" if len(open_ones) > 3 else "")
-            raise UserError(f"{root}: a split is named for some subjects, but not for {some}; name all, or none")
+            raise UserError(
+                f"{root}: a split is named for some subjects, but not for {some(open_ones)}; name all, or none"
+            )
         validating = {subject for subject in subjects if named[subject] == "validation"}
         if not validating or len(validating) == len(subjects):
             raise UserError(f"{root}: nobody {'trains' if validating else 'validates'}; name both splits, or none")
     else:
         validating = _held_out(subjects, share, seed)
     ordered = sorted(subjects, key=lambda subject: (subject in validating, subject))
-    return [Case(s, "validation" if s in validating else "train", tuple(files[s])) for s in ordered]
+    return [
+        Case(s, "validation" if s in validating else "train", tuple(files[s]), tuple(sorted(ignored[s])))
+        for s in ordered
+    ]
+
+
+def refuse_ignored(cases: Iterable[Case], labels: Iterable[int], root: Path) -> None:
+    """Refuse labels to train on that the data set says nobody annotated.
+
+    Raises:
+        UserError: there are some.
+    """
+    both = sorted({label for case in cases for label in case.ignored} & set(labels))
+    if both:
+        shown = ", ".join(map(str, both))
+        raise UserError(f"{root}: its data set calls label {shown} 'ignore' (not annotated); leave it out of --labels")
 
 
 def split_csv(cases: Iterable[Case]) -> str:
     """The split as a CSV file that is itself a data set: `--data split.csv` trains on the same one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "mask", "subject", "split"))
+    cases = list(cases)
+    with_ignored = any(case.ignored for case in cases)
+    writer.writerow(("image", "mask", "subject", "split", *(["ignore"] if with_ignored else [])))
     for case in cases:
-        writer.writerows((i.absolute(), m.absolute(), case.subject, case.split) for i, m in case.files)
+        ignored = [" ".join(map(str, case.ignored))] if with_ignored else []
+        writer.writerows((i.absolute(), m.absolute(), case.subject, case.split, *ignored) for i, m in case.files)
     return text.getvalue()
 
 

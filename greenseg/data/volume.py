@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.data import detached, kinds, nifti
+from greenseg.data import detached, kinds, nifti, series
 from greenseg.data.header import problem_of_content, problem_of_grid
+from greenseg.data.listing import stem_of
 from greenseg.data.placement import across_slices, together
 from greenseg.errors import UserError
 
@@ -37,7 +38,7 @@ def _as_stored(path: Path) -> sitk.Image:
     name = path.name.lower()
     try:
         if path.is_dir():
-            return _from_itk(path, _series(path))
+            return _from_itk(path)
         header, values = nifti.files_of(path)
         _check(path, header, kinds.problem_of)
         if values != header:
@@ -50,7 +51,7 @@ def _as_stored(path: Path) -> sitk.Image:
             _check(path, path, detached.problem_of)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    return _from_itk(path, str(path))
+    return _from_itk(path)
 
 
 def _check(path: Path, file: Path, problem_of: Callable[[Path], str | None]) -> None:
@@ -60,16 +61,20 @@ def _check(path: Path, file: Path, problem_of: Callable[[Path], str | None]) -> 
         raise UserError(f"{file}: {problem}")
 
 
-def _from_itk(path: Path, files: str | Sequence[str]) -> sitk.Image:
+def _from_itk(path: Path) -> sitk.Image:
     try:
-        if isinstance(files, str):
+        if path.is_dir():
+            image = series.read(path)
+        else:
             header = sitk.ImageFileReader()
-            header.SetFileName(files)
+            header.SetFileName(str(path))
             header.ReadImageInformation()
             is_complex = header.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
             if problem := problem_of_content(header.GetSize(), header.GetNumberOfComponents(), is_complex):
                 raise UserError(f"{path}: {problem}")
-        image = sitk.ReadImage(files)
+            if stem_of(path) is None and (problem := series.problem_of(header)):
+                raise UserError(f"{path}: {problem}")
+            image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise UserError(f"{path}: not readable as an image: {_reason(error)}") from None
     while image.GetDimension() > 3:
@@ -96,14 +101,6 @@ def _reason(error: RuntimeError) -> str:
     lines = [re.sub(r"^\w+\(0x[0-9a-f]+\): ", "", line.strip()) for line in text.splitlines() if line.strip()]
     nrrd = [line for line in lines if line.startswith("[nrrd]")]  # from the outermost cause to the innermost
     return (nrrd[-1:] or lines[:1] or ["damaged"])[0]
-
-
-def _series(folder: Path) -> Sequence[str]:
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        what = f"{len(series)} DICOM series; keep one a folder" if series else "no DICOM series in this folder"
-        raise UserError(f"{folder}: {what}")
-    return sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])  # type: ignore[no-any-return]
 
 
 def read_whole(image_path: Path, mask_path: Path) -> tuple[sitk.Image, sitk.Image]:
@@ -142,25 +139,30 @@ def labels_of(text: str) -> list[int]:
     return [int(label) for label in text.split(",") if label]
 
 
-def is_brain(mask: sitk.Image, labels: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Where a mask is brain, [slice, y, x]: at these labels, or at any above 0 where none are given."""
+def is_brain(
+    mask: sitk.Image, labels: Sequence[int], ignored: Sequence[int] = ()
+) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Where a mask is brain, [slice, y, x]: at these labels, or at any above 0 but the ignored where none are given."""
     values = sitk.GetArrayViewFromImage(mask)
-    return np.isin(values, labels) if labels else values > 0
+    return np.isin(values, labels) if labels else (values > 0) & ~np.isin(values, ignored)
 
 
-def read_pair(image_path: Path, mask_path: Path, labels: Sequence[int] = ()) -> tuple[sitk.Image, sitk.Image]:
+def read_pair(
+    image_path: Path, mask_path: Path, labels: Sequence[int] = (), ignored: Sequence[int] = ()
+) -> tuple[sitk.Image, sitk.Image]:
     """An image, and its mask of the same grid as uint8: 1 where its label counts as brain, else 0.
 
     Args:
         image_path: see `read`.
         mask_path: likewise.
         labels: that are brain; empty = any above 0.
+        ignored: that are not, though above 0.
 
     Raises:
         UserError: see `read_whole`.
     """
     image, mask = read_whole(image_path, mask_path)
-    brain = sitk.GetImageFromArray(is_brain(mask, labels).astype(np.uint8))
+    brain = sitk.GetImageFromArray(is_brain(mask, labels, ignored).astype(np.uint8))
     brain.CopyInformation(image)
     return image, brain
 

@@ -1,9 +1,8 @@
 """What a user names on the command line: objectives, conditions, a baseline, columns."""
 
-import contextlib
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -21,6 +20,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "=": operator.eq, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
 _CONDITION = re.compile(r"\s*([\w-]+)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_WORDS = {"true": value_text(True), "false": value_text(False), **dict.fromkeys(("", "none", "null"), value_text(None))}
 _MOST_LISTED = 12
 _STATUS = "status"
 
@@ -103,7 +103,8 @@ def baseline(results: Sequence[Result], text: str, quality: Objective | None) ->
         UserError: a part is not a setting with its value, or no result has them all; all such mistakes.
     """
     with Problems() as problems:
-        tests = [problems.of(partial(_assignment, part, results)) for part in text.split(",")]
+        parts = _parts(text, lambda part: _is_no_mistake(partial(_assignment, part, results)))
+        tests = [problems.of(partial(_assignment, part, results)) for part in parts]
     found = [result for result in results if all(test(result) for test in tests if test)]
     finished = [result for result in found if result.finished]
     if not finished:
@@ -155,10 +156,10 @@ def _by_number(
 def _by_value(option: str, key: str, sign: str, wanted: str, results: Sequence[Result]) -> Callable[[Result], bool]:
     present = {text for result in results for text in _texts(result, key)}
     chosen = set()
-    for value in wanted.split(","):
-        known = next((text for text in _spellings(value.strip()) if text in present), None)
+    for value in _parts(wanted, lambda part: _among(present, part) is not None):
+        known = _among(present, value)
         if known is None:
-            listed = sorted(present)[:_MOST_LISTED]
+            listed = [repr(text) if "," in text or not text else text for text in sorted(present)[:_MOST_LISTED]]
             more = f" and {len(present) - len(listed)} more" if len(present) > len(listed) else ""
             raise UserError(
                 f"{option}: no run here has {key} '{value}'{did_you_mean(value, sorted(present))}; there are: "
@@ -168,6 +169,39 @@ def _by_value(option: str, key: str, sign: str, wanted: str, results: Sequence[R
     return lambda result: bool(chosen & _texts(result, key)) == (sign == "=")
 
 
+def _parts(text: str, is_one: Callable[[str], bool]) -> Iterator[str]:
+    """What commas separate, each as long as it can be: a value such as the labels `1,2` holds commas itself."""
+    pieces = text.split(",")
+    while pieces:
+        length = next((n for n in range(len(pieces), 1, -1) if is_one(",".join(pieces[:n]))), 1)
+        yield ",".join(pieces[:length])
+        pieces = pieces[length:]
+
+
+def _is_no_mistake(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except UserError:
+        return False
+    return True
+
+
+def _among(present: Collection[str], value: str) -> str | None:
+    """The one of the values that are there that a user means, numbers being equal however they are written; or None."""
+    for spelling in _spellings(value.strip()):
+        if spelling in present:
+            return spelling
+    number = _as_number(value)
+    return None if number is None else next((text for text in present if _as_number(text) == number), None)
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def _texts(result: Result, key: str) -> set[str]:
     if key == _STATUS:
         return {run.status for run in result.runs}
@@ -175,22 +209,19 @@ def _texts(result: Result, key: str) -> set[str]:
 
 
 def _spellings(value: str) -> list[str]:
-    """The value, and what else a user may have meant by it: an alias of an encoder, YAML's words, 1e-3 for 0.001."""
-    spellings = [value, {"true": "yes", "false": "no"}.get(value.lower(), value), ALIASES.get(value.lower(), value)]
+    """The value, and what else a user may have meant by it: an alias of an encoder, YAML's words."""
+    spellings = [value, _WORDS.get(value.lower(), value), ALIASES.get(value.lower(), value)]
     encoder, dash, decoder = value.rpartition("-")
     if dash:
         spellings.append(f"{ALIASES.get(encoder.lower(), encoder)}-{decoder}")
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            spellings.append(str(kind(value)))
     return spellings
 
 
 def _number(option: str, text: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise UserError(f"{option}: '{text}': '{value}' is not a number") from None
+    number = _as_number(value)
+    if number is None:
+        raise UserError(f"{option}: '{text}': '{value}' is not a number")
+    return number
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset
+from greenseg.data.splits import scan
 from greenseg.errors import UserError
 from tests.conftest import SMALL, Command
 
@@ -216,7 +217,7 @@ def test_what_is_wrong_with_data_leaves_nothing(home: Path, tmp_path: Path) -> N
 def test_how_far_apart_slices_are(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data")
     (apart,) = {tuple(map(repr, subject["volumes"])) for subject in prepare(data).index["subjects"]}
-    assert apart == (repr({"slices": 5, "distance": 6.0, "single": False}),)
+    assert apart == (repr({"slices": 5, "distance": 6.0}),)
     # The same slices, a file each: the first subject's as volumes of one slice, the second's as images of two axes.
     lines = ["image,mask,subject"]
     for number, flat in ((0, False), (1, True), (2, False)):
@@ -229,13 +230,15 @@ def test_how_far_apart_slices_are(home: Path, tmp_path: Path) -> None:
             lines.append(f"{names[0]},{names[1]},{number}")
     (tmp_path / "slices.csv").write_text("\n".join(lines))
     singles = {s["name"]: s["volumes"] for s in prepare(tmp_path / "slices.csv").index["subjects"]}
-    assert singles["0"] == [{"slices": 5, "distance": 6.0, "single": True}], "one volume"
-    assert singles["1"] == [{"slices": 5, "distance": None, "single": True}], "an image of two axes does not say"
+    assert singles["0"] == [{"slices": 5, "distance": 6.0}], "one volume"
+    assert singles["1"] == [{"slices": 5, "distance": None}], "an image of two axes does not say"
 
 
 def test_labels_that_no_mask_holds_are_refused(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data", brain=3)
-    with pytest.raises(UserError, match=r"no brain in any training slice with labels 2; `greenseg data check` lists"):
+    with pytest.raises(
+        UserError, match=r"no brain in any training slice with labels 2 \(s0, .*\); `greenseg data check` lists"
+    ):
         prepare(data, labels="2")
     assert prepare(data, labels="2,3").masks.any()
 
@@ -249,8 +252,8 @@ def test_brain_that_the_grid_loses_is_not_said_to_be_missing(home: Path, tmp_pat
         sitk.WriteImage(image, str(path))
     with pytest.raises(UserError) as caught:
         prepare(data, spacing=1.5)
-    (problem,) = caught.value.problems
-    assert "the masks hold brain, but none of it is left on 32×32 pixels of 1.5 mm" in problem
+    problem = caught.value.problems[0]
+    assert "no brain is left on 32×32 pixels of 1.5 mm" in problem
     assert "0.02 mm wide" in problem
     assert prepare(data, spacing=0.02).masks.sum() == 3 * 3 * 8 * 8
 
@@ -266,6 +269,57 @@ def test_both_files_of_a_pair_count_whichever_is_named(named: str, changed: str,
     content[148] ^= 1  # in the header's description, or a value
     (data / f"images/s0{changed}").write_bytes(content)
     assert prepare(tmp_path / "cases.csv").folder != first.folder
+
+
+def test_nobody_validates_without_brain(home: Path, tmp_path: Path) -> None:
+    """A run would train to its end and be ranked with a Dice of 0."""
+    data = volumes(tmp_path / "data", 4)
+    folds = [{case.subject for case in scan(data, folds=2, fold=fold) if case.split == "validation"} for fold in (0, 1)]
+    for subject in folds[1]:
+        path = data / "masks" / f"{subject}_mask.nii.gz"
+        sitk.WriteImage(sitk.ReadImage(str(path)) * 0, str(path))
+    with pytest.raises(
+        UserError, match=rf"{data}: no brain in any validation slice of fold 1 \(s.*\); check their masks"
+    ):
+        prepare(data, folds=2, fold=1)
+    with pytest.raises(UserError, match=rf"{data}: no brain in any training slice of fold 0 \("):
+        prepare(data, folds=2, fold=0)
+    with pytest.raises(UserError, match=r"image_size 32 × spacing 0.125 mm cuts it off; raise either"):
+        prepare(corner(tmp_path / "corner"), spacing=0.125)
+
+
+def corner(root: Path) -> Path:
+    """Volumes whose brain lies in a corner."""
+    data = volumes(root)
+    for path in (data / "masks").iterdir():
+        mask = np.zeros((5, 16, 16), np.uint8)
+        mask[1:4, 12:, 12:] = 1
+        moved = sitk.GetImageFromArray(mask)
+        moved.SetSpacing((4.0, 4.0, 6.0))
+        sitk.WriteImage(moved, str(path))
+    return data
+
+
+def test_an_ignored_label_is_no_brain(home: Path, tmp_path: Path) -> None:
+    data = volumes(tmp_path / "data")
+    for path in (data / "masks").iterdir():
+        mask = sitk.ReadImage(str(path))
+        mask[0:3, 0:3, 0:3] = 2
+        sitk.WriteImage(mask, str(path))
+    lines = [f"{data}/images/s{n}.nii.gz,{data}/masks/s{n}_mask.nii.gz,s{n}" for n in range(3)]
+    (tmp_path / "all.csv").write_text("image,mask,subject\n" + "\n".join(lines))
+    (tmp_path / "ignore.csv").write_text("image,mask,subject,ignore\n" + "\n".join(f"{line},2" for line in lines))
+    every, without = prepare(tmp_path / "all.csv"), prepare(tmp_path / "ignore.csv")
+    assert every.folder != without.folder, "the same files, but other masks"
+    assert every.content
+    assert without.content
+    assert every.content.files != without.content.files
+    assert (int(every.masks.sum()), int(without.masks.sum())) == (3 * (3 * 64 + 27), 3 * 3 * 64)
+    with pytest.raises(UserError, match="label 2 'ignore'"):
+        prepare(tmp_path / "ignore.csv", labels="1,2")
+    (tmp_path / "wrong.csv").write_text("image,mask,subject,ignore\n" + "\n".join(f"{line},void" for line in lines))
+    with pytest.raises(UserError, match="ignore 'void' is not valid"):
+        prepare(tmp_path / "wrong.csv")
 
 
 def test_a_full_disk_is_said_with_the_remedy_and_leaves_nothing(home: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_everything_that_is_wrong_is_said_at_once(greenseg: Command, tmp_path: P
         (told,) = [error for error in errors if error.partition(": ")[0].endswith(path)]
         assert message.replace(str(tmp_path), "").partition(" as ")[0] in told
     assert "note: masks hold the labels 1, 2, 3; any above 0 is brain, unless --labels says which" in result.stdout
-    assert "note: multi: values below 0 (down to -4" in result.stdout
+    assert "note: multi: many values below 0; -48.53 and lower become background" in result.stdout
     assert "17 cases" in result.stdout
 
     report = json.loads(greenseg("data", "check", "data", "--json").stdout)
@@ -143,11 +143,52 @@ def test_labels_decide_what_is_brain(tmp_path: Path) -> None:
 def test_labels_that_no_training_mask_holds_are_a_problem(greenseg: Command, phantom: Path) -> None:
     result = greenseg("data", "check", phantom, "--labels", "9,7")
     assert result.returncode == 2
-    assert (
-        result.stderr == f"error: {phantom}: no brain in any training slice with labels 7, 9; masks hold the label 1\n"
-    )
+    errors = result.stderr.splitlines()
+    assert len(errors) == 2
+    for error, split in zip(errors, ("training", "validation"), strict=True):
+        assert error.startswith(f"error: {phantom}: no brain in any {split} slice with labels 7, 9 (")
+        assert error.endswith("); masks hold the label 1")
     assert "no brain in any slice" not in result.stdout
     assert "No problems." not in result.stdout
+
+
+def small(root: Path, masks: dict[str, np.ndarray]) -> Path:
+    """Images of noise with these masks, by split and name."""
+    rng = np.random.default_rng(0)
+    for name, mask in masks.items():
+        split, _, stem = name.rpartition("/")
+        for path, array in ((f"images/{stem}", rng.uniform(1, 9, mask.shape)), (f"masks/{stem}_mask", mask)):
+            target = root / split / f"{path}.nii.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(image(array.astype(np.float32) if "images" in path else array), str(target))
+    return root
+
+
+def test_a_validation_set_without_brain_is_a_problem(greenseg: Command, tmp_path: Path) -> None:
+    brain = np.zeros((3, 8, 8), np.uint8)
+    brain[1, 2:6, 2:6] = 1
+    data = small(tmp_path / "data", {"training_data/a": brain, "validation_data/b": brain * 0})
+    assert check(data).problems == [f"{data}: no brain in any validation slice (b); masks hold 0 only"]
+    (tmp_path / "sweep.yaml").write_text(f"base: {{data: {data}, epochs: 1}}\ngrid: {{seed: [0, 1]}}\n")
+    for command in (["train", "--data", data], ["sweep", "sweep.yaml"]):
+        result = greenseg(*command)
+        assert result.returncode == 2
+        assert (
+            result.stderr
+            == f"error: {data}: no brain in any validation slice (b); check their masks, or choose other subjects\n"
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_labels_that_a_split_lacks_are_noted(tmp_path: Path) -> None:
+    brain = np.zeros((3, 8, 8), np.uint8)
+    brain[1, 2:6, 2:6], brain[2, 2:6, 2:6] = 1, 255
+    data = small(tmp_path, {"training_data/a": brain, "validation_data/b": brain * (brain == 1)})
+    notes = check(data).notes
+    assert "label 255: in no validation mask" in notes
+    assert any("255 often marks what nobody annotated: --labels 1 leaves it out" in note for note in notes)
+    assert check(data, labels=[1]).notes == []
+    assert "label 7: in no training mask" in check(data, labels=[1, 7]).notes
 
 
 def test_headers_of_the_same_bytes_are_no_duplicates(tmp_path: Path) -> None:
@@ -155,7 +196,7 @@ def test_headers_of_the_same_bytes_are_no_duplicates(tmp_path: Path) -> None:
     for split in ("training_data", "validation_data"):
         for kind in ("images", "masks"):
             (tmp_path / split / kind).mkdir(parents=True)
-        array = np.full((3, 8, 8), 1 + len(split), np.float32)
+        array = np.arange(3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8) + len(split)
         name = split[0]
         sitk.WriteImage(image(array), str(tmp_path / split / "images" / f"{name}.mhd"))
         sitk.WriteImage(image(np.ones((3, 8, 8), np.uint8)), str(tmp_path / split / "masks" / f"{name}_mask.nii"))

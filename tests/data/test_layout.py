@@ -1,14 +1,17 @@
 """Images, masks, subjects and splits are found by name; no file is opened."""
 
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from greenseg.data.layout import EXPECTED, SUFFIXES, look, subject_of
-from greenseg.data.splits import Case, scan
+from greenseg.data.layout import look
+from greenseg.data.listing import EXPECTED, SUFFIXES, subject_of
+from greenseg.data.splits import Case, scan, split_csv
 from greenseg.errors import UserError
 
 
@@ -47,6 +50,7 @@ def mistakes(root: Path) -> list[str]:
         ("case_Slice_003", "case"),
         ("img_0003", "img_0003"),
         ("slice14", "slice14"),
+        ("case_z03", "case"),
         ("case_slice", "case_slice"),
         ("case_slice3_b", "case_slice3_b"),
     ],
@@ -224,8 +228,26 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
 
 def test_two_images_never_share_a_mask(tmp_path: Path) -> None:
     add(tmp_path, "a", "b")
-    touch(tmp_path, "images/a.nrrd")
-    assert [problem.partition(":")[0] for problem in mistakes(tmp_path)] == ["images/a.nrrd"]
+    touch(tmp_path, "images/a.nii", "images/b_slice10.nii")
+    assert mistakes(tmp_path)[0] == "images/a.nii.gz: a second image of the same name (a.nii); keep one of both"
+
+
+@pytest.mark.parametrize("layout", ["nnunet", "bids"])
+def test_an_image_packed_and_plain_is_said_in_every_layout(layout: str, tmp_path: Path) -> None:
+    if layout == "nnunet":
+        touch(nnunet(tmp_path, "a", "b"), "imagesTr/a_0000.nii")
+    else:
+        touch(bids(tmp_path, 1, 2), "sub-1/anat/sub-1_T2w.nii")
+    (problem,) = mistakes(tmp_path)
+    assert "a second image of the same name (" in problem
+
+
+def test_files_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    add(tmp_path, *(f"c2_slice{n}" for n in (0, 1, 10, 2)), *(f"c10_slice{n}" for n in ("01", "3", "20")))
+    found = look(tmp_path)
+    assert [entry.image.name.removesuffix(".nii.gz") for entry in found.entries] == [
+        "c2_slice0", "c2_slice1", "c2_slice2", "c2_slice10", "c10_slice01", "c10_slice3", "c10_slice20",
+    ]  # fmt: skip
 
 
 def test_two_masks_of_one_image_are_a_mistake(tmp_path: Path) -> None:
@@ -247,6 +269,13 @@ def test_a_link_to_nowhere_and_a_pipe_are_said_at_once(gone: str, tmp_path: Path
     assert [problem.partition(": ")[0] for problem in mistakes(tmp_path)] == [
         f"{gone}/{p.name}" for p in (first, second)
     ]
+
+
+def test_a_linked_folder_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    """It would be a DICOM series."""
+    add(tmp_path, "a", "b")
+    (tmp_path / "images" / "c").symlink_to(tmp_path / "nowhere")
+    assert mistakes(tmp_path)[0].startswith("images/c: cannot be read: a broken link")
 
 
 def test_a_name_that_is_no_text_is_said(tmp_path: Path) -> None:
@@ -303,7 +332,7 @@ def test_the_first_channel_is_used_and_said(description: str | None, tmp_path: P
     assert [e.image.name for e in found.entries] == ["a_0000.nii.gz", "b_0000.nii.gz"]
     assert found.problems == []
     assert found.notes == (
-        [] if description is None else [f"{tmp_path}: 2 channels a case; the first one, T2, is used"]
+        [f"{tmp_path}: 2 channels a case; the first one{'' if description is None else ', T2,'} is used"]
     )
 
 
@@ -313,12 +342,80 @@ def test_a_wrong_dataset_json_is_named(description: str, tmp_path: Path) -> None
     assert problem.startswith("dataset.json: not a description of an nnU-Net data set: ")
 
 
+@pytest.mark.parametrize(
+    ("labels", "ignored"),
+    [
+        ({"background": 0, "brain": 1, "ignore": 2}, (2,)),
+        ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "ignore": 4}, (4,)),
+        ({"background": 0, "brain": 1, "Ignore": [255]}, (255,)),
+        ({"0": "background", "1": "brain", "2": "ignore"}, (2,)),
+        ({"0": "background", "1": "brain"}, ()),
+        ({"background": 0, "ignored region": 1}, ()),
+    ],
+)
+def test_the_label_ignore_of_nnunet(labels: dict[str, object], ignored: tuple[int, ...], tmp_path: Path) -> None:
+    nnunet(tmp_path, "a", "b", description=json.dumps({"channel_names": {"0": "T2"}, "labels": labels}))
+    found = look(tmp_path)
+    assert [entry.ignored for entry in found.entries] == [ignored] * 2
+    assert found.problems == []
+    assert len(found.notes) == bool(ignored)
+    (tmp_path / "split.csv").write_text(split_csv(scan(tmp_path)))
+    assert scan(tmp_path / "split.csv") == scan(tmp_path), "a written split keeps it"
+
+
+@pytest.mark.parametrize("value", ["0", "[0]", '"two"', "2.5", "null", "-1"])
+def test_a_label_ignore_that_is_none_is_named(value: str, tmp_path: Path) -> None:
+    (problem,) = mistakes(nnunet(tmp_path, "a", "b", description=f'{{"labels": {{"ignore": {value}}}}}'))
+    assert problem.startswith("dataset.json: labels: ")
+
+
+@pytest.mark.parametrize(
+    ("description", "files", "notes"),
+    [
+        ('{"channel_names": {"0": "T2"}}', 2,
+         ["{}: 2 channels a case; the first one, T2, is used",
+          "{}/dataset.json: names 1 channel (T2), but there are 2 of case a"]),
+        ('{"channel_names": {"0": "T2", "1": "DWI"}}', 1,
+         ["{}/dataset.json: names 2 channels (T2, DWI), but there is 1 of case a"]),
+    ],
+)  # fmt: skip
+def test_channels_are_those_of_the_files(description: str, files: int, notes: list[str], tmp_path: Path) -> None:
+    nnunet(tmp_path, "a", "b", description=description)
+    touch(tmp_path, *(f"imagesTr/{case}_{n:04}.nii.gz" for case in "ab" for n in range(files)))
+    assert look(tmp_path).notes == [note.format(tmp_path) for note in notes]
+
+
+def test_a_case_without_its_first_channel_is_said(tmp_path: Path) -> None:
+    touch(nnunet(tmp_path, "a", "b"), "imagesTr/c_0001.nii.gz", "imagesTr/d_0001.nii.gz", "labelsTr/d.nii.gz")
+    assert mistakes(tmp_path) == [
+        f"imagesTr/{case}_0000.nii.gz: not there, but other channels of this case are" for case in "cd"
+    ]
+
+
+def test_nnunet_files_that_dataset_json_names(tmp_path: Path) -> None:
+    touch(tmp_path, "x/1.nii", "x/2.nii", "y/3.nii", "m1.nii", "m2.nii")
+    cases = {"a": {"images": ["x/1.nii", "x/2.nii"], "label": "m1.nii"},
+             "b": {"images": [str(tmp_path / "y/3.nii")], "label": "m2.nii"}}  # fmt: skip
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"ignore": 3}, "dataset": cases}))
+    found = look(tmp_path)
+    assert (found.layout, found.problems) == ("nnunet", [])
+    assert [(e.subject, e.image.name, e.mask and e.mask.name, e.ignored) for e in found.entries] == [
+        ("a", "1.nii", "m1.nii", (3,)), ("b", "3.nii", "m2.nii", (3,)),
+    ]  # fmt: skip
+    (tmp_path / "m2.nii").unlink()
+    assert mistakes(tmp_path) == [
+        f"dataset.json: dataset: b: {tmp_path}/m2.nii: cannot be read: a broken link (is the data fetched?), or no file"
+    ]
+    (tmp_path / "dataset.json").write_text('{"dataset": {"a": {"images": "x/1.nii"}}}')
+    assert mistakes(tmp_path)[0].startswith("dataset.json: dataset: ")
+
+
 def test_all_mistakes_in_nnunet_names_are_said_once(tmp_path: Path) -> None:
     nnunet(tmp_path, "a", "b")
     touch(tmp_path, "imagesTr/c_0000.nii.gz", "imagesTr/d.nii.gz", "labelsTr/d.nii.gz", "labelsTr/e.nii.gz")
     assert [problem.partition(";")[0].partition(" /")[0] for problem in mistakes(tmp_path)] == [
-        "imagesTr/c_0000.nii.gz: image without mask",
         "imagesTr/d.nii.gz: no channel in its name",
+        "imagesTr/c_0000.nii.gz: image without mask",
         "labelsTr/e.nii.gz: mask without image",
     ]
 
@@ -341,6 +438,94 @@ def test_bids_with_sessions_and_either_kind_of_mask(tmp_path: Path) -> None:
         ("sub-02", "sub-02_ses-1_mask.nii.gz"),
         ("sub-02", "sub-02_ses-2_desc-brain_mask.nii"),
     ]
+
+
+def bids(root: Path, *subjects: int) -> Path:
+    for number in subjects:
+        touch(root, *(f"sub-{number}/anat/sub-{number}_{kind}.nii.gz" for kind in ("T2w", "dseg")))
+    return root
+
+
+def subjects(root: Path) -> list[str]:
+    return [entry.subject for entry in look(root).entries]
+
+
+@pytest.mark.parametrize("linked", ["sub-3", "sub-3/ses-1", "sub-3/ses-1/anat", "sub-3/ses-1/anat/sub-3_ses-1_T2w.nii"])
+def test_bids_links_are_followed(linked: str, tmp_path: Path) -> None:
+    touch(bids(tmp_path / "data", 1, 2), *(f"sub-3/ses-1/anat/sub-3_ses-1_{kind}.nii" for kind in ("T2w", "mask")))
+    (tmp_path / "store").mkdir()
+    (tmp_path / "data" / linked).rename(tmp_path / "store" / "x.nii")
+    (tmp_path / "data" / linked).symlink_to(tmp_path / "store" / "x.nii")
+    assert subjects(tmp_path / "data") == ["sub-1", "sub-2", "sub-3"]
+    assert look(tmp_path / "data").problems == []
+
+
+@pytest.mark.parametrize("linked", ["sub-3", "sub-3/ses-1", "sub-3/ses-1/anat", "sub-3/anat/sub-3_T2w.nii.gz"])
+def test_bids_links_to_nowhere_are_said(linked: str, tmp_path: Path) -> None:
+    bids(tmp_path, 1, 2)
+    (tmp_path / linked).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / linked).symlink_to(tmp_path / "nowhere")
+    touch(tmp_path, *(["sub-3/anat/sub-3_dseg.nii.gz"] if linked.endswith("gz") else []))
+    (problem,) = mistakes(tmp_path)
+    assert problem.startswith(f"{linked}: cannot be read: a broken link")
+
+
+def test_bids_links_in_a_circle_end(tmp_path: Path) -> None:
+    bids(tmp_path, 1, 2)
+    (tmp_path / "sub-1" / "ses-1").symlink_to(tmp_path / "sub-1")
+    (tmp_path / "sub-2" / "ses-1").symlink_to(tmp_path)
+    (tmp_path / "sub-2" / "ses-2").symlink_to("ses-2")
+    found = look(tmp_path)
+    assert found.problems == [
+        f"{tmp_path}/sub-2/ses-2: cannot be read: a broken link (is the data fetched?), or no file"
+    ]
+    assert f"{tmp_path}/sub-1/ses-1: a link back to a folder that it lies in; it is not followed" in found.notes
+
+
+@pytest.mark.parametrize(
+    "orphan",
+    ["sub-3/anat/sub-3_dseg.nii.gz", "sub-1/ses-2/anat/sub-1_ses-2_mask.nii", "sub-1/anat/sub-1b_run-2_dseg.nii",
+     "derivatives/manual/sub-3/anat/sub-3_desc-brain_mask.nii", "derivatives/m/sub-1/ses-2/anat/sub-1_ses-2_dseg.nii"],
+)  # fmt: skip
+def test_a_bids_mask_without_image_is_said(orphan: str, tmp_path: Path) -> None:
+    touch(bids(tmp_path, 1, 2), orphan)
+    (problem,) = mistakes(tmp_path)
+    folder, _, name = orphan.rpartition("/")
+    entities = name.rpartition("_")[0].removesuffix("_desc-brain")
+    place = "/".join(folder.split("/")[2:] if folder.startswith("derivatives") else folder.split("/"))
+    assert problem == f"{orphan}: mask without image; expected {tmp_path}/{place}/{entities}_T2w.nii.gz"
+
+
+def test_masks_of_other_bids_images_are_no_orphans(tmp_path: Path) -> None:
+    """Masks of T1w images, and those that fMRIPrep makes of all sessions together."""
+    touch(
+        bids(tmp_path, 1, 2), "sub-1/anat/sub-1_acq-x_T1w.nii", "sub-3/anat/sub-3_T1w.nii", "sub-3/anat/sub-3_mask.nii",
+        "sub-4/ses-1/anat/sub-4_ses-1_T2w.nii", "sub-4/ses-1/anat/sub-4_ses-1_dseg.nii",
+        "derivatives/fmriprep/sub-4/anat/sub-4_desc-brain_mask.nii",
+        "derivatives/fmriprep/sub-4/anat/sub-4_space-MNI_desc-brain_mask.nii",
+    )  # fmt: skip
+    found = look(tmp_path)
+    assert (found.problems, subjects(tmp_path)) == ([], ["sub-1", "sub-2", "sub-4"])
+    assert found.notes == ["no T2w image of sub-3"]
+
+
+def test_bids_without_t2w_says_what_there_is(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"sub-{n}/anat/sub-{n}_{kind}.nii" for n in (1, 2) for kind in ("T1w", "dseg")))
+    touch(tmp_path, "sub-1/anat/sub-1_FLAIR.nii")
+    (problem,) = look(tmp_path).problems
+    assert problem.startswith(f"{tmp_path}: no T2w image in any folder anat, but 2 T1w, 1 FLAIR; ")
+    assert "CSV" in problem
+
+
+def test_many_runs_are_listed_in_time_that_grows_with_their_number(tmp_path: Path) -> None:
+    """1,500 runs in one folder took a minute: each image looked at every file."""
+    touch(tmp_path, *(f"sub-1/anat/sub-1_run-{n}_{kind}.nii" for n in range(1500) for kind in ("T2w", "dseg")))
+    touch(tmp_path, "sub-2/anat/sub-2_T2w.nii", "sub-2/anat/sub-2_dseg.nii")
+    start = time.process_time()
+    found = look(tmp_path)
+    assert time.process_time() - start < 2
+    assert (len(found.entries), found.problems) == (1501, [])
+    assert [entry.image.name for entry in found.entries[9:11]] == ["sub-1_run-9_T2w.nii", "sub-1_run-10_T2w.nii"]
 
 
 def test_bids_masks_may_lie_under_derivatives(tmp_path: Path) -> None:
@@ -388,11 +573,11 @@ def test_a_csv_names_images_relative_to_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", ["data.csv:1: no column 'image'; columns: image, mask, subject, split",
-              "data.csv:1: no column 'mask'; columns: image, mask, subject, split"]),
+        ("", ["data.csv:1: no column 'image'; columns: image, mask, subject, split, ignore",
+              "data.csv:1: no column 'mask'; columns: image, mask, subject, split, ignore"]),
         ("image,mask\n", ["data.csv: no line below the names of the columns"]),
         ("image;mask\na.nii;m.nii\n", ["data.csv:1: columns are separated by ';'; commas are needed"]),
-        ("img,mask\na.nii,m.nii\n", ["data.csv:1: no column 'image'; columns: image, mask, subject, split",
+        ("img,mask\na.nii,m.nii\n", ["data.csv:1: no column 'image'; columns: image, mask, subject, split, ignore",
                                      "data.csv:1: unknown column 'img' (did you mean 'image'?)"]),
         ("image,mask,splt\na.nii,m.nii,train\n", ["data.csv:1: unknown column 'splt' (did you mean 'split'?)"]),
         ("image,mask,split\na.nii,m.nii,trian\nx.nii,y.nii,\n\nb.nii,,train\n,m.nii,\n",

@@ -55,6 +55,29 @@ def test_conditions(conditions: list[str], expected: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("labels=1,2", 2),  # the value, not 1 or 2
+        ("labels=1,2,3", 1),
+        ("labels=3,1,2", 3),
+        ("labels=3,1", 2),
+        ("labels=1,2,1,2,3", 3),
+        ("labels!=1,2", 4),
+        ("labels=", 1),
+        ("data=/my data/a=b, c", 2),
+        ("lr=1e-3", 6), ("lr=.001", 6), ("lr=0.0010", 6), ("epochs=30.0", 6), ("epochs=3e1", 6),
+        ("compile=FALSE", 6),
+    ],
+)  # fmt: skip
+def test_values_are_what_a_person_reads(condition: str, expected: int) -> None:
+    labels = ["", "1", "1,2", "1,2", "3", "1,2,3"]
+    made = [record({"labels": text, "lr": 0.001, "epochs": 30, "spacing": 1.0 + number / 10,
+                    "data": "/my data/a=b, c" if number < 2 else "x"})
+            for number, text in enumerate(labels)]  # fmt: skip
+    assert len(where(results(*made), [condition])) == expected
+
+
+@pytest.mark.parametrize(
     ("conditions", "expected"),
     [
         (["precison=16-mixed"], ["no 'precison' (did you mean 'precision'?)"]),
@@ -100,6 +123,8 @@ _RESULTS: list[Result] = results(*runs())
         ({"baseline": "precision=64-true"}, ["--baseline: no run here has precision '64-true'"]),
         ({"baseline": "encoder=resnet50"}, ["no run of it has finished"]),
         ({"baseline": "encoder=resnet50,precision=16-mixed"}, ["no configuration here has all of this"]),
+        ({"baseline": "precision=32-true,16-mixd"}, ["--baseline: '16-mixd' is not key=value"]),
+        ({"baseline": "precision=32-true,lrr=1"}, ["--baseline: no 'lrr' (did you mean 'lr'?)"]),
         ({"quality": "x", "energy": "y", "where": ("z=1",)}, ["--quality: no 'x'", "--energy: no 'y'", "no 'z'"]),
     ],
 )
@@ -107,6 +132,19 @@ def test_mistakes_in_what_is_compared(options: dict[str, str], expected: list[st
     with pytest.raises(UserError) as caught:
         compared(*runs(), **options)
     assert all(text in str(caught.value) for text in expected), str(caught.value)
+
+
+def test_a_baseline_whose_value_holds_commas() -> None:
+    made = [record({"labels": labels, "lr": lr}, dice=0.7 + lr) for labels in ("1,2", "3") for lr in (0.001, 0.02)]
+    found = compared(*made, baseline="labels=1,2,lr=1e-3").baseline
+    assert found
+    assert (found.settings["labels"], found.settings["lr"]) == ("1,2", 0.001)
+
+
+def test_values_with_commas_are_listed_in_quotes() -> None:
+    made = [record({"labels": labels}) for labels in ("", "1,2", "3")]
+    with pytest.raises(UserError, match=r"no run here has labels '2'; there are: '', '1,2', 3"):
+        where(results(*made), ["labels=2"])
 
 
 @pytest.mark.parametrize("sort", ["dice", "-total", "saved", "-saved", "lr", "-lr"])

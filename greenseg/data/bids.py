@@ -1,0 +1,132 @@
+"""The layout BIDS (https://bids-specification.readthedocs.io), with masks beside the images (as FeTA has them) or under
+derivatives/."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from greenseg.data.listing import BROKEN, Entry, Listing, images_in, is_broken_folder, natural, second, some
+
+_IMAGE, _MASKS = "T2w", ("dseg", "mask")
+_OF_DERIVATIVES = {"desc", "space", "label", "res", "den", "hemi", "atlas", "seg"}  # entities that tell no image
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image or a mask: where, its name without the suffix (`sub-01_run-2`), and the suffix (`T2w`)."""
+
+    path: Path
+    entities: str
+    suffix: str
+
+    @property
+    def facts(self) -> set[str]:
+        """The entities that tell which image is meant: `sub-01` and `run-2`."""
+        return {e for e in self.entities.split("_") if e.partition("-")[0] not in _OF_DERIVATIVES}
+
+
+_Places = dict[str, list[_File]]
+"""Place of a folder, such as `sub-01/ses-1/anat`, → its files."""
+
+
+def list_bids(root: Path, found: Listing) -> None:
+    """List the T2w images of a BIDS data set, with their masks."""
+    raw = _files(root, found)
+    derived = [_files(base, found) for base in sorted(root.glob("derivatives/*"))]
+    images: dict[str, list[_File]] = defaultdict(list)  # of any kind, by subject
+    spare: list[tuple[str, _File]] = []  # masks that no image took, with their place
+    for place in dict.fromkeys(place for places in (raw, *derived) for place in places):
+        here = [file for file in raw.get(place, []) if file.suffix not in _MASKS]
+        masks = [file for places in (raw, *derived) for file in places.get(place, []) if file.suffix in _MASKS]
+        images[_subject(place)] += here
+        spare += [(place, mask) for mask in _pair_up([f for f in here if f.suffix == _IMAGE], masks, place, found)]
+    for place, mask in spare:
+        if not any(mask.facts <= image.facts for image in images[_subject(place)]):
+            expected = root / place / f"{'_'.join(e for e in mask.entities.split('_') if e in mask.facts)}_{_IMAGE}"
+            found.problems.append(f"{mask.path}: mask without image; expected {expected}.nii.gz")
+    _say_who_has_none(root, {place: images[place] for place in raw if place == _subject(place)}, found)
+
+
+def _subject(place: str) -> str:
+    return place.partition("/")[0]
+
+
+def _files(base: Path, found: Listing) -> _Places:
+    """The images and masks in all folders `anat` of the subjects in a folder."""
+    subjects = [path for path in base.glob("sub-*") if path.is_dir() or is_broken_folder(path)]
+    places: _Places = {}
+    for subject in sorted(subjects, key=lambda path: natural(path.name)):
+        places[subject.name] = []  # a subject without any image is one, too
+        for folder in _anatomies(subject, found):
+            named = ((path, stem.rpartition("_")) for path, stem in images_in(folder, found.problems))
+            place = folder.relative_to(base).as_posix()
+            places[place] = [_File(path, entities, suffix) for path, (entities, _, suffix) in named if entities]
+    return places
+
+
+def _anatomies(folder: Path, found: Listing, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """The folders `anat` in a folder; links are followed, unless they lead back to where they lie."""
+    try:
+        about = folder.stat()
+        children = sorted(os.scandir(folder), key=lambda child: natural(child.name))
+    except OSError as error:
+        found.problems.append(f"{folder}: {BROKEN if folder.is_symlink() else error.strerror}")
+        return
+    here = (about.st_dev, about.st_ino)
+    if here in above:
+        found.notes.append(f"{folder}: a link back to a folder that it lies in; it is not followed")
+    elif folder.name == "anat":
+        yield folder
+    else:
+        for child in children:
+            path = Path(child)
+            if child.is_dir(follow_symlinks=False) or (
+                child.is_symlink() and (path.is_dir() or is_broken_folder(path))
+            ):
+                yield from _anatomies(path, found, (*above, here))
+
+
+def _pair_up(images: Iterable[_File], masks: Iterable[_File], place: str, found: Listing) -> list[_File]:
+    """Add the images of a folder, each with its mask; returns the masks that belong to none of them."""
+    image_of: dict[str, _File] = {}
+    for image in images:
+        first = image_of.setdefault(image.entities, image)
+        if first is not image:
+            found.problems.append(second(image.path, "image", first.path))
+    masks_of: dict[str, list[_File]] = {entities: [] for entities in image_of}
+    spare: list[_File] = []
+    for mask in masks:
+        # sub-1_run-2_mask is that of sub-1_run-2_T2w, not of sub-1_T2w.
+        owner = mask.entities
+        while owner and owner not in masks_of:
+            owner = owner.rpartition("_")[0]
+        (masks_of[owner] if owner else spare).append(mask)
+    for entities, image in image_of.items():
+        own = masks_of[entities]
+        exact = [mask for mask in own if mask.entities == entities]
+        chosen = exact if len(exact) == 1 else own
+        if len(chosen) == 1:
+            found.entries.append(Entry(image.path, chosen[0].path, _subject(place), None, str(image.path)))
+        elif chosen:
+            names = ", ".join(mask.path.name for mask in chosen)
+            found.problems.append(f"{image.path}: several masks ({names}); keep one")
+        else:
+            expected = image.path.parent / f"{entities}_dseg.nii.gz"
+            found.problems.append(f"{image.path}: image without mask; expected {expected} or …_mask.nii.gz")
+    return spare
+
+
+def _say_who_has_none(root: Path, images: dict[str, list[_File]], found: Listing) -> None:
+    """Say which subjects have no T2w image; a problem where nobody has one."""
+    kinds = Counter(image.suffix for of_subject in images.values() for image in of_subject)
+    without = [s for s, of_subject in images.items() if all(image.suffix != _IMAGE for image in of_subject)]
+    if images and len(without) == len(images) and not found.problems:
+        have = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+        found.problems.append(
+            f"{root}: no {_IMAGE} image in any folder anat{f', but {have}' if have else ''}; only {_IMAGE} images are "
+            f"taken from BIDS: name others, with their masks, in a CSV"
+        )
+    elif without:
+        found.notes.append(f"no {_IMAGE} image of {some(without)}")

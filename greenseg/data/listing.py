@@ -1,0 +1,132 @@
+"""What a data set holds, found by name: entries, and the naming rules that all layouts share."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+"""Endings of the image files that are looked for; a CSV may name whatever SimpleITK reads."""
+
+EXPECTED = """\
+    e2mip   training_data/{images,masks}/   img_0000.nii.gz with mask_0000.nii.gz or img_0000_mask.nii.gz,
+            validation_data/{images,masks}/ (optional); or images/ and masks/ directly in the folder
+    nnunet  imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json
+    bids    sub-*/anat/*_T2w.nii.gz with *_dseg.nii.gz or *_mask.nii.gz
+    csv     a CSV file with the columns image, mask and, if you like, subject and split"""
+
+BROKEN = "cannot be read: a broken link (is the data fetched?), or no file"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image file (or folder of a DICOM series) of a data set.
+
+    Attributes:
+        image: its path.
+        mask: path of its mask; None only for images to test with.
+        subject: whom it shows.
+        split: the split that the data set names for it, or None.
+        where: what to name in a message about it: its path, or file and line.
+        ignored: labels of its mask that mean "not annotated", so that they are not brain.
+    """
+
+    image: Path
+    mask: Path | None
+    subject: str
+    split: Split | None
+    where: str
+    ignored: tuple[int, ...] = ()
+
+
+@dataclass
+class Listing:
+    """What a data set holds, found by name; no image was opened.
+
+    Attributes:
+        layout: in which it is laid out.
+        entries: in the order of their names.
+        problems: what is wrong with it.
+        notes: what a user should know.
+    """
+
+    layout: str
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """A key that sorts names as a person counts: `slice2` before `slice10`.
+
+    >>> sorted(["z10", "z2", "z01", "z1"], key=natural)
+    ['z01', 'z1', 'z2', 'z10']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if position % 2 else part for position, part in enumerate(parts)], name
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def subject_of(stem: str) -> str:
+    """The subject that a file belongs to: its name without the number of a slice.
+
+    >>> subject_of("DWI_case0001_slice14"), subject_of("case7_z03"), subject_of("img_0003")
+    ('DWI_case0001', 'case7', 'img_0003')
+    """
+    return re.sub(r"[_-](slice[_-]?|z)\d+$", "", stem, flags=re.IGNORECASE)
+
+
+def stem_of(path: Path) -> str | None:
+    """The name of an image without its ending, or of a folder that may hold a DICOM series; None for other files."""
+    if path.name.startswith("."):  # macOS leaves ._files beside the real ones
+        return None
+    if path.is_dir():
+        return path.name
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+    return path.name[: -len(suffix)] if suffix else None
+
+
+def images_in(folder: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:
+    """The images of a folder with their stems, in the order of their names; links to nowhere become problems."""
+    for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
+        if stem := stem_of(path):
+            yield path, stem
+        elif is_broken_folder(path):
+            problems.append(f"{path}: {BROKEN}")
+
+
+def is_broken_folder(path: Path) -> bool:
+    """Whether it is a link to nowhere that looks like a folder: its name has no ending."""
+    return path.is_symlink() and not path.suffix and not path.exists()
+
+
+def by_stem(kind: str, folder: Path, problems: list[str]) -> dict[str, Path]:
+    """Stem → image of a folder; a second one of the same stem, such as x.nii beside x.nii.gz, becomes a problem."""
+    found: dict[str, Path] = {}
+    for path, stem in images_in(folder, problems):
+        if stem in found:
+            problems.append(second(path, kind, found[stem]))
+        else:
+            found[stem] = path
+    return found
+
+
+def second(path: Path, kind: str, first: Path) -> str:
+    """That an image or mask is there twice."""
+    return f"{path}: a second {kind} of the same name ({first.name}); keep one of both"
+
+
+def missing(folders: Iterable[Path], problems: list[str]) -> bool:
+    """Whether one of these folders is not there, which becomes a problem."""
+    gone = [str(path) for path in folders if not path.is_dir()]
+    if gone:
+        problems.append(f"{' and '.join(gone)}: no such folder; a data set is laid out like one of these:\n{EXPECTED}")
+    return bool(gone)

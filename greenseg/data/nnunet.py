@@ -1,0 +1,150 @@
+"""The layout nnU-Net v2: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md; v1 is much the
+same."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from greenseg.data.listing import BROKEN, Entry, Listing, by_stem, images_in, missing, second, subject_of
+
+_DESCRIPTION = "dataset.json"
+_IGNORE = "ignore"  # the name of the label of what nobody annotated
+
+
+def is_nnunet(root: Path) -> bool:
+    """Whether a folder is laid out so: it has `imagesTr`, or a dataset.json that names the files itself."""
+    return (root / "imagesTr").is_dir() or isinstance(_description(root, Listing("nnunet")).get("dataset"), dict)
+
+
+def list_nnunet(root: Path, found: Listing) -> None:
+    """List the cases of imagesTr and labelsTr, or those that dataset.json names itself."""
+    description = _description(root, found)
+    names = _channel_names(root, description, found)
+    ignored = _ignored(root, description, found)
+    if isinstance(cases := description.get("dataset"), dict):
+        _list_named(root, cases, names, ignored, found)
+    elif not missing((root / "imagesTr", root / "labelsTr"), found.problems):
+        _list_folders(root, names, ignored, found)
+    if ignored:
+        found.notes.append(
+            f"{root / _DESCRIPTION}: label {', '.join(map(str, ignored))} is '{_IGNORE}': its pixels are no brain, "
+            f"and count as background"
+        )
+
+
+def _list_folders(root: Path, names: Mapping[int, str], ignored: tuple[int, ...], found: Listing) -> None:
+    images, masks = root / "imagesTr", root / "labelsTr"
+    mask_of = by_stem("mask", masks, found.problems)
+    channels: dict[str, set[int]] = defaultdict(set)
+    first: dict[str, Path] = {}
+    for path, case, channel in _images(images, found):
+        channels[case].add(channel)
+        if channel == 0 and case in first:
+            found.problems.append(second(path, "image", first[case]))
+        elif channel == 0:
+            first[case] = path
+    for case in channels:
+        mask = mask_of.pop(case, None)
+        if case not in first:
+            found.problems.append(f"{images / f'{case}_0000.nii.gz'}: not there, but other channels of this case are")
+        elif mask is None:
+            found.problems.append(f"{first[case]}: image without mask; expected {masks / f'{case}.nii.gz'}")
+        else:
+            found.entries.append(Entry(first[case], mask, subject_of(case), None, str(first[case]), ignored))
+    found.problems += [
+        f"{path}: mask without image; expected {images / f'{case}_0000.nii.gz'}" for case, path in mask_of.items()
+    ]
+    _say_channels(root, names, {case: len(of_case) for case, of_case in channels.items()}, found)
+    if (root / "imagesTs").is_dir():
+        for path, case, channel in _images(root / "imagesTs", found):
+            if channel == 0:
+                found.entries.append(Entry(path, None, subject_of(case), "test", str(path)))
+
+
+def _images(folder: Path, found: Listing) -> Iterator[tuple[Path, str, int]]:
+    """Every image with its case and the number of its channel."""
+    for path, stem in images_in(folder, found.problems):
+        numbered = re.fullmatch(r"(.+)_(\d{4})", stem)
+        if not numbered:
+            found.problems.append(f"{path}: no channel in its name; nnU-Net calls it {stem}_0000")
+        # So that its mask is not reported, too.
+        yield (path, numbered[1], int(numbered[2])) if numbered else (path, stem, 0)
+
+
+def _list_named(
+    root: Path, cases: dict[str, Any], names: Mapping[int, str], ignored: tuple[int, ...], found: Listing
+) -> None:
+    """The cases of the section `dataset` of dataset.json: case → `images`, one a channel, and `label`."""
+    where = root / _DESCRIPTION
+    try:
+        listed = {case: ([root / image for image in c["images"]], root / c["label"]) for case, c in cases.items()}
+    except (KeyError, TypeError) as error:
+        found.problems.append(f"{where}: dataset: each case needs 'images', a list, and 'label': {error!r}")
+        return
+    for case, (images, label) in listed.items():
+        gone = [f"{where}: dataset: {case}: {path}: {BROKEN}" for path in (*images[:1], label) if not path.exists()]
+        if not images:
+            gone.append(f"{where}: dataset: {case}: no image is named")
+        found.problems += gone
+        if not gone:
+            found.entries.append(Entry(images[0], label, subject_of(case), None, f"{where}: {case}", ignored))
+    _say_channels(root, names, {case: len(images) for case, (images, _) in listed.items()}, found)
+
+
+def _say_channels(root: Path, names: Mapping[int, str], channels: Mapping[str, int], found: Listing) -> None:
+    """Say that of several channels the first one is used, and where the files are not as dataset.json has it."""
+    numbers = sorted(set(channels.values()))
+    first = f", {names[0]}," if 0 in names else ""
+    if numbers and numbers[-1] > 1:
+        count = numbers[-1] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+        found.notes.append(f"{root}: {count} channels a case; the first one{first} is used")
+    if names and numbers and [len(names)] != numbers:
+        case, has = next((case, number) for case, number in channels.items() if number != len(names))
+        found.notes.append(
+            f"{root / _DESCRIPTION}: names {len(names)} channel{'s' if len(names) > 1 else ''} "
+            f"({', '.join(names.values())}), but there {'is' if has == 1 else 'are'} {has} of case {case}"
+        )
+
+
+def _description(root: Path, found: Listing) -> dict[str, Any]:
+    path = root / _DESCRIPTION
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+        error: object = f"a {type(content).__name__}"
+    except (OSError, ValueError) as wrong:
+        error = wrong
+    found.problems.append(f"{path}: not a description of an nnU-Net data set: {error}")
+    return {}
+
+
+def _channel_names(root: Path, description: Mapping[str, Any], found: Listing) -> dict[int, str]:
+    named = description.get("channel_names", description.get("modality", {}))
+    try:
+        return {number: str(name) for number, name in sorted((int(key), name) for key, name in named.items())}
+    except (AttributeError, TypeError, ValueError) as error:
+        found.problems.append(f"{root / _DESCRIPTION}: not a description of an nnU-Net data set: {error}")
+        return {}
+
+
+def _ignored(root: Path, description: Mapping[str, Any], found: Listing) -> tuple[int, ...]:
+    """The labels that are called `ignore`: name → label, or labels of a region; label → name in version 1."""
+    ignored: set[int] = set()
+    try:
+        for key, value in description.get("labels", {}).items():
+            name, of_name = (value, key) if str(value).strip().lower() == _IGNORE else (key, value)
+            if name.strip().lower() == _IGNORE:
+                ignored |= {int(str(label)) for label in (of_name if isinstance(of_name, list) else [of_name])}
+    except (AttributeError, ValueError) as error:
+        found.problems.append(f"{root / _DESCRIPTION}: labels: not name and number of each: {error}")
+        return ()
+    if wrong := [label for label in ignored if label <= 0]:
+        found.problems.append(f"{root / _DESCRIPTION}: labels: {_IGNORE} is {wrong[0]}; a label is above 0")
+        return ()
+    return tuple(sorted(ignored))

@@ -1,0 +1,165 @@
+"""Volumes: which files of a subject belong to one, in which order, how far apart; and what is wrong with it."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import SimpleITK as sitk
+
+from greenseg.data.listing import natural
+from greenseg.data.placement import slice_distance
+from greenseg.data.positions import SAME, TURNED, Positions, spacing_problem
+from greenseg.errors import UserError
+
+_NUMBER = re.compile(r"\d+")
+_AS_SAID = 1e-2  # by what share the distance of positions may differ from that in the headers
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a subject, and where it lies.
+
+    Attributes:
+        path: of the image.
+        slices: number of its slices.
+        distance: of its slices, in mm; None for a 2D image, which does not say.
+        origin: centre of its first pixel, in mm.
+        normal: direction of the slice axis.
+        constant: the value that all of its pixels have; None where they differ.
+    """
+
+    path: Path
+    slices: int
+    distance: float | None
+    origin: tuple[float, ...]
+    normal: tuple[float, ...]
+    constant: float | None
+
+    @classmethod
+    def of(cls, path: Path, image: sitk.Image) -> Self:
+        """The part that an image is which was read from a file."""
+        values = sitk.GetArrayViewFromImage(image)
+        lowest, highest = float(values.min()), float(values.max())
+        return cls(
+            path,
+            image.GetSize()[2],
+            slice_distance(image),
+            image.GetOrigin(),
+            image.GetDirection()[2::3],
+            lowest if lowest == highest else None,
+        )
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume of a subject: a file of several slices, or files of one slice each.
+
+    Attributes:
+        parts: which of the subject's files, in the order of their slices.
+        slices: number of slices.
+        distance: of its slices, in mm, or None where it is not known.
+        note: what a user should know of it; may be empty.
+    """
+
+    parts: tuple[int, ...]
+    slices: int
+    distance: float | None
+    note: str = ""
+
+
+def volumes(parts: Sequence[Part]) -> list[Volume]:
+    """The volumes that the files of a subject make.
+
+    Files of one slice each, in one folder, whose names differ only in the number of the slice, are one volume, in the
+    order of their positions where the headers have some, else in that of the numbers.
+
+    Raises:
+        UserError: slices of one volume are missing, there twice, turned against each other or not evenly spaced, or all
+            pixels of a volume are equal; all of it.
+    """
+    found, problems = [], list[str]()
+    for stack in _stacks(parts):
+        members = [parts[number] for number in stack]
+        volume = Volume(tuple(stack), sum(member.slices for member in members), members[0].distance)
+        if len(stack) > 1 and volume.distance is not None:
+            at = np.array([member.origin for member in members]) @ np.array(members[0].normal)
+            known = np.ptp(at) >= SAME  # else the headers do not say where the slices lie
+            volume, problem = _by_position(volume, members, at) if known else _by_number(volume, members)
+            problems += [f"{members[0].path.parent}: {problem}"] if problem else []
+        found.append(volume)
+    for volume in found:
+        values = {parts[number].constant for number in volume.parts}
+        if (volume.slices > 1 or len(found) == 1) and len(values) == 1 and (value := values.pop()) is not None:
+            where = parts[volume.parts[0]].path
+            rest = f" and of the {volume.slices - 1} other slices" if len(volume.parts) > 1 else ""
+            problems.append(f"{where}: every pixel of it{rest} is {value:g}; nothing can be learned from that")
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def _stacks(parts: Sequence[Part]) -> list[list[int]]:
+    """The files that belong together, each by its number, in the order of the numbers in their names."""
+    stacks = [[number] for number, part in enumerate(parts) if part.slices > 1]
+    flat = [number for number, part in enumerate(parts) if part.slices == 1 and part.distance is None]
+    alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for number, part in enumerate(parts):
+        if part.slices == 1 and part.distance is not None:
+            alike[part.path.parent, _NUMBER.sub("#", part.path.name), round(part.distance, 3)].append(number)
+    for numbers in alike.values():
+        of_slice = _place_of_slice([parts[number].path.name for number in numbers])
+        volumes: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for number in sorted(numbers, key=lambda number: natural(parts[number].path.name)):
+            others = _NUMBER.findall(parts[number].path.name)
+            del others[of_slice]
+            volumes[tuple(others)].append(number)
+        stacks += volumes.values()
+    return sorted([*stacks, *([flat] if flat else [])], key=min)
+
+
+def _place_of_slice(names: Sequence[str]) -> slice:
+    """Which of the numbers in names is that of the slice: the one after this word, or the last one that varies."""
+    columns = list(zip(*(_NUMBER.findall(name) for name in names), strict=True))
+    varying = [place for place, column in enumerate(columns) if len(set(column)) > 1]
+    named = re.search(r"slice[_-]?(?=\d)", names[0], re.IGNORECASE)
+    place = len(_NUMBER.findall(names[0][: named.start()])) if named else -1
+    if place not in varying:
+        place = varying[-1] if varying else len(columns)
+    return slice(place, place + 1)
+
+
+def _by_number(volume: Volume, members: Sequence[Part]) -> tuple[Volume, str | None]:
+    """A volume in the order of the numbers in its files' names, and what is wrong with them."""
+    names = [member.path.name for member in members]
+    columns = zip(*(_NUMBER.findall(name) for name in names), strict=True)
+    numbers = np.array(next((column for column in columns if len(set(column)) > 1), [0] * len(names)), int)
+    steps = np.diff(numbers)
+    least, widest = int(steps.argmin()), int(steps.argmax())
+    if steps[least] == 0:
+        return volume, f"{names[least]} and {names[least + 1]} have the same number, and their headers no position"
+    if steps[widest] == np.median(steps):
+        return volume, None
+    note = (
+        f"{members[0].path.parent}: no slice between {names[widest]} and {names[widest + 1]}, and the headers have no "
+        f"positions: HD95 takes them for neighbours"
+    )
+    return replace(volume, note=note), None
+
+
+def _by_position(volume: Volume, members: Sequence[Part], at: Positions) -> tuple[Volume, str | None]:
+    """A volume in the order of its slices' positions, in mm, and what is wrong with them."""
+    names = [member.path.name for member in members]
+    normal, distance = members[0].normal, members[0].distance
+    if turned := [m.path.name for m in members if np.abs(np.subtract(m.normal, normal)).max() > TURNED]:
+        return volume, f"{turned[0]} is turned against {names[0]}; the slices of a volume are parallel"
+    order = np.argsort(at, kind="stable")
+    if (np.diff(at) < 0).all():
+        order = order[::-1]  # as their names have it
+    mean = float(np.ptp(at)) / (len(at) - 1)
+    if distance is None or abs(mean / distance - 1) > _AS_SAID:
+        distance = mean
+    return replace(volume, parts=tuple(volume.parts[n] for n in order), distance=distance), spacing_problem(at, names)

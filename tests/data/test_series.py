@@ -1,0 +1,136 @@
+"""A DICOM series is a volume only where its slices make one; else its fault is named, with the files at its place."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+
+from greenseg.data.volume import read
+from greenseg.errors import UserError
+
+Edit = Callable[[Path], object]
+SIZE = (8, 9, 10)
+
+
+def series(folder: Path, distance: float = 4.0, **fields: Any) -> Path:
+    """Eight axial slices, IM0 at 7 mm … IM7."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(SIZE[0]):
+        d = Dataset()
+        d.file_meta = FileMetaDataset()
+        d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        d.SOPClassUID = d.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        d.SOPInstanceUID = d.file_meta.MediaStorageSOPInstanceUID = UID(f"1.2.3.4.{number + 1}")
+        d.StudyInstanceUID, d.SeriesInstanceUID, d.Modality, d.InstanceNumber = "1.2.3", "1.2.3.4", "MR", number + 1
+        d.ImagePositionPatient = [3, -5, 7 + distance * number]
+        d.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        d.PixelSpacing, d.SliceThickness, d.EchoNumbers = [1.5, 1.5], 4, 1
+        d.Rows, d.Columns = SIZE[1:]
+        d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
+        d.BitsAllocated = d.BitsStored = 16
+        d.HighBit, d.PixelRepresentation = 15, 1
+        d.PixelData = (np.arange(90) % 19 + number).astype("<i2").tobytes()
+        for name, value in fields.items():
+            setattr(d, name, value)
+        d.save_as(folder / f"IM{number}", enforce_file_format=True)
+    return folder
+
+
+def edit(folder: Path, number: int, name: str = "", **fields: Any) -> None:
+    """Change a slice, or write the changed one under another name."""
+    d = pydicom.dcmread(folder / f"IM{number}")
+    for field, value in fields.items():
+        if value is None:
+            delattr(d, field)
+        else:
+            setattr(d, field, value)
+    d.save_as(folder / (name or f"IM{number}"), enforce_file_format=True)
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read(folder)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{folder}: ")
+    return problem.removeprefix(f"{folder}: ")
+
+
+def echoes(folder: Path) -> None:
+    for number in range(SIZE[0]):
+        edit(folder, number, f"E2_{number}", EchoNumbers=2, SOPInstanceUID=f"1.2.3.5.{number + 1}")
+
+
+@pytest.mark.parametrize("distance", [4.0, 0.021, 100.0])
+@pytest.mark.parametrize("rounding", [0.0, 0.01])
+def test_evenly_spaced_slices_are_a_volume(distance: float, rounding: float, tmp_path: Path) -> None:
+    folder = series(tmp_path / "s", distance, PixelSpacing=[distance / 2] * 2)
+    edit(folder, 3, ImagePositionPatient=[3, -5, 7 + 3 * distance * (1 + rounding)])
+    image = read(folder)
+    assert image.GetSize() == (10, 9, 8)
+    assert image.GetSpacing()[2] == pytest.approx(distance)
+
+
+def test_a_single_slice_is_a_volume(tmp_path: Path) -> None:
+    folder = series(tmp_path / "s")
+    for number in range(1, SIZE[0]):
+        (folder / f"IM{number}").unlink()
+    assert read(folder).GetSize() == (10, 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ([3], ["1 slice is missing: 8 mm between IM2 (at 15 mm) and IM4 (at 23 mm), 4 mm else"]),
+        ([1, 5], ["2 slices are missing: 8 mm between IM0 (at 7 mm) and IM2", "8 mm between IM4 (at 23 mm) and IM6"]),
+        ([2, 3], ["2 slices are missing: 12 mm between IM1 (at 11 mm) and IM4 (at 23 mm), 4 mm else"]),
+        ([1, 4, 5, 6, 7], ["1 slice is missing: 8 mm between IM0"]),  # of two distances the smaller is the usual one
+    ],
+)
+def test_a_missing_slice_is_named_with_its_place(gone: list[int], words: list[str], tmp_path: Path) -> None:
+    folder = series(tmp_path / "s")
+    for number in gone:
+        (folder / f"IM{number}").unlink()
+    said = refused(folder)
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: edit(f, 3, ImagePositionPatient=[3, -5, 20.5]),
+         ["not evenly spaced: 5.5 mm between IM2 (at 15 mm) and IM3 (at 20.5 mm), 2.5 mm between IM3", "4 mm else"]),
+        (lambda f: edit(f, 3, "copy"), ["IM3", "copy", "at the same place (copies of one image); "]),
+        (echoes, ["IM0", "E2_0", "at the same place (EchoNumbers 2 and 1), and 7 more do so"]),
+        (lambda f: edit(f, 3, "again", SOPInstanceUID="1.2.3.9", AcquisitionNumber=2, ImagePositionPatient=[3, -5, 19]),
+         ["IM3", "again", "lie at the same place"]),
+        (lambda f: edit(f, 4, ImageOrientationPatient=[0, 1, 0, 0, 0, 1]), ["IM4", "differ in orientation"]),
+        (lambda f: edit(f, 2, PixelSpacing=[1.6, 1.6]), ["IM2", "differ in spacing of pixels (1.5\\1.5, 1.6\\1.6)"]),
+        (lambda f: edit(f, 2, Rows=10, Columns=9), ["slices of different sizes: 10×9 (IM0), 9×10 (IM2)"]),
+        (lambda f: edit(f, 2, ImagePositionPatient=None), ["IM2 does not say where its slice lies"]),
+        (lambda f: edit(f, 5, SeriesInstanceUID="1.2.3.5"), ["2 DICOM series; keep one a folder"]),
+    ],
+)  # fmt: skip
+def test_what_is_no_volume_is_refused_with_the_reason(change: Edit, words: list[str], tmp_path: Path) -> None:
+    folder = series(tmp_path / "s")
+    change(folder)
+    said = refused(folder)
+    assert all(word in said for word in words), said
+
+
+def test_all_slices_at_one_place(tmp_path: Path) -> None:
+    assert "all 8 slices lie at the same place" in refused(series(tmp_path / "s", 0.0))
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_a_dicom_segmentation_is_named_as_such(as_folder: bool, tmp_path: Path) -> None:
+    """Its frames are those of its segments, in any order and number: a volume only by chance."""
+    folder = series(tmp_path / "s", SOPClassUID=SegmentationStorage)
+    for number in range(1, SIZE[0]):
+        (folder / f"IM{number}").unlink()
+    with pytest.raises(UserError, match=r"a DICOM segmentation \(SEG\).*; convert it, such as with"):
+        read(folder if as_folder else folder / "IM0")
