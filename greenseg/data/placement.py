@@ -62,9 +62,9 @@ def together(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Imag
             problem += "; one of both is 2D, which does not say where it lies in space: store both alike"
         elif turned is not mask:
             problem += (
-                "; by its header its pixels are stored in another order than its image's: copy that one's header only "
+                "; its header says that its pixels are stored in another order than its image's: give it its image's "
             )
-            problem += "if you know that they are not"
+            problem += "header only if you know better"
         elif problem.startswith("lies"):
             problem += "; if the pixels do belong together, give it its image's header"
     volume = across_slices(image)

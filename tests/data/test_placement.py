@@ -62,7 +62,7 @@ def test_a_mask_of_another_grid_is_refused_however_it_is_stored(tmp_path: Path) 
         nib.save(stored, tmp_path / "m.nii")
         problem = refused(tmp_path / "i.nii", tmp_path / "m.nii")
         assert problem.startswith("lies up to 1.5 mm beside its image")
-        assert "only if you know" in problem, "its image's header would flip it"
+        assert "only if you know better" in problem, "its image's header would flip it"
     nib.save(nib.Nifti1Image(MASK, moved), tmp_path / "m.nii")
     assert "give it its image's header" in refused(tmp_path / "i.nii", tmp_path / "m.nii")
     nib.save(nib.Nifti1Image(MASK, affine(rotation(RNG))), tmp_path / "m.nii")
