@@ -166,6 +166,34 @@ def test_a_run_of_an_earlier_version_stands_for_itself(greenseg: Command, data: 
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_run_with_this_preprocessing_is_reported_and_resumed(greenseg: Command, data: Path, tmp_path: Path) -> None:
+    """The folder was written before version 0.2.0. Where pixel values change again, it goes the way of `EARLIER`."""
+    shutil.copytree(EARLIER.with_name("0.1.0-preprocessing-6") / "runs", tmp_path / "runs")
+    (finished,) = (tmp_path / "runs/old").iterdir()
+    (killed,) = (tmp_path / "runs/train").iterdir()
+    best = max(json.loads(line)["dice"] for line in (finished / "epochs.jsonl").read_text().splitlines())
+    rows = configurations(greenseg, "runs")["configurations"]
+    assert [row["figures"].get("dice", {}).get("mean") for row in rows] == [best, None]
+    # The same data under the same path, or elsewhere: it is that run, and its repeats join it.
+    settings = yaml.safe_load((finished / "config.yaml").read_text())
+    del settings["seed"]
+    before = (finished / "run.json").read_bytes()
+    data.rename(tmp_path / "moved")
+    grown = greenseg("sweep", sweep(tmp_path, seeds=(0, 1), **(settings | {"data": "moved"})))
+    assert "2 runs (1 finished, 1 new), 1 to do" in grown.stdout
+    assert (finished / "run.json").read_bytes() == before
+    assert len(configurations(greenseg, "runs")["configurations"][0]["runs"]) == 2
+    (tmp_path / "moved").rename(data)
+    resumed = greenseg("train", "--config", killed / "config.yaml")
+    assert "Continuing" in resumed.stdout
+    assert resumed.returncode == 0, resumed.stderr
+    record = RunDirectory(killed).record()
+    assert (record["status"], len(record["attempts"])) == ("finished", 2)
+    assert [line["epoch"] for line in RunDirectory(killed).epochs()] == [0, 1, 2, 2, 3], (
+        "nothing but the last is repeated"
+    )
+
+
 def test_a_run_of_an_earlier_version_on_data_that_changed(greenseg: Command, data: Path, tmp_path: Path) -> None:
     shutil.copytree(EARLIER / "runs", tmp_path / "runs")
     (finished,) = (tmp_path / "runs/old").iterdir()
