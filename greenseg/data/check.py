@@ -151,7 +151,7 @@ def check(
     for split, of_split in _SPLITS.items():
         there = [report for report in reports if report.split == split]
         held = {label for report in there for label in report.labels} - ignored
-        lost = [str(label) for label in labels or several if label not in held]
+        lost = [str(label) for label in labels or several if label not in held | ignored]
         if there and all(report.foreground == 0 for report in there):
             without.add(split)
             who = some([report.subject for report in there])

@@ -16,8 +16,6 @@ _DIFFERENT = 1e-2  # by what share pixels of one series may differ in size
 _NO_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.66.4": "a DICOM segmentation (SEG), whose frames are no slices of a volume; convert it, "
     "such as with dcmqi's segimage2itkimage",
-    "1.2.840.10008.5.1.4.1.1.481.3": "contours (DICOM RTSTRUCT), no pixels; convert them to a mask, such as with "
-    "plastimatch convert",
 }
 """SOP class → what a file of it is, with the remedy."""
 
