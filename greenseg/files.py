@@ -16,7 +16,7 @@ from greenseg.errors import UserError
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a machine that dies now, sees the old content or the new, nothing else.
 
-    Text is written as UTF-8.
+    Text is written as UTF-8; bytes of file names that are none stay what they are.
 
     Raises:
         OSError: the disk is full or the folder not writable; the old content is still there.
@@ -24,7 +24,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -43,7 +43,7 @@ def train(
 
     # Only now: rich, SimpleITK and the rest are not needed to say that an option is wrong.
     from greenseg.cli.plan import notes
-    from greenseg.cli.view import FilesView, TrainingView, console, say, warn
+    from greenseg.cli.view import FilesView, TrainingView, print_uncut, say, warn
     from greenseg.data.content import Contents
     from greenseg.failures import Failure
     from greenseg.report.panel import run_panel
@@ -117,7 +117,7 @@ def train(
         if ran and ran != resolved.precision:
             asked, device = resolved.precision, finished.ran["accelerator"]
             say(f"Asked for precision {asked}, ran {ran}: Lightning has no {asked} on this device ({device}).")
-        console.print(run_panel(finished))
+        print_uncut(run_panel(finished))
     if damaged:
         raise typer.Exit(ExitCode.FAILED)
 
