@@ -8,6 +8,7 @@ import typer
 from greenseg import __version__
 from greenseg.cli import data, doctor, models, report, streams, sweep, train
 from greenseg.errors import ExitCode, UserError
+from greenseg.failures import Failure, kind_of
 
 app = typer.Typer(
     name="greenseg",
@@ -64,7 +65,7 @@ def _run() -> int:
     except OSError as error:
         # No space, no permission: the machine's answer, not a defect of ours.
         print(f"error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
-        return ExitCode.FAILED
+        return ExitCode.INCOMPLETE if kind_of(error) == Failure.DISK_FULL else ExitCode.FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED

@@ -120,6 +120,7 @@ def sweep(
     view = view_of(planned, todo, done, quiet, as_json)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
     if wanted:
+        check_out(out, to_write=True)
         with FilesView(disable=silent) as preparation:
             prepare([job.settings for job in todo], tell, preparation.update)
         contents = Contents()

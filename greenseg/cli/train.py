@@ -75,6 +75,7 @@ def train(
     elif planned.other_status == "interrupted" and not again:
         raise UserError(refusal(planned))
     else:
+        check_out(out, to_write=True)
         for message in limits.restore():
             warn(message)
         machine.check(resolved)
