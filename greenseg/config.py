@@ -105,7 +105,7 @@ def _whole_or_auto(lowest: int, highest: int) -> BeforeValidator:
 
 def _positive_or_auto(highest: float) -> BeforeValidator:
     def check(value: Any) -> float | str:
-        if isinstance(value, str) and value != "auto":
+        if isinstance(value, str) and value != "auto" and "_" not in value:  # Python reads 1_0 as 10
             with contextlib.suppress(ValueError):
                 value = float(value)
         if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -714,8 +714,22 @@ def _problem(details: Any) -> Problem:
         return Problem(key, f"{key}: {details['ctx']['error']}")
     annotation = Settings.model_fields[key].annotation if key in Settings.model_fields else None
     if kind.endswith("_type") and annotation in _TYPE_NAMES:
-        return Problem(key, f"{key}: {value!r} is not {_TYPE_NAMES[annotation]}")
+        return Problem(key, f"{key}: {value!r} is not {_TYPE_NAMES[annotation]}{_remedy(annotation, value)}")
     return Problem(key, f"{key}: {value!r}: {details['msg'].lower().replace('input should be', 'must be')}")
+
+
+_SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def _remedy(kind: type, value: Any) -> str:
+    """How to write a value of another type that was probably meant; empty where that cannot be told."""
+    if kind is str and isinstance(value, int | float):
+        return "; write it in quotes"
+    if kind is bool and str(value).lower() in _SWITCHES:
+        return f"; write {_SWITCHES[str(value).lower()]}"
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return f"; write {value:.0f}"
+    return ""
 
 
 def overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

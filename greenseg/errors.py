@@ -19,11 +19,12 @@ class UserError(Exception):
     """One or more mistakes in the user's input, all found before anything is started.
 
     Args:
-        problems: one message a mistake; each names the file and line or the path, what is wrong, and the remedy.
+        problems: one message a mistake; each names the file and line or the path, what is wrong, and the remedy. A
+            mistake that was found several times is said once.
     """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(dict.fromkeys(problems))
         super().__init__("\n".join(self.problems))
 
 

@@ -1,6 +1,7 @@
 """Writing files that matter, and where greenseg keeps what it can make again."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,12 +12,19 @@ from typing import Any
 import platformdirs
 
 from greenseg.errors import UserError
+from greenseg.failures import Failure, kind_of
+
+CACHE_REMEDY = "set GREENSEG_CACHE to a folder that can be written to, on a file system with locks"
+OUT_REMEDY = "give --out a folder that can be written to, on a file system with locks"
+
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What `flock` answers on some NFS, Lustre and FUSE."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a machine that dies now, sees the old content or the new, nothing else.
 
-    Text is written as UTF-8.
+    Text is written as UTF-8; bytes of file names that are none stay what they are.
 
     Raises:
         OSError: the disk is full or the folder not writable; the old content is still there.
@@ -24,7 +32,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -42,18 +50,60 @@ def cache_folder() -> Path:
     """The user's cache: `$GREENSEG_CACHE`, else the platform's (`~/.cache/greenseg` on Linux).
 
     Raises:
-        UserError: it is a file.
+        UserError: it is a file, or this user has no home folder.
     """
-    folder = Path(os.environ.get("GREENSEG_CACHE") or platformdirs.user_cache_dir("greenseg"))
+    try:
+        folder = Path(os.environ.get("GREENSEG_CACHE") or platformdirs.user_cache_dir("greenseg")).expanduser()
+    except RuntimeError:
+        raise UserError(
+            "no home folder for greenseg's cache (HOME is not set); set GREENSEG_CACHE to a folder"
+        ) from None
     if folder.is_file():
         raise UserError(f"{folder}: is a file; GREENSEG_CACHE names the folder of greenseg's cache")
     return folder
 
 
+def recall(name: str) -> Any:
+    """What `keep` kept in the cache under a name; None where there is nothing that can be read."""
+    try:
+        return json.loads((cache_folder() / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, UserError):
+        return None
+
+
+def keep(name: str, value: Any) -> None:
+    """Keep a value, as JSON, in the cache, so that it need not be made again; not where the cache cannot be written."""
+    with contextlib.suppress(OSError, UserError):
+        path = cache_folder() / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, value)
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file while the context lasts; waits for whoever holds it. It dies with its process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(path: Path, remedy: str) -> Iterator[None]:
+    """Hold a lock file while the context lasts; waits for whoever holds it. It dies with its process.
+
+    Raises:
+        UserError: there can be none, as the folder cannot be written or the file system has no locks; with the remedy.
+        OSError: no room for it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX)
+        except OSError as error:
+            raise refusal(path.parent, error, remedy) from None
         yield
+
+
+def refusal(folder: Path, error: OSError, remedy: str) -> Exception:
+    """What to raise where a folder cannot be written to: a `UserError` with the remedy; an `OSError` if it is full."""
+    if kind_of(error) == Failure.DISK_FULL:
+        return OSError(error.errno, f"{error.strerror}; free some, or {remedy}", str(folder))
+    what = "its file system has no locks (flock)" if has_no_locks(error) else "cannot be written to"
+    return UserError(f"{folder}: {what}: {error.strerror}; {remedy}")
+
+
+def has_no_locks(error: OSError) -> bool:
+    """Whether this is the answer of a file system that has no locks."""
+    return error.errno in _NO_LOCKS

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 from greenseg import yamlfile
 from greenseg.config import Settings
 from greenseg.errors import UserError
-from greenseg.files import write_atomically, write_json
+from greenseg.files import has_no_locks, write_atomically, write_json
 
 Status = Literal["new", "running", "finished", "failed", "interrupted"]
 _STATUSES = get_args(Status)
@@ -179,6 +179,9 @@ class RunDirectory:
             return False
         except BlockingIOError:
             return True
+        except OSError as error:
+            if not has_no_locks(error):  # where there are none, greenseg trains nothing
+                raise
         return False
 
     def wait_for_start(self, seconds: float) -> None:

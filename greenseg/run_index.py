@@ -4,7 +4,6 @@ A name only says where to look first. It ends with the identity of the settings:
 earlier version made the directory.
 """
 
-import fcntl
 import os
 import re
 from collections import defaultdict
@@ -19,6 +18,7 @@ from greenseg.config import Settings, read_config, trained, trained_anywhere
 from greenseg.data import content as contents
 from greenseg.data.content import Content
 from greenseg.errors import UserError
+from greenseg.files import OUT_REMEDY, locked
 from greenseg.run_directory import BadRecord, NewerRecord, RunDirectory
 
 _NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
@@ -204,11 +204,13 @@ def make_directory(run: RunDirectory, settings: Settings, content: Content | Non
 
     Returns:
         The one directory for these settings and this content.
+
+    Raises:
+        UserError: the root cannot be written, or its file system has no locks.
+        OSError: the directory cannot be made.
     """
     root = run.path.parent.parent
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as file:  # two sweeps may begin the same run at the same moment
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(root / ".lock", OUT_REMEDY):  # two sweeps may begin the same run at the same moment
         if not run.path.exists():
             made = (RunDirectory(path) for path in sorted(root.glob(f"*/*-{settings.identity}*")))
             run = next((each for each in made if _is_of(each, settings, content)), run)

@@ -1,10 +1,17 @@
-"""YAML with positions: every value knows the line it came from, so that a mistake can be shown where it is."""
+"""YAML with positions: every value knows the line it came from, so that a mistake can be shown where it is.
 
+PyYAML parses the files, but values are those of YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema),
+which are what people read: `010` is 10, `1e-3` a number, `no`, `1:30` and `2024-01-01` are text. PyYAML's own are those
+of YAML 1.1: 8, text, false, 90 and a date. The merge key of YAML 1.1, `<<`, is read as well.
+"""
+
+import codecs
+import math
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -12,23 +19,71 @@ from greenseg.errors import UserError
 
 Key = tuple[Hashable, ...]
 
-_KINDS: dict[type[yaml.Node], str] = {yaml.MappingNode: "map", yaml.SequenceNode: "seq"}
+_TAG = "tag:yaml.org,2002:"
+_MOST = 1_000_000
+"""Values that aliases may make of a file: a short one could name more than fit into memory."""
+
+
+def _whole(text: str) -> int:
+    base = {"0o": 8, "0x": 16}.get(text[:2])
+    return int(text[2:], base) if base else int(text)
+
+
+def _number(text: str) -> float:
+    if text[-1] in "fFnN":  # .inf and .nan
+        return float(text.replace(".", ""))
+    value = float(text)
+    if math.isinf(value) or (value == 0 and re.match("[^eE]*[1-9]", text)):
+        raise ValueError
+    return value
+
+
+class _Kind(NamedTuple):
+    """A kind of scalar: regular expression of its texts, their first characters, its name, and the value of a text."""
+
+    form: str
+    first: str
+    name: str
+    value: Callable[[str], Any]
+
+
+_KINDS = {
+    "null": _Kind(r"~|null|Null|NULL|", "~nN", "null", lambda text: None),
+    "bool": _Kind(r"true|True|TRUE|false|False|FALSE", "tTfF", "true or false", lambda text: text in "true True TRUE"),
+    "int": _Kind(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789", "a whole number", _whole),
+    "float": _Kind(
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+        "a number that a float can hold",
+        _number,
+    ),
+    "str": _Kind(r"(?s:.*)", "", "text", str),
+    "merge": _Kind(r"<<", "<", "<<", str),  # as a value it is text
+}
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loader that reads `1e-3` as a number (YAML 1.2), which PyYAML (YAML 1.1) takes for text."""
+    """Composes nodes whose tags are those of the core schema."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Safe dumper that quotes text which `_Loader` would read as a number."""
+    """Quotes text that the core schema or YAML 1.1 would take for something else."""
 
 
-for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
+_Loader.yaml_implicit_resolvers = {}
+for _name, _kind in _KINDS.items():
+    if _kind.first:
+        for _class in (_Loader, _Dumper):
+            _class.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_kind.form})\Z"), [*_kind.first])
+_Loader.add_implicit_resolver(f"{_TAG}null", re.compile(r"\Z"), [""])
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Text with breaks of lines that are none in YAML 1.2 in quotes, where they are escaped: PyYAML folds them else."""
+    return dumper.represent_scalar(f"{_TAG}str", text, style='"' if re.search("[\x85\u2028\u2029]", text) else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 @dataclass(frozen=True)
@@ -61,70 +116,23 @@ def load(path: Path) -> Document:
         UserError: the file is missing or unreadable, is not YAML, or has duplicate keys (all of them are named).
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    problems: list[str] = []
-    marks: dict[Key, tuple[int, int]] = {}
-
-    def build(node: yaml.Node, key: Key, ancestors: tuple[yaml.Node, ...] = ()) -> Any:
-        position = (node.start_mark.line + 1, node.start_mark.column + 1)
-        marks.setdefault(key, position)
-        if node in ancestors:
-            problems.append(f"{path}:{position[0]}:{position[1]}: an alias refers to the value that it is in")
-            return None
-        if (kind := _KINDS.get(type(node))) and node.tag != f"tag:yaml.org,2002:{kind}":
-            problems.append(f"{path}:{position[0]}:{position[1]}: the tag {node.tag} does not belong here")
-            return None
-        if isinstance(node, yaml.MappingNode):
-            mapping: dict[Hashable, Any] = {}
-            for key_node, value_node in node.value:
-                line, column = key_node.start_mark.line + 1, key_node.start_mark.column + 1
-                if not isinstance(key_node, yaml.ScalarNode):
-                    problems.append(f"{path}:{line}:{column}: a key must be a plain name")
-                    continue
-                name = scalar(key_node)
-                if name in mapping:
-                    first = marks[(*key, name)][0]
-                    problems.append(f"{path}:{line}:{column}: duplicate key '{name}' (first on line {first})")
-                    continue
-                marks[(*key, name)] = (line, column)
-                mapping[name] = build(value_node, (*key, name), (*ancestors, node))
-            return mapping
-        if isinstance(node, yaml.SequenceNode):
-            return [build(item, (*key, i), (*ancestors, node)) for i, item in enumerate(node.value)]
-        return scalar(node)
-
-    def scalar(node: yaml.Node) -> Any:
-        try:
-            if node.tag.rpartition(":")[2] in ("map", "seq", "set", "omap", "pairs"):
-                raise ValueError
-            return loader.construct_object(node)
-        except (yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError):  # PyYAML checks few of its values
-            line, column = node.start_mark.line + 1, node.start_mark.column + 1
-            kind = node.tag.rpartition(":")[2]
-            problems.append(f"{path}:{line}:{column}: not valid YAML: {node.value!r} is not a {kind}")
-            return None
-
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        value = build(root, ()) if root is not None else None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise UserError(f"{place}: not valid YAML: {error.problem or error}") from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        column = error.position - text.rfind("\n", 0, error.position)
-        raise UserError(f"{path}:{line}:{column}: not valid YAML: {error.reason}") from None
-    except RecursionError:
-        raise UserError(f"{path}: not valid: lists or mappings are nested too deeply") from None
-    if problems:
-        raise UserError(problems)
-    return Document(path, value, marks)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8-sig")
+        line, column = _place(before, len(before))
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "this is UTF-16" if utf16 else f"byte 0x{content[error.start]:02x} is no UTF-8"
+        raise UserError(f"{path}:{line}:{column}: not valid YAML: {what}; save the file as UTF-8") from None
+    found = _Reader(text)
+    if found.problems:
+        raise UserError([f"{path}:{problem}" for problem in found.problems])
+    return Document(path, found.value, found.marks)
 
 
 def parse(text: str) -> Any:
@@ -133,12 +141,151 @@ def parse(text: str) -> Any:
     Raises:
         ValueError: it is not YAML.
     """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError):  # PyYAML checks few of its values
-        raise ValueError(f"{text!r} is not valid YAML") from None
+    found = _Reader(text)
+    if found.problems:
+        raise ValueError(f"{text!r} is not valid YAML")
+    return found.value
 
 
 def dump(value: Any) -> str:
-    """YAML that `load` reads back as the same value; keys stay in order."""
+    """YAML that `load` and PyYAML read back as the same value; keys stay in order."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+class _Reader:
+    """Reads a text.
+
+    Attributes:
+        value: its value.
+        marks: as in `Document`.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.value: Any = None
+        self.marks: dict[Key, tuple[int, int]] = {}
+        self._found: set[tuple[int, int, str]] = set()
+        try:
+            root = _Loader(text).get_single_node()
+            if root is not None:
+                self.value = self._build(root, (), ())
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            hint = "; indent and separate with spaces, not with tabs" if "'\\t'" in str(error.problem) else ""
+            self._found = {(*place, f"not valid YAML: {error.problem or error}{hint}")}
+        except yaml.reader.ReaderError as error:
+            self._found = {(*_place(text, error.position), f"not valid YAML: {error.reason}")}
+        except RecursionError:
+            self._found = {(1, 1, "not valid YAML: lists or mappings are nested too deeply")}
+        except _TooMuch:
+            self._found = {(1, 1, f"not valid YAML: with its aliases, it has more than {_MOST:,} values")}
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with it, in its order, each as `line:column: message`."""
+        return [f"{line}:{column}: {message}" for line, column, message in sorted(self._found)]
+
+    def _report(self, node: yaml.Node, message: str) -> None:
+        self._found.add((*_start(node), message))
+
+    def _build(self, node: yaml.Node, key: Key, ancestors: tuple[yaml.Node, ...]) -> Any:
+        """The value of a node that stands under a key, inside of its ancestors."""
+        self.marks.setdefault(key, _start(node))
+        if len(self.marks) > _MOST:
+            raise _TooMuch
+        if node in ancestors:
+            self._report(node, "an alias refers to the value that it is in")
+            return None
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        inside = (*ancestors, node)
+        kind = "seq" if isinstance(node, yaml.SequenceNode) else "map"
+        if node.tag != _TAG + kind or not isinstance(node, yaml.CollectionNode):
+            self._report(node, f"the tag {_short(node.tag)} does not belong here")
+            return None
+        if kind == "seq":
+            return [self._build(item, (*key, i), inside) for i, item in enumerate(node.value)]
+        mapping: dict[Hashable, Any] = {}
+        for name, key_node, value_node in self._entries(node, inside, set()):
+            self.marks[(*key, name)] = _start(key_node)
+            mapping[name] = self._build(value_node, (*key, name), inside)
+        return mapping
+
+    def _entries(
+        self, node: yaml.Node, inside: tuple[yaml.Node, ...], seen: set[yaml.Node]
+    ) -> Iterator[tuple[Hashable, yaml.Node, yaml.Node]]:
+        """The names of a mapping, each with the nodes of its key and its value; merged ones yield to its own.
+
+        Args:
+            node: of the mapping.
+            inside: its ancestors, and itself.
+            seen: mappings that were merged into it already; another time they would change nothing.
+        """
+        own: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._report(key_node, "a key must be a plain name")
+                continue
+            name = _MERGE if key_node.tag == f"{_TAG}merge" else self._scalar(key_node)
+            if name in own:
+                hint = "; to merge several, write <<: [*one, *other]" if name is _MERGE else ""
+                first = _start(own[name][0])[0]
+                self._report(key_node, f"duplicate key '{_shown(key_node)}' (first on line {first}){hint}")
+                continue
+            own[name] = key_node, value_node
+        taken = set(own)
+        for name, (key_node, value_node) in own.items():
+            if name is not _MERGE:
+                yield name, key_node, value_node
+                continue
+            for source in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
+                if not isinstance(source, yaml.MappingNode):
+                    self._report(source, "<< takes a mapping, or a list of mappings, such as *name for one with &name")
+                elif source in inside:
+                    self._report(source, "an alias refers to the value that it is in")
+                elif source not in seen:
+                    seen.add(source)
+                    for entry in self._entries(source, (*inside, source), seen):
+                        if entry[0] not in taken:
+                            taken.add(entry[0])
+                            yield entry
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        kind = node.tag.removeprefix(_TAG)
+        if kind not in _KINDS:
+            self._report(node, f"not valid YAML: the tag {_short(node.tag)} does not belong here")
+            return None
+        known = _KINDS[kind]
+        try:
+            if not re.fullmatch(known.form, node.value):
+                raise ValueError
+            return known.value(node.value)
+        except ValueError:
+            self._report(node, f"not valid YAML: '{_shown(node)}' is not {known.name}")
+            return None
+
+
+class _TooMuch(Exception):
+    """The text names more values than can be meant."""
+
+
+_MERGE = object()
+"""Name of the key `<<`; a quoted one is a name like any other."""
+
+
+def _start(node: yaml.Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    """Line and column of a position in a text."""
+    return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+
+
+def _short(tag: str) -> str:
+    return tag.replace(_TAG, "!!")
+
+
+def _shown(node: yaml.ScalarNode) -> str:
+    text = str(node.value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

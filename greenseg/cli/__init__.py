@@ -6,8 +6,9 @@ import sys
 import typer
 
 from greenseg import __version__
-from greenseg.cli import data, doctor, models, report, sweep, train
+from greenseg.cli import data, doctor, models, report, streams, sweep, train
 from greenseg.errors import ExitCode, UserError
+from greenseg.failures import Failure, kind_of
 
 app = typer.Typer(
     name="greenseg",
@@ -42,17 +43,30 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends with its message and exit code 2, without a traceback."""
+    """Run the command line, and end this process with its exit code."""
+    streams.install()
+    code = _run()
+    if why := streams.lost():
+        print(f"error: standard output: {why}; a part of it is lost", file=sys.stderr)
+        code = code or ExitCode.FAILED
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Exit code of the command line; a user's mistake ends with its message and exit code 2, without a traceback."""
     try:
         app()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
     except UserError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
-        sys.exit(ExitCode.USAGE)
+        return ExitCode.USAGE
     except OSError as error:
         # No space, no permission: the machine's answer, not a defect of ours.
         print(f"error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(ExitCode.FAILED)
+        return ExitCode.INCOMPLETE if kind_of(error) == Failure.DISK_FULL else ExitCode.FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(ExitCode.INTERRUPTED)
+        return ExitCode.INTERRUPTED
+    return ExitCode.OK

@@ -31,7 +31,7 @@ def check(
     import sys
     from dataclasses import asdict
 
-    from greenseg.cli.view import FilesView, console, say, warn
+    from greenseg.cli.view import FilesView, print_uncut, say, warn
     from greenseg.data import check as checks
     from greenseg.data.volume import labels_of
     from greenseg.report.cases import case_table
@@ -50,7 +50,7 @@ def check(
         print()
     else:
         if found.cases:
-            console.print(case_table(found))
+            print_uncut(case_table(found))
         for note in found.notes:
             say(f"note: {note}")
         for problem in found.problems:
@@ -73,7 +73,7 @@ def cache(
     """List, or clear, the slices that are kept prepared for training."""
     from rich.table import Table
 
-    from greenseg.cli.view import console, say
+    from greenseg.cli.view import print_uncut, say
     from greenseg.data import cache as slices
     from greenseg.files import cache_folder
     from greenseg.report.units import count, size
@@ -92,7 +92,7 @@ def cache(
         table.add_row(size(made.bytes), str(made.index["shape"][0]), grid, labels, made.index["data"])
         total, number = total + made.bytes, number + 1
     if number:
-        console.print(table)
+        print_uncut(table)
     say(f"{count(number, 'cache')}, {size(total)}, in {cache_folder() / 'slices'}")
 
 

@@ -14,7 +14,7 @@ def doctor(
     idle: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to measure the idle machine.")] = 10.0,
 ) -> None:
     """Show what this machine can measure, why not what it cannot, and what it can run."""
-    from greenseg.cli.view import console, warn
+    from greenseg.cli.view import print_uncut, warn
     from greenseg.energy.doctor import examine
     from greenseg.training import limits
 
@@ -23,7 +23,7 @@ def doctor(
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        console.print(_sheet(found))
+        print_uncut(_sheet(found))
     for message in unrestored:
         warn(message)
 

@@ -31,8 +31,9 @@ def models(
     from rich import box
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
-    from greenseg.cli.view import console
+    from greenseg.cli.view import console, print_uncut
     from greenseg.report.units import number
 
     with Progress(console=console, disable=not console.is_terminal or as_json, transient=True) as progress:
@@ -49,9 +50,9 @@ def models(
     table.add_column("", overflow="fold")
     for heading, group in groups.items():
         if heading:
-            table.add_row(f"[bold]{heading}[/]")
+            table.add_row(Text(heading, "bold"))
         for size in (by_name[model] for model in group):
             millions = None if size.parameters is None else size.parameters / 1e6
             table.add_row(size.model, number(millions), number(size.gmacs), size.reason)
         table.add_section()
-    console.print(table)
+    print_uncut(table)

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -11,6 +12,7 @@ import typer
 
 from greenseg.config import Settings, choices, group_of
 from greenseg.errors import UserError
+from greenseg.files import OUT_REMEDY
 from greenseg.sweep import quantity
 
 IDLE_HELP = "First measure for so long, such as 30s, what the idle machine draws, to tell joules above idle."
@@ -28,15 +30,21 @@ def parse_seconds(text: str) -> float:
         raise UserError(f"--idle-baseline: {error}") from None
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, to_write: bool = False) -> None:
     """Whether a folder of runs may be there.
 
+    Args:
+        out: the folder.
+        to_write: also whether runs may be written there.
+
     Raises:
-        UserError: it is a file, or below one.
+        UserError: it is a file, or below one, or cannot be written.
     """
     there = next((path for path in (out, *out.parents) if path.exists()), None)
     if there and not there.is_dir():
         raise UserError(f"--out {out}: {there} is a file; give the folder of all runs")
+    if to_write and there and not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: {there} cannot be written to; {OUT_REMEDY}")
 
 
 def measure_idle(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def print_plan_json(plan: Plan) -> None:
 
 def print_plan(plan: Plan) -> None:
     """Print the counts, what was excluded, what is left to do, and the runs in their order."""
-    from greenseg.cli.view import console, say, warn
+    from greenseg.cli.view import print_uncut, say, warn
     from greenseg.report.units import count, joules
 
     sweep = plan.sweep
@@ -45,7 +45,7 @@ def print_plan(plan: Plan) -> None:
         say(line)
     if sweep.max_energy is not None:
         say(f"No new run starts after {joules(sweep.max_energy)}; {joules(plan.joules)} spent so far")
-    console.print(_table(plan))
+    print_uncut(_table(plan))
     for run in plan.runs:
         if run.status == "damaged":
             warn(f"{run.problem}; the run starts over")

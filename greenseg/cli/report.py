@@ -121,6 +121,7 @@ def _report(
     emissions: Path | None = None,
 ) -> bool:
     """Print or write the report; False if a record was damaged and left out."""
+    from greenseg.cli.streams import write_data
     from greenseg.cli.view import console, say, warn
     from greenseg.files import write_atomically
     from greenseg.report.results import Reader, by_configuration
@@ -141,7 +142,7 @@ def _report(
             # Not cropped: a terminal breaks lines that are longer than it is wide.
             console.print(_view(query, comparison, rows, names, wide), crop=False)
         else:
-            sys.stdout.write(_text(query, comparison, rows, names, kind))
+            write_data(_text(query, comparison, rows, names, kind))
         for path, what in (pictures or {}).items():
             from greenseg.report import picture
 
@@ -174,7 +175,8 @@ def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=_WIDTH).print(_view(query, comparison, rows, names, wide=True), crop=False)
+        paper = Console(file=text, width=_WIDTH, markup=False, emoji=False)
+        paper.print(_view(query, comparison, rows, names, wide=True), crop=False)
         return text.getvalue()
     if kind == "html":
         from greenseg.report.page import as_html

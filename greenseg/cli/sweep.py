@@ -70,7 +70,7 @@ def sweep(
         (print_plan_json if as_json else print_plan)(plan)
         return
 
-    from greenseg.cli.view import FilesView, console, warn
+    from greenseg.cli.view import FilesView, say, warn
     from greenseg.training import limits
 
     for message in limits.restore():
@@ -95,9 +95,9 @@ def sweep(
         raise UserError([refusal(run) for run in plan.changed])
     silent = quiet or as_json
 
-    def say(text: str) -> None:
+    def tell(text: str) -> None:
         if not silent:
-            console.print(text, soft_wrap=True, highlight=False)
+            say(text)
 
     every = [Job(run.settings, run.directory, run.status == "damaged", content=run.content) for run in plan.runs]
     for note in notes(plan.runs):
@@ -111,7 +111,7 @@ def sweep(
     planned_jobs = list(zip(plan.runs, every, strict=True))
     todo = [job for run, job in planned_jobs if id(run) in to_do]
     shown = ", ".join(f"{number} {status}" for status, number in plan.counts.items())
-    say(f"Sweep {planned.name}: {count(len(every), 'run')} ({shown}), {len(todo)} to do")
+    tell(f"Sweep {planned.name}: {count(len(every), 'run')} ({shown}), {len(todo)} to do")
 
     # Those that another process trains come last: it has them, for now.
     wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
@@ -122,12 +122,13 @@ def sweep(
     view = view_of(planned, todo, done, quiet, as_json)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
     if wanted:
+        check_out(out, to_write=True)
         with FilesView(disable=silent) as preparation:
-            prepare([job.settings for job in todo], say, preparation.update)
+            prepare([job.settings for job in todo], tell, preparation.update)
         contents = Contents()
         for job in todo:
             job.content = job.content or contents.of(job.settings)  # the phantom is made on its first use
-        context = measure_idle(idle_seconds, say)
+        context = measure_idle(idle_seconds, tell)
         for position, job in enumerate(todo):
             job.context = context | {"order": planned.order, "position": position}
         with Stop().installed() as stop, view:

@@ -228,7 +228,7 @@ class LiveView(PlainView):
             settings = Settings.model_validate(result.settings)
             name = self._name(settings).replace(f" seed {settings.seed}", "")
             dice, spent = (Comparison.value(result, o) for o in (QUALITIES["dice"], ENERGIES["total"]))
-            table.add_row("[green]●[/]", f"Dice {_dice(dice)}", joules(spent), Text(name, style="dim"))
+            table.add_row(Text("●", "green"), f"Dice {_dice(dice)}", joules(spent), Text(name, style="dim"))
         more = len(self._front) - _FRONT_ROWS
         rest = [Text(f"  and {count(more, 'configuration')} more", style="dim")] if more > 0 else []
         return [Text("Front so far", style="bold"), table, *rest]

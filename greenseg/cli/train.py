@@ -43,7 +43,7 @@ def train(
 
     # Only now: rich, SimpleITK and the rest are not needed to say that an option is wrong.
     from greenseg.cli.plan import notes
-    from greenseg.cli.view import FilesView, TrainingView, console, say, warn
+    from greenseg.cli.view import FilesView, TrainingView, print_uncut, say, warn
     from greenseg.data.content import Contents
     from greenseg.failures import Failure
     from greenseg.report.panel import run_panel
@@ -77,6 +77,7 @@ def train(
     elif planned.other_status == "interrupted" and not again:
         raise UserError(refusal(planned))
     else:
+        check_out(out, to_write=True)
         for message in limits.restore():
             warn(message)
         machine.check(resolved)
@@ -119,7 +120,7 @@ def train(
         if ran and ran != resolved.precision:
             asked, device = resolved.precision, finished.ran["accelerator"]
             say(f"Asked for precision {asked}, ran {ran}: Lightning has no {asked} on this device ({device}).")
-        console.print(run_panel(finished))
+        print_uncut(run_panel(finished))
     if damaged:
         raise typer.Exit(ExitCode.FAILED)
 

@@ -4,7 +4,9 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     Progress,
@@ -13,15 +15,19 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 from greenseg.config import Settings
 from greenseg.report.units import duration, joules
 from greenseg.sweep.local import Job, Outcome
 
-console = Console()
-errors = Console(stderr=True, soft_wrap=True)
+console = Console(markup=False, emoji=False)
+errors = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
+"""For people. What they print is text: a path such as `exp[v2]` is no markup."""
+
+
+_FOLDED = 16  # columns that a long word may be folded to
 
 
 class _Figures(ProgressColumn):
@@ -37,7 +43,9 @@ class TrainingView:
     def __init__(self) -> None:
         self._progress = Progress(
             # On a narrow terminal the name gives way, never a figure.
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=34)),
+            TextColumn(
+                "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", max_width=34)
+            ),
             BarColumn(bar_width=10),
             _Figures(table_column=Column(no_wrap=True, min_width=49)),
             TimeRemainingColumn(),
@@ -105,7 +113,7 @@ class FilesView:
 
     def __init__(self, what: str = "preparing slices", disable: bool = False) -> None:
         self._progress = Progress(
-            TextColumn(what), BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total} files"),
+            TextColumn(what, markup=False), BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total} files"),
             TimeRemainingColumn(), console=console, disable=disable or not console.is_terminal, transient=True,
         )  # fmt: skip
         self._task = self._progress.add_task("", total=None)
@@ -127,6 +135,20 @@ class FilesView:
 def say(text: str) -> None:
     """A sentence for the user."""
     console.print(text, soft_wrap=True, highlight=False)
+
+
+def print_uncut(what: Table | Panel) -> None:
+    """Print a table, or one in a panel. Where a terminal is too narrow for its figures, its lines are longer."""
+    table, border = (what, 0) if isinstance(what, Table) else (what.renderable, 4)
+    assert isinstance(table, Table)
+    needed = border
+    for column in table.columns:
+        texts = [str(cell) for cell in (column.header, *column.cells)]
+        words = [word for text in texts for word in (text.splitlines() if column.no_wrap else text.split())]
+        longest = max(map(cell_len, words), default=0)
+        needed += (longest if column.no_wrap else min(longest, _FOLDED)) + 2 + bool(table.box)
+    paper = console if console.width >= needed else Console(width=needed, markup=False, emoji=False)
+    paper.print(what)
 
 
 def warn(text: str) -> None:

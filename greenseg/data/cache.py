@@ -37,7 +37,7 @@ from greenseg.data.stacks import Part, Volume
 from greenseg.data.stacks import volumes as volumes_of
 from greenseg.data.volume import labels_of, read_pair
 from greenseg.errors import UserError
-from greenseg.files import cache_folder, locked, write_json
+from greenseg.files import CACHE_REMEDY, cache_folder, locked, write_json
 
 _SPLITS: dict[Literal["train", "validation"], str] = {"train": "training", "validation": "validation"}
 _IMAGES, _MASKS, _INDEX = "images.f32", "masks.u8", "index.json"
@@ -182,7 +182,7 @@ def _slices(
     folder = _home() / content.slices_key(settings)
     index, built = _whole(folder, verify), False
     if index is None:
-        with locked(_lock_of(folder)):
+        with locked(_lock_of(folder), CACHE_REMEDY):
             index = _whole(folder, verify)  # another process may have been faster
             if index is None:
                 for remains in (folder, *folder.parent.glob(f".{folder.name}-*")):  # of a process that was killed
@@ -212,7 +212,7 @@ def clear() -> int:
     freed = 0
     keys = {path.name.removeprefix(".").partition("-")[0] for path in _home().glob("*") if path.is_dir()}
     for key in sorted(keys):
-        with locked(_lock_of(_home() / key)):  # waits for a preparation that is on its way
+        with locked(_lock_of(_home() / key), CACHE_REMEDY):  # waits for a preparation that is on its way
             for folder in (_home() / key, *_home().glob(f".{key}-*")):
                 freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 shutil.rmtree(folder, ignore_errors=True)

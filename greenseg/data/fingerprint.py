@@ -1,6 +1,5 @@
 """Names for the content of files, without reading them every time."""
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from greenseg.data import detached, nifti
-from greenseg.files import cache_folder, write_json
+from greenseg.files import keep, recall
 
 
 def digests(paths: Iterable[Path]) -> list[list[str]]:
@@ -30,11 +29,12 @@ def digests(paths: Iterable[Path]) -> list[list[str]]:
     parts = [list(_parts(path)) for path in paths]
     files = [part for of_path in parts for part in of_path]
     names = [str(file.absolute()) for file in files]
-    memo = cache_folder() / "fingerprints" / f"{digest(names)}.json"
+    memo = f"fingerprints/{digest(names)}.json"
     try:
-        kept = json.loads(memo.read_text(encoding="utf-8"))
-        known: dict[str, tuple[list[int], str]] = {name: (stamp, content) for name, (stamp, content) in kept.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        known: dict[str, tuple[list[int], str]] = {
+            name: (stamp, content) for name, (stamp, content) in recall(memo).items()
+        }
+    except (ValueError, TypeError, AttributeError):
         known = {}
     stamps = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in (file.stat() for file in files)]
     stale = [i for i, name in enumerate(names) if known.get(name, [None])[0] != stamps[i]]
@@ -42,9 +42,7 @@ def digests(paths: Iterable[Path]) -> list[list[str]]:
         with ThreadPoolExecutor(4) as readers:  # hashlib lets others run while it digests
             for i, content in zip(stale, readers.map(_content, (files[i] for i in stale)), strict=True):
                 known[names[i]] = (stamps[i], content)
-        with contextlib.suppress(OSError):  # no room, or not ours to write: it is read again next time
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memo, known)
+        keep(memo, known)
     found = iter(names)
     return [[known[next(found)][1] for _ in of_path] for of_path in parts]
 

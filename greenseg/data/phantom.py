@@ -6,8 +6,12 @@ differ in size and place, other round organs compete with them, and some slices 
 pipeline, not a model of anatomy: figures on it say nothing about patients.
 """
 
+import errno
+import gzip
+import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +21,7 @@ import SimpleITK as sitk
 
 from greenseg.data import builtin_phantom
 from greenseg.errors import UserError
+from greenseg.files import CACHE_REMEDY, refusal
 
 BUILTIN_VOLUMES = 15
 
@@ -68,6 +73,7 @@ def write_phantom(
 
     Raises:
         UserError: fewer than 2 volumes, or `out` is a file or holds something.
+        OSError: there is no room for it, or `out` cannot be written.
     """
     if volumes < 2:
         raise UserError(f"--volumes {volumes}: at least 2 are needed, one to train and one to validate")
@@ -87,6 +93,7 @@ def write_phantom(
                 path = Path(split, kind, f"{file}.nii.gz")
                 (unfinished / path).parent.mkdir(parents=True, exist_ok=True)
                 sitk.WriteImage(volume, str(unfinished / path), useCompression=True)
+                _check(unfinished / path)
                 if kind == "images":
                     written.append(out / path)
             progress(i + 1, volumes)
@@ -99,16 +106,38 @@ def write_phantom(
     return written
 
 
+def _check(path: Path) -> None:
+    """Make sure that a file is whole and on the disk: ITK does not notice where that is full.
+
+    Raises:
+        OSError: it is not.
+    """
+    try:
+        with path.open("rb+") as file, gzip.open(file) as content:
+            os.fsync(file.fileno())
+            if not content.read(1 << 20):
+                raise EOFError
+            while content.read(1 << 20):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+
+
 def builtin() -> tuple[Path, bool]:
-    """The built-in phantom's folder in the user's cache, and whether it was made just now."""
+    """The built-in phantom's folder in the user's cache, and whether it was made just now.
+
+    Raises:
+        UserError: the cache cannot be written.
+        OSError: it has no room.
+    """
     root = builtin_phantom()
     if root.is_dir():
         return root, False
     try:
         write_phantom(root, BUILTIN_VOLUMES, seed=0)
-    except OSError:
+    except OSError as error:
         if not root.is_dir():  # else another process was faster, and wrote the same bytes
-            raise
+            raise refusal(root.parent, error, CACHE_REMEDY) from None
     return root, True
 
 

@@ -170,12 +170,14 @@ def _fixed_folders() -> tuple[Path, ...]:
     """
     user = os.geteuid() if hasattr(os, "geteuid") else os.environ.get("USERNAME", "")
     shared = [Path(root, f"greenseg-meters-{user}") for root in ("/dev/shm", "/tmp", "/var/tmp")]
-    cache = Path(os.environ.get("GREENSEG_CACHE") or platformdirs.user_cache_dir("greenseg"))
-    with contextlib.suppress(OSError):
+    kept = []
+    with contextlib.suppress(OSError, RuntimeError):  # not ours to write; no home
+        cache = Path(os.environ.get("GREENSEG_CACHE") or platformdirs.user_cache_dir("greenseg")).expanduser()
+        kept = [cache / "meters"]
         cache.mkdir(parents=True, exist_ok=True)
     if not hasattr(os, "geteuid"):  # Windows: one folder for temporary files a user
         shared = [Path(tempfile.gettempdir(), f"greenseg-meters-{user}")]
-    return (*shared, cache / "meters")
+    return (*shared, *kept)
 
 
 def _is_ours(folder: Path, make: bool = True) -> bool:

@@ -1,6 +1,5 @@
 """What networks there are, and how large they are. Imports torch only to count what the cache does not know."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,9 +9,10 @@ from typing import Any
 from greenseg import __version__
 from greenseg.config import Settings
 from greenseg.errors import UserError
-from greenseg.files import cache_folder, write_json
+from greenseg.files import keep, recall
 from greenseg.models import names
 
+_KEPT = "models.json"
 _DECODER, _ENCODER = "unet", "mobilenet_v2"  # that the overview shows all others with
 
 
@@ -83,23 +83,21 @@ def sizes(
         image_size: height and width of a slice.
         progress: called with the number of networks counted and their total.
     """
-    path = cache_folder() / "models.json"
     versions = {"greenseg": __version__} | {
         package: metadata.version(package) for package in ("torch", "segmentation-models-pytorch", "timm")
     }
     cached: dict[str, Any] = {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = recall(_KEPT)
         cached = content["sizes"] if content["versions"] == versions else {}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (TypeError, KeyError):
         pass  # none yet, or a damaged one: it is made anew
     missing = [model for model in models if f"{model}@{image_size}" not in cached]
     for done, model in enumerate(missing):
         progress(done, len(missing))
         cached[f"{model}@{image_size}"] = _count(model, image_size)
     if missing:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"versions": versions, "sizes": cached})
+        keep(_KEPT, {"versions": versions, "sizes": cached})
     return [Size(model, **cached[f"{model}@{image_size}"]) for model in models]
 
 

@@ -47,7 +47,7 @@ def _cached(encoder: str, weights: str) -> bool:
 
 def _cache() -> Path:
     home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))
-    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    return Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or home / "hub"))  # noqa: PTH111 - there may be no home
 
 
 def _hub() -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from greenseg.models.names import join_model
 from greenseg.report.labels import value_text
@@ -68,7 +69,9 @@ def run_panel(run: Run) -> Panel:
     for row in _chosen(run):
         grid.add_row(*row)
     grid.add_row("run", str(run.directory.path))
-    title = f"{join_model(settings['encoder'], settings['decoder'])}, seed {settings['seed']}"
+    title = Text(
+        f"{join_model(settings['encoder'], settings['decoder'])}, seed {settings['seed']}"
+    )  # text is markup to it
     return Panel(grid, title=title, title_align="left", border_style="green")
 
 

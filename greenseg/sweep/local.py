@@ -5,7 +5,6 @@ import json
 import os
 import selectors
 import signal
-import stat
 import sys
 import time
 from collections import deque
@@ -136,23 +135,11 @@ class Stop:
         return signal.SIGINT if self.requests == 1 else signal.SIGKILL
 
     def _request(self, number: int, frame: Any) -> None:
-        if number == signal.SIGHUP:
-            _print_to_nobody()
-            if self.requests:
-                return
+        if number == signal.SIGHUP and self.requests:
+            return
         self.requests += 1
         for process in list(self._processes):
             process.signal(self._signal)
-
-
-def _print_to_nobody() -> None:
-    """Drop what is printed to a terminal from now on: there is none any more, and writing to it would fail."""
-    for descriptor in (1, 2):
-        with contextlib.suppress(OSError):
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # one that hung up is no terminal to isatty()
-                nothing = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nothing, descriptor)
-                os.close(nothing)
 
 
 class _Unwanted(Exception):

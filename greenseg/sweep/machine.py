@@ -1,5 +1,6 @@
 """What this machine cannot run, said before anything starts. Imports no torch: GPUs are counted by their driver."""
 
+import multiprocessing
 import os
 import platform
 from collections.abc import Iterable, Sequence
@@ -114,6 +115,16 @@ def _permission(power_limit: int, gpu_clock: int, accelerator: str) -> str | Non
     return limits.no_permission()
 
 
+def _workers(workers: int | str) -> str | None:
+    if workers == 0:
+        return None
+    try:
+        multiprocessing.get_context("fork").Lock()  # as torch's loaders have
+    except (OSError, ImportError, ValueError) as error:
+        return f"workers {workers}: they need shared memory in /dev/shm ({error}); mount it, or set workers: 0"
+    return None
+
+
 def _joined(nodes: int) -> str | None:
     if nodes == 1 or (node_rank() is not None and ("MASTER_ADDR" in os.environ or "SLURM_JOB_ID" in os.environ)):
         return None
@@ -136,6 +147,7 @@ CONSTRAINTS = (
     Constraint(("power_limit", "accelerator"), _power_limit),
     Constraint(("gpu_clock", "accelerator"), _gpu_clock),
     Constraint(("power_limit", "gpu_clock", "accelerator"), _permission),
+    Constraint(("workers",), _workers),
 )
 ALONE = (*CONSTRAINTS, Constraint(("nodes",), _alone))
 JOINED = (*CONSTRAINTS, Constraint(("nodes",), _joined))

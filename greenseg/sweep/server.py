@@ -5,8 +5,9 @@ after it was asked for. What makes that safe: it computes nothing, so that it ha
 autograd engine and no CUDA context when it forks (OpenBLAS is kept from starting threads by its environment, and the
 count of threads is told to whoever started it).
 
-It speaks JSON over a socket of packets. Asked `{"run": directory, "environment": {…}}`, with the run's event pipe and
-log as file descriptors, it answers `{"started": pid}`, and `{"ended": pid, "code": …}` when that is over; a code
+It speaks JSON over a socket of packets. Asked `{"run": directory, "set": {variable: value}, "unset": [variable]}`, as
+changes of the environment that it was given itself, with the run's event pipe and log as file descriptors, it answers
+`{"started": pid}`, and `{"ended": pid, "code": …}` when that is over; a code
 below 0 is a signal's. It dies with whoever started it, and its runs with it: they are asked to end, as by Ctrl-C.
 
 Zeus' helper processes import this module as `__main__`: heavy imports stand in functions.
@@ -40,6 +41,7 @@ def main(descriptor: int) -> None:
     """Import the stack, then fork runs until the other end of the socket is closed."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are for whoever started it
+    given = dict(os.environ)
     control = socket.socket(fileno=descriptor)
     for module in _STACK:
         importlib.import_module(module)
@@ -60,7 +62,9 @@ def main(descriptor: int) -> None:
             packet, descriptors, _, _ = socket.recv_fds(control, PACKET, 2)
             if not packet:
                 return _end(children)
-            pid = _fork(json.loads(packet), descriptors, (control.fileno(), reading, writing))
+            request = json.loads(packet)
+            variables = {name: value for name, value in given.items() if name not in request["unset"]} | request["set"]
+            pid = _fork(request["run"], variables, descriptors, (control.fileno(), reading, writing))
             for each in descriptors:
                 os.close(each)
             children.add(pid)
@@ -81,7 +85,7 @@ def _send(control: socket.socket, message: dict[str, Any]) -> None:
         control.send(json.dumps(message).encode())
 
 
-def _fork(request: dict[str, Any], descriptors: list[int], ours: tuple[int, ...]) -> int:
+def _fork(run: str, variables: dict[str, str], descriptors: list[int], ours: tuple[int, ...]) -> int:
     server = os.getpid()
     pid = os.fork()
     if pid:
@@ -97,7 +101,7 @@ def _fork(request: dict[str, Any], descriptors: list[int], ours: tuple[int, ...]
             Path("/proc/self/oom_score_adj").write_text("500")
         for each in ours:
             os.close(each)
-        _run(request, *descriptors)
+        _run(run, variables, *descriptors)
     except KeyboardInterrupt:
         os._exit(ExitCode.INTERRUPTED)
     except BaseException:
@@ -106,7 +110,7 @@ def _fork(request: dict[str, Any], descriptors: list[int], ours: tuple[int, ...]
         os._exit(1)
 
 
-def _run(request: dict[str, Any], events: int, log: int) -> NoReturn:
+def _run(run: str, variables: dict[str, str], events: int, log: int) -> NoReturn:
     from greenseg.training.events import VARIABLE
     from greenseg.training.program import run_and_exit
 
@@ -117,14 +121,14 @@ def _run(request: dict[str, Any], events: int, log: int) -> NoReturn:
     os.close(log)
     os.set_inheritable(events, False)
     os.environ.clear()
-    os.environ.update(request["environment"] | {VARIABLE: str(events)})
+    os.environ.update(variables | {VARIABLE: str(events)})
     import torch
 
     if torch.cuda._is_in_bad_fork():  # some package asked CUDA something when it was imported: only a new program can
         os.set_inheritable(events, True)
-        os.execv(sys.executable, [sys.executable, "-m", "greenseg.training", request["run"]])
-    sys.argv = ["greenseg.training", request["run"]]
-    run_and_exit(Path(request["run"]))
+        os.execv(sys.executable, [sys.executable, "-m", "greenseg.training", run])
+    sys.argv = ["greenseg.training", run]
+    run_and_exit(Path(run))
 
 
 def _reap(children: set[int], control: socket.socket | None) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +27,11 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 
-_ATTEMPTS = 5  # at starting a server, of those that ended before they were ready
+# A run's log is UTF-8, whatever the terminal takes.
+_LOG = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+
+_LOSSES = 5  # servers that may die before a run has ended, whatever they die of; then there is no further one
+_START_SECONDS = 600.0  # for the imports of a server
 
 # A process with more than one thread cannot be forked safely. numpy's BLAS starts some on import; torch has its own.
 _SERVER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1"}
@@ -54,7 +59,7 @@ class Workers:
 
     Args:
         warm: import torch and the rest once, and fork runs from that; where this is not to be had (not Linux, the
-            server does not start), each run is a program of its own all the same.
+            server dies again and again), each run is a program of its own all the same.
         selector: is woken, with no data, when the server has something to say.
 
     Attributes:
@@ -66,7 +71,8 @@ class Workers:
         self._warm, self._selector = warm and sys.platform == "linux", selector
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._attempts = 0
+        self._given: dict[str, str] = {}  # the server's environment
+        self._losses = 0
         self._forked: dict[int, Process] = {}
         self._programs: dict[Process, subprocess.Popen[bytes]] = {}
 
@@ -96,25 +102,30 @@ class Workers:
         if not self._warm or self._control:
             return True
         meter = EnergyMeter()
+        self._given = _ENVIRONMENT | os.environ | _LOG | _SERVER_ENVIRONMENT
+        self._words = os.fdopen(os.memfd_create("greenseg-server"), "r+b")
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "greenseg.sweep.server", str(its.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=_ENVIRONMENT | os.environ | _SERVER_ENVIRONMENT,
+                stderr=self._words,
+                env=self._given,
                 pass_fds=(its.fileno(),),
                 start_new_session=True,
             )
         self._control = ours
         self._selector.register(ours, selectors.EVENT_READ)
         ours.settimeout(0.2)
+        patience = time.monotonic() + _START_SECONDS
         while wanted():
             try:
                 packet = ours.recv(PACKET)
             except TimeoutError:
-                continue
+                if time.monotonic() < patience:
+                    continue
+                packet, self._losses = b"", _LOSSES  # the next one would hang as well
             except OSError:
                 packet = b""
             energy = meter.lap().to_json()
@@ -124,26 +135,42 @@ class Workers:
             if said.get("threads") == 1:
                 self.imports = energy
                 return True
-            self._lose_server()
-            # Some package starts threads when it is imported; or the server died of something, and may do so again.
-            self._attempts += 1
-            self._warm = not said and self._attempts < _ATTEMPTS
+            if said:  # some package starts threads when it is imported
+                self._warm = False
+                self._end_server()
+            else:
+                self._lose_server()
             return self.prepare(wanted)
         meter.close()
-        self._lose_server()
+        self._end_server()
         return False
 
     def _lose_server(self) -> None:
-        """Forget the server, which has died or shall; its runs end, and are watched without it."""
+        """Note that the server has died of something; where that is the rule, there is no further one."""
+        reason = self._end_server()
+        self._losses += 1
+        if self._losses >= _LOSSES:
+            self._warm = False
+            said = (
+                f"The process that runs are forked from died again and again ({reason}); each run now starts by itself."
+            )
+            print(said, file=sys.stderr, flush=True)
+
+    def _end_server(self) -> str:
+        """Forget the server, which has died or shall; returns its last words. Its runs end, watched without it."""
         assert self._control is not None
         assert self._server is not None
         self._selector.unregister(self._control)
         self._control.close()
         self._server.kill()
-        self._server.wait()
+        code = self._server.wait()
         self._control = self._server = None
         for process in self._forked.values():
             process.orphaned = True
+        with self._words:
+            self._words.seek(0)
+            *_, last = [f"exit code {code}", *self._words.read().decode(errors="replace").strip().splitlines()]
+        return last
 
     # ── runs
 
@@ -157,9 +184,11 @@ class Workers:
             log: file descriptor for what it prints.
             alone: it must be a program of its own, since it will execute itself again.
         """
-        variables = _ENVIRONMENT | os.environ | environment
+        variables = _ENVIRONMENT | os.environ | _LOG | environment
         if self._control and not alone:
-            request = {"run": str(run.absolute()), "environment": variables}
+            # Only what differs: a message has some 200 kB at most, which an environment may exceed.
+            changed = {name: value for name, value in variables.items() if self._given.get(name) != value}
+            request = {"run": str(run.absolute()), "set": changed, "unset": [*(self._given.keys() - variables.keys())]}
             try:
                 socket.send_fds(self._control, [json.dumps(request).encode()], [events, log])
                 while self._control:
@@ -221,6 +250,8 @@ class Workers:
         process = self._forked.pop(pid)
         if process.orphaned:
             process.signal(signal.SIGKILL)  # the server did so while it lived
+        else:
+            self._losses = 0
         process.code = code
 
 

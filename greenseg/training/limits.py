@@ -315,7 +315,11 @@ def restore(pid: int | None = None) -> list[str]:
     Args:
         pid: only what this process left, which is known to have ended; by default all.
     """
-    if not any(_folder().glob("*.json")):
+    try:
+        left = any(_folder().glob("*.json"))
+    except UserError:  # there is no cache, and nothing noted
+        left = False
+    if not left:
         return []
     try:
         gpus = [gpu for gpu in _every_gpu() if gpu.state.exists()]
@@ -402,9 +406,9 @@ def _claimed(gpu: Gpu, alone: bool, patience: float) -> Iterator[None]:
         try:
             kind = fcntl.LOCK_EX if alone or gpu.state.exists() else fcntl.LOCK_SH
             lock = stack.enter_context(_locked(gpu.lock, kind, patience))
-        except OSError as error:  # there is no place for locks: what sets no limit trains all the same
+        except (OSError, UserError) as error:  # there is no place for locks: what sets no limit trains all the same
             if alone:
-                raise UserError(f"limits of GPUs are noted in {_folder()}: {error}; set GREENSEG_CACHE") from error
+                raise UserError(f"limits of GPUs are noted in greenseg's cache: {error}; set GREENSEG_CACHE") from error
         else:
             if not lock:
                 raise UserError(_taken(gpu))

@@ -76,6 +76,18 @@ def test_events_as_json_and_nothing_at_all(greenseg: Command, sweep_file: Path, 
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
+def test_runs_go_on_where_nobody_reads_and_the_environment_is_large(sweep_file: Path, tmp_path: Path) -> None:
+    running = start(
+        tmp_path, "sweep", sweep_file, env=os.environ | {f"LARGE_{i}": "x" * 100_000 for i in range(4)}
+    )  # a message to the process that forks runs may have 208 kB
+    assert running.stdout
+    assert running.stdout.readline().startswith("Sweep two: 2 runs (2 new), 2 to do")
+    running.stdout.close()  # `| head -1`
+    assert running.wait(timeout=120) == 0
+    assert [record["status"] for record in records(tmp_path)] == ["finished", "finished"]
+    assert all("imports" in record["context"] for record in records(tmp_path)), "they were forked"
+
+
 def test_ctrl_c_once_keeps_every_finished_epoch_and_twice_ends_at_once(
     greenseg: Command, sweep_file: Path, tmp_path: Path
 ) -> None:

@@ -298,6 +298,26 @@ def test_expansion_is_that_of_github_actions(content: Values, tmp_path_factory: 
         assert problem.endswith("exclude drops every combination; nothing is left to run")
 
 
+def test_numbers_are_what_people_read(tmp_path: Path) -> None:
+    found = sweep(
+        tmp_path,
+        "base: {data: 2024-01-01, lr: 1e-3, weight_decay: .5, spacing: 1., country: '', image_size: 0x20}\n"
+        "grid: {epochs: [010, 020], batch_size: {from: 08, to: 010, step: 2}}\n"
+        "seeds: [007]\nretries: 010\ntimeout: 090\n",
+    )
+    assert [(run.epochs, run.batch_size) for run in found.runs] == [(10, 8), (10, 10), (20, 8), (20, 10)]
+    run = found.runs[0]
+    assert (run.data, run.lr, run.weight_decay, run.spacing, run.seed) == ("2024-01-01", 0.001, 0.5, 1.0, 7)
+    assert (run.image_size, found.retries, found.timeout) == (32, 10, 90)
+
+
+def test_mappings_are_merged_into_others(tmp_path: Path) -> None:
+    found = sweep(
+        tmp_path, "base: &b {epochs: 5, lr: 0.1}\ninclude:\n- &i {<<: *b, seed: 1}\n- {lr: 0.2, <<: [*i, *b]}\n"
+    )
+    assert [(run.epochs, run.lr, run.seed) for run in found.runs] == [(5, 0.1, 1), (5, 0.2, 1)]
+
+
 # ── mistakes
 
 
@@ -359,6 +379,17 @@ def test_expansion_is_that_of_github_actions(content: Values, tmp_path_factory: 
         ("include: [{seed: 1}]\nseeds: [1]", ["2:1: seeds: 'seed' stands under include 1 as well"]),
         ("grid:\n  lr: [1]\n  lr: [2]", ["3:3: duplicate key 'lr' (first on line 2)"]),
         ("grid:\n  lr: [1", ["2:9: not valid YAML: "]),
+        ("grid:\n  epochs: [1_0, 1:30]", ["2:12: epochs: '1_0' is not a whole number", "2:17: epochs: '1:30' is not"]),
+        (
+            "grid:\n  lr: [0b1, 1_0, 1e-3_0]",
+            [f"2:{c}: lr: '{v}' is" for c, v in ((8, "0b1"), (13, "1_0"), (18, "1e-3_0"))],
+        ),
+        ("base:\n  epochs: 1e3", ["2:3: epochs: 1000.0 is not a whole number; write 1000"]),
+        ("base:\n  compile: off", ["2:3: compile: 'off' is not true or false; write false"]),
+        ("base:\n  compile: Yes", ["2:3: compile: 'Yes' is not true or false; write true"]),
+        ("base:\n  data: 010", ["2:3: data: 10 is not text; write it in quotes"]),
+        ("timeout: 1:30\nseeds: [1]", ["1:1: timeout: '1:30' is not a time such as 90"]),
+        ("base: &b\n  lr: x\ninclude:\n- {<<: *b}", ["2:3: lr: 'x' is neither a number nor auto"]),
     ],
 )
 def test_a_mistake_is_shown_where_it_is(text: str, expected: list[str], tmp_path: Path) -> None:

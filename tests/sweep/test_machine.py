@@ -1,7 +1,8 @@
 """What a machine cannot run is refused before anything starts."""
 
+import errno
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -17,6 +18,17 @@ from tests.runs import record, write
 def be(monkeypatch: pytest.MonkeyPatch, gpus: int, apple: bool = False) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: gpus)
     monkeypatch.setattr(machine, "apple", lambda: apple)
+
+
+@pytest.mark.parametrize("workers", [2, "auto"])
+def test_workers_need_shared_memory(workers: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> NoReturn:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.context.BaseContext.Lock", fail)
+    machine.check(Settings.of({"workers": 0}))
+    with pytest.raises(UserError, match=rf"workers {workers}: .* /dev/shm .*Read-only .* set workers: 0"):
+        machine.check(Settings.of({"workers": workers}))
 
 
 @pytest.mark.parametrize(
