@@ -67,7 +67,7 @@ def recall(name: str) -> Any:
     """What `keep` kept in the cache under a name; None where there is nothing that can be read."""
     try:
         return json.loads((cache_folder() / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, UserError):
+    except (OSError, ValueError, RecursionError, UserError):
         return None
 
 

@@ -109,7 +109,7 @@ class RunDirectory:
                 record = json.loads(file.read())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BadRecord(f"{path}: {error}") from None
         if isinstance(record, dict) and (why := _newer(record)):
             raise NewerRecord(
@@ -138,7 +138,7 @@ class RunDirectory:
         for number, line in enumerate(lines[:-1], 1):  # what follows the last newline was never finished
             try:
                 epochs.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BadRecord(f"{path}:{number}: {error}") from None
         return epochs
 

@@ -236,7 +236,7 @@ def _whole(folder: Path, verify: bool) -> dict[str, Any] | None:
         for name, file in index["files"].items():
             if (folder / name).stat().st_size != file["bytes"] or (verify and _crc(folder / name) != file["crc32"]):
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return index
 

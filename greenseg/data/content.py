@@ -196,5 +196,5 @@ def read(path: Path) -> Content | None:
     """The content in a file that `Content.to_json` was written to; None where there is none, or it is damaged."""
     try:
         return Content.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

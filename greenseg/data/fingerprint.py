@@ -1,7 +1,9 @@
 """Names for the content of files, without reading them every time."""
 
+import errno
 import hashlib
 import json
+import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +26,7 @@ def digests(paths: Iterable[Path]) -> list[list[str]]:
         For each path, the digests of the files that it consists of.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, or is a device or a pipe, which have no end.
     """
     parts = [list(_parts(path)) for path in paths]
     files = [part for of_path in parts for part in of_path]
@@ -36,7 +38,7 @@ def digests(paths: Iterable[Path]) -> list[list[str]]:
         }
     except (ValueError, TypeError, AttributeError):
         known = {}
-    stamps = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in (file.stat() for file in files)]
+    stamps = [_stamp(file) for file in files]
     stale = [i for i, name in enumerate(names) if known.get(name, [None])[0] != stamps[i]]
     if stale:
         with ThreadPoolExecutor(4) as readers:  # hashlib lets others run while it digests
@@ -50,6 +52,13 @@ def digests(paths: Iterable[Path]) -> list[list[str]]:
 def digest(what: Any) -> str:
     """Sixteen hex digits that name whatever JSON can hold."""
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def _content(path: Path) -> str:

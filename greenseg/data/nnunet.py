@@ -118,7 +118,7 @@ def _description(root: Path, found: Listing) -> dict[str, Any]:
         if isinstance(content, dict):
             return content
         error: object = f"a {type(content).__name__}"
-    except (OSError, ValueError) as wrong:
+    except (OSError, ValueError, RecursionError) as wrong:
         error = wrong
     found.problems.append(f"{path}: not a description of an nnU-Net data set: {error}")
     return {}

@@ -214,7 +214,7 @@ def _published(folder: Path, name: str) -> _Entry | None:
     try:
         fields = json.loads((folder / name).read_bytes())
         return _Entry(**{field: float(fields[field]) for field in _Entry._fields})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
