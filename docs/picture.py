@@ -12,7 +12,8 @@ from rich.console import Console
 from greenseg.files import write_atomically
 from greenseg.report.comparison import Comparison
 from greenseg.report.picture import front_picture
-from greenseg.report.results import by_configuration, read_runs
+from greenseg.report.reader import read_runs
+from greenseg.report.results import by_configuration
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
 from greenseg.run_directory import find_runs

@@ -15,7 +15,7 @@ from greenseg.config import Settings
 from greenseg.data import cache, fingerprint
 from greenseg.data import content as contents
 from greenseg.errors import UserError
-from greenseg.report.results import read_runs
+from greenseg.report.reader import read_runs
 from greenseg.run_directory import BadRecord, RunDirectory
 from greenseg.run_index import make_directory
 from greenseg.sweep.file import read_sweep

@@ -8,7 +8,8 @@ import pytest
 
 from greenseg.config import Settings
 from greenseg.data.content import Content, Contents
-from greenseg.report.results import CONTENT, by_configuration, read_runs
+from greenseg.report.reader import read_runs
+from greenseg.report.results import CONTENT, by_configuration
 from greenseg.report.select import Query
 from greenseg.run_directory import RunDirectory, find_runs
 from greenseg.run_index import RunIndex, make_directory

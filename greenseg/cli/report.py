@@ -124,7 +124,8 @@ def _report(
     from greenseg.cli.streams import write_data
     from greenseg.cli.view import console, say, warn
     from greenseg.files import write_atomically
-    from greenseg.report.results import Reader, by_configuration
+    from greenseg.report.reader import Reader
+    from greenseg.report.results import by_configuration
 
     reader = Reader()
     runs, damaged = reader.read(directories)
@@ -194,7 +195,8 @@ def _watch(paths: Sequence[Path], query: "Query") -> None:
     from rich.text import Text
 
     from greenseg.cli.view import console
-    from greenseg.report.results import Reader, by_configuration
+    from greenseg.report.reader import Reader
+    from greenseg.report.results import by_configuration
     from greenseg.report.units import joules
     from greenseg.run_directory import find_runs
 

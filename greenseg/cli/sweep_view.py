@@ -16,7 +16,9 @@ from greenseg.cli.view import name_of
 from greenseg.config import Settings
 from greenseg.report.comparison import Comparison
 from greenseg.report.objectives import ENERGIES, QUALITIES
-from greenseg.report.results import Result, Run, by_configuration, read_runs
+from greenseg.report.reader import read_runs
+from greenseg.report.results import Result, by_configuration
+from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
 from greenseg.run_directory import RunDirectory
 from greenseg.sweep.local import Job, Outcome

@@ -47,7 +47,7 @@ def train(
     from greenseg.data.content import Contents
     from greenseg.failures import Failure
     from greenseg.report.panel import run_panel
-    from greenseg.report.results import read_runs
+    from greenseg.report.reader import read_runs
     from greenseg.run_index import RunIndex, make_directory
     from greenseg.run_summary import account_anew
     from greenseg.sweep import machine

@@ -11,7 +11,8 @@ from greenseg.config import ACCOUNTING, group_of
 from greenseg.report import front as fronts
 from greenseg.report.labels import axes, differing, label
 from greenseg.report.objectives import Objective
-from greenseg.report.results import CONTENT, REPEATS, Result, Run, best_first
+from greenseg.report.results import CONTENT, REPEATS, Result, best_first
+from greenseg.report.run import Run
 from greenseg.report.statistics import Change, Mean, change, mean_of, paired_change
 
 Kind = tuple[frozenset[str], ...]
@@ -268,8 +269,8 @@ class Comparison:
         trials = [
             _Trial(
                 tuple([_hashable(run.settings[n] if n in REPEATS else result.settings[n]) for n in names]),
-                run.figure(self.quality),
-                run.figure(self.energy),
+                self.quality.of(run),
+                self.energy.of(run),
                 self.kind(result),
             )
             for result in self.results

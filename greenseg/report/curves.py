@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from greenseg.report.results import Run
+from greenseg.report.run import Run
 from greenseg.run_directory import BadRecord
 from greenseg.run_summary import last_of_each, spent_by
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from greenseg.energy.derived import JOULES_PER_KWH
 from greenseg.report.export import no_formula
-from greenseg.report.results import Run
+from greenseg.report.run import Run
 
 COLUMNS = (
     "timestamp", "project_name", "run_id", "experiment_id", "duration", "emissions", "emissions_rate", "cpu_power",

@@ -13,7 +13,7 @@ from greenseg.report.columns import Column, column, default_columns
 from greenseg.report.comparison import Comparison, Effect, Row
 from greenseg.report.labels import ran, value_text
 from greenseg.report.objectives import OBJECTIVES
-from greenseg.report.results import Run
+from greenseg.report.run import Run
 from greenseg.report.statistics import Mean
 from greenseg.report.table import title
 

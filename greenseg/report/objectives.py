@@ -1,13 +1,11 @@
 """What a report can trade off: quality, energy, other costs. Each is a line that says how a record holds it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from greenseg.report.run import Run
 from greenseg.report.units import Unit, joule_unit, parameter_unit, plain_unit
-
-if TYPE_CHECKING:
-    from greenseg.report.results import Run
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Objective:
 
     name: str
     heading: str
-    read: Callable[["Run"], float | None]
+    read: Callable[[Run], float | None]
     describe: str
     unit: Unit = plain_unit
     more_is_better: bool = False
@@ -38,28 +36,33 @@ class Objective:
     digits: int | None = None
     components: tuple[str, ...] = ()
 
+    def of(self, run: Run) -> float | None:
+        """The figure of a run; None where it is not known, or is no finite number."""
+        value = self.read(run)
+        return value if value is not None and math.isfinite(value) else None
+
     def better(self, one: float, other: float) -> bool:
         """Whether one figure is better than another."""
         return one > other if self.more_is_better else one < other
 
 
-def _metric(name: str) -> Callable[["Run"], float | None]:
+def _metric(name: str) -> Callable[[Run], float | None]:
     return lambda run: run.metrics.get(name)
 
 
-def _component(name: str) -> Callable[["Run"], float | None]:
+def _component(name: str) -> Callable[[Run], float | None]:
     return lambda run: run.energy.component(name) if name in run.energy.sources else None
 
 
-def _part(metric: str, key: str) -> Callable[["Run"], float | None]:
+def _part(metric: str, key: str) -> Callable[[Run], float | None]:
     return lambda run: run.metrics.get(metric, {}).get(key)
 
 
-def _parameters(run: "Run") -> float | None:
+def _parameters(run: Run) -> float | None:
     return run.record.get("network", {}).get("parameters")  # type: ignore[no-any-return]
 
 
-def _peak_memory(run: "Run") -> float | None:
+def _peak_memory(run: Run) -> float | None:
     memory: dict[str, float] = run.record.get("memory", {})
     return memory.get("gpu_gb") or memory.get("host_gb")
 

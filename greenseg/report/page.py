@@ -13,7 +13,7 @@ from greenseg.report.comparison import Comparison, Row
 from greenseg.report.curves import Curve, curve
 from greenseg.report.labels import setting_text, source
 from greenseg.report.objectives import OBJECTIVES, Objective
-from greenseg.report.results import Run
+from greenseg.report.run import Run
 from greenseg.report.table import title
 
 MOST_CURVES = 3000

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from greenseg.models.names import join_model
 from greenseg.report.labels import value_text
-from greenseg.report.results import Run
+from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
 from greenseg.training.limits import LEVERS
 

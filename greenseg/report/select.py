@@ -70,14 +70,14 @@ def objective(option: str, name: str, valid: Mapping[str, Objective], results: S
         UserError: there is none of that name, or no run that finished has it; the message says what there is.
     """
     chosen = valid[find_name(option, name, list(valid))]
-    if any(run.figure(chosen) is not None for result in results for run in result.finished):
+    if any(chosen.of(run) is not None for result in results for run in result.finished):
         return chosen
     if not any(result.finished for result in results):
         return chosen  # nothing has finished: a table of what failed or runs is all there is
     have = [
         other.name
         for other in valid.values()
-        if any(run.figure(other) is not None for result in results for run in result.finished)
+        if any(other.of(run) is not None for result in results for run in result.finished)
     ]
     raise UserError(f"{option} {name}: no run here has it; they have: {', '.join(have) or 'none of these'}")
 

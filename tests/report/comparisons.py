@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from greenseg.report.comparison import Comparison, Row
-from greenseg.report.results import Result, Run, by_configuration
+from greenseg.report.results import Result, by_configuration
+from greenseg.report.run import Run
 from greenseg.report.select import Query
 from greenseg.run_directory import RunDirectory
 from tests.runs import Json

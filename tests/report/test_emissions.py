@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from greenseg.report.emissions import COLUMNS, emissions_csv
-from greenseg.report.results import read_runs
+from greenseg.report.reader import read_runs
 from tests.runs import energy, record, write
 
 

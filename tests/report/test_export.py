@@ -14,7 +14,7 @@ import pytest
 from greenseg.report.comparison import Comparison
 from greenseg.report.emissions import emissions_csv
 from greenseg.report.export import EXPORTS, as_csv, as_json, as_latex, as_markdown
-from greenseg.report.results import Run
+from greenseg.report.run import Run
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid
 from tests.runs import Json, record

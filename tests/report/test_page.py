@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from greenseg.cli.options import with_settings
 from greenseg.config import Settings, choices
 from greenseg.report.page import as_html, page_data, train_command
-from greenseg.report.results import Run, by_configuration, read_runs
+from greenseg.report.reader import read_runs
+from greenseg.report.results import by_configuration
+from greenseg.report.run import Run
 from greenseg.report.select import Query
 from greenseg.run_directory import RunDirectory, find_runs
 from tests.report.browser import CHROMIUM, Page, chromium

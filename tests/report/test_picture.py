@@ -14,7 +14,8 @@ from matplotlib.text import Annotation
 
 from greenseg.report.comparison import Comparison
 from greenseg.report.picture import PICTURES, draw_curves, draw_front, text_box
-from greenseg.report.results import by_configuration, read_runs
+from greenseg.report.reader import read_runs
+from greenseg.report.results import by_configuration
 from greenseg.report.select import Query
 from greenseg.run_directory import find_runs
 from tests.report.comparisons import compared

@@ -10,7 +10,9 @@ from rich.console import Console
 from greenseg.report.export import EXPORTS
 from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.page import as_html
-from greenseg.report.results import Reader, Result, Run, by_configuration, read_runs
+from greenseg.report.reader import Reader, read_runs
+from greenseg.report.results import Result, by_configuration
+from greenseg.report.run import Run
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
 from greenseg.run_directory import RunDirectory, find_runs

@@ -14,7 +14,7 @@ from greenseg.config import Settings, choices
 from greenseg.report.columns import FRONT, OPTIONAL, column, default_columns
 from greenseg.report.labels import source
 from greenseg.report.panel import run_panel
-from greenseg.report.results import read_runs
+from greenseg.report.reader import read_runs
 from greenseg.report.select import Query
 from greenseg.report.units import duration, joule_unit, joules, number, parameter_unit, percent
 from greenseg.report.view import ReportView

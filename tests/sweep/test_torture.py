@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from greenseg.report.results import read_runs
+from greenseg.report.reader import read_runs
 from greenseg.run_directory import find_runs
 from tests.conftest import Command
 

@@ -1,0 +1,208 @@
+"""Run directories read for a report: each run once, estimates by the same constants."""
+
+import gc
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from greenseg.config import Settings, trained_anywhere
+from greenseg.energy.reading import ESTIMATE
+from greenseg.report.objectives import OBJECTIVES
+from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn
+from greenseg.run_directory import BadRecord, RunDirectory
+from greenseg.run_summary import Watts, estimate_watts, last_watts, restated, summary
+
+if TYPE_CHECKING:
+    from greenseg.data.content import Content
+
+
+class Reader:
+    """Reads runs, and, asked again, reads only those that changed.
+
+    Attributes:
+        notes: what the last reading left out or restated; sentences that belong to the report.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[RunDirectory, tuple[tuple[int, ...], Run]] = {}
+        self._recomputed: dict[tuple[str, int], Content | None] = {}
+        self.notes: list[str] = []
+
+    def read(self, directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
+        """The runs that have begun, and a message for each damaged one, which is left out.
+
+        Of copies of one run, the one that got furthest counts.
+        """
+        runs, damaged = list[Run](), list[str]()
+        with _no_garbage_collection(freeze=not self._known):
+            for directory in directories:
+                try:
+                    run = self._read(directory)
+                except BadRecord as error:
+                    damaged.append(str(error))
+                except WRONG as error:  # of a run that did not finish: all is told anew, from its epochs
+                    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+                    damaged.append(f"{directory.path}: damaged: run.json or epochs.jsonl: {what}")
+                else:
+                    runs += [run] if run else []
+            distinct = _without_copies(runs)
+            copies = len(runs) - len(distinct)
+            runs, restated = _in_equal_terms(_named_by_peers(distinct))
+        left_out = f"{copies} of the run directories are copies of others, and left out." if copies else ""
+        self.notes = [note for note in (left_out, restated) if note]
+        return runs, damaged
+
+    def _read(self, directory: RunDirectory) -> Run | None:
+        stamp = _stamp(directory)
+        if directory in self._known and self._known[directory][0] == stamp:
+            return self._known[directory][1]
+        record = directory.record()
+        if not record:
+            return None
+        status = directory.status(record)
+        if "energy" not in record:
+            record = record | summary(record, directory.epochs())
+        trained_on, watts = self._trained_on(directory, record), estimate_watts(record)
+        first = (record.get("attempts") or [{}])[0]
+        record.pop("data", None)  # half of it, and of no use to a report: thousands are kept
+        if len(record.get("attempts") or ()) < 2:  # the phases of the energy say the same
+            record.pop("attempts", None)
+        run = Run(directory, status, record, trained_on, watts)
+        _check(run)
+        record.setdefault("id", _id(record, first))
+        if status in ("finished", "failed"):  # others go on, or die, without a word in run.json
+            self._known[directory] = stamp, run
+        return run
+
+    def _trained_on(self, directory: RunDirectory, record: Mapping[str, Any]) -> TrainedOn:
+        found = TrainedOn.of(record)
+        if found.digest or not found.slices:
+            return found
+        key = (found.slices, found.split)
+        if key not in self._recomputed:  # of a run of an earlier version, by the first of those that are alike
+            from greenseg.data.content import recomputed
+
+            try:
+                settings = Settings.model_validate(NEUTRAL | record["settings"])
+            except ValidationError:  # a value that this version does not know
+                return found
+            self._recomputed[key] = recomputed(directory.path / "split.csv", found.slices, settings)
+        content = self._recomputed[key]
+        return TrainedOn.of({**record, **content.names}) if content else found
+
+
+def _check(run: Run) -> None:
+    """Look at everything that a report will look at.
+
+    Raises:
+        BadRecord: a part of the record is missing or of another type.
+    """
+    run.check()
+    for objective in OBJECTIVES.values():
+        value: Any
+        try:
+            value = objective.read(run)
+        except WRONG:
+            value = "not what greenseg writes"
+        if not isinstance(value, int | float | None):
+            run.damaged(f"{objective.describe}: {value!r} is not a number")
+
+
+def _id(record: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """What copies of a run of an earlier version have in common; empty where nothing tells them from other runs."""
+    if "pid" not in first or "host" not in first or "started" not in first:
+        return ""
+    return f"{first['started']} {first['host']} {first['pid']} {trained_anywhere(record['settings'])}"
+
+
+def _without_copies(runs: Sequence[Run]) -> list[Run]:
+    """Each run once, where directories were copied or are reached by several paths: the copy that got furthest."""
+    furthest: dict[str, tuple[tuple[Any, ...], int]] = {}
+    for i, run in enumerate(runs):
+        key = run.record.get("id") or os.path.realpath(run.directory.path)
+        progress = (run.status == "finished", run.metrics.get("epochs", 0), str(run.record.get("ended", "")))
+        if key not in furthest or progress > furthest[key][0]:
+            furthest[key] = progress, i
+    return [runs[i] for i in sorted(i for _, i in furthest.values())]
+
+
+def _named_by_peers(runs: Sequence[Run]) -> list[Run]:
+    """Runs of earlier versions with the content of those that were trained on the same slices, with the same split."""
+    known = {(run.content.slices, run.content.split): run.content for run in runs if run.content.digest}
+    named = []
+    for run in runs:
+        of_peer = known.get((run.content.slices, run.content.split)) if run.content.slices else None
+        named.append(replace(run, content=of_peer) if of_peer and not run.content.digest else run)
+    return named
+
+
+def _in_equal_terms(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """Runs with their estimates by the same constants, those of the latest run on the same CPU; and what was done.
+
+    An estimate is CPU seconds and memory times constants, so that others can be put in without loss.
+    """
+    by_cpu: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.watts and any(reading.source == ESTIMATE for reading in run.energy.readings):
+            by_cpu.setdefault(str(run.record.get("hardware", {}).get("cpu")), []).append(run)
+    changed: dict[int, Run] = {}
+    used: set[Watts] = set()
+    for group in by_cpu.values():
+        if len({run.watts for run in group}) > 1 or len(group[0].watts) > 1:
+            latest = max(group, key=lambda run: str(run.record.get("ended", "")))
+            watts = last_watts(latest.record)
+            if watts is None:
+                continue
+            odd = [run for run in group if run.watts != {watts}]
+            changed |= {id(run): _restated(run, watts) for run in odd}
+            used.add(watts)
+    if not changed:
+        return list(runs), ""
+    constants = " and ".join(f"{core[0]:g} W per busy core, {gb[0]:g} W per GB" for core, gb in sorted(used))
+    said = (
+        f"Estimates of {len(changed)} of {len(runs)} runs were made with other constants; they are restated with those "
+        f"of the latest run ({constants})."
+    )
+    return [changed.get(id(run), run) for run in runs], said
+
+
+def _restated(run: Run, watts: Watts) -> Run:
+    record = run.directory.record()
+    attempts, epochs = restated(record, run.directory.epochs(), watts)
+    changed = summary(record | {"attempts": attempts}, epochs)
+    return replace(run, record={**run.record, **changed}, watts=frozenset({watts}), restated=True)
+
+
+def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
+    """The runs that have begun, and a message for each damaged one, which is left out."""
+    return Reader().read(directories)
+
+
+def _stamp(directory: RunDirectory) -> tuple[int, ...]:
+    try:
+        found = os.stat(f"{directory.path}/run.json")  # noqa: PTH116  (a report asks thousands)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def _no_garbage_collection(freeze: bool) -> Iterator[None]:
+    """Reading makes millions of objects and no cycles: looking for garbage among them takes as long as reading.
+
+    Args:
+        freeze: nor look among them later on; they go when nobody refers to them any more.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if freeze:
+            gc.freeze()
+        if was_enabled:
+            gc.enable()
