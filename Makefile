@@ -25,10 +25,11 @@ demo: $(READY) ## Sweep 2 encoders × 2 precisions on a small phantom and print 
 test: $(READY) lint ## Lint, check types, run all tests
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(READY) ## Lint, check types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .

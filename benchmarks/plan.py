@@ -18,7 +18,7 @@ from typing import Any
 
 from greenseg import yamlfile
 from greenseg.config import Settings
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.sweep.file import read_sweep
 
 TURNS = 5

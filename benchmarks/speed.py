@@ -29,7 +29,7 @@ from greenseg.config import Settings
 from greenseg.data import cache, phantom
 from greenseg.data.loader import SliceDataset
 from greenseg.files import cache_folder
-from greenseg.run_directory import find_runs
+from greenseg.runs.directory import find_runs
 
 ROUNDS = 3
 EPOCHS = 3

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from greenseg.data.phantom import write_phantom
-from greenseg.run_directory import RunDirectory, find_runs
+from greenseg.runs.directory import RunDirectory, find_runs
 from greenseg.sweep.file import read_sweep
 
 RUNS = 8

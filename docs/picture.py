@@ -16,7 +16,7 @@ from greenseg.report.reader import read_runs
 from greenseg.report.results import by_configuration
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
-from greenseg.run_directory import find_runs
+from greenseg.runs.directory import find_runs
 
 
 def compared(folder: str) -> Comparison:

@@ -28,9 +28,9 @@ from pydantic import (
     model_validator,
 )
 
+from greenseg import model_names as names
 from greenseg import strategies
 from greenseg.errors import UserError, did_you_mean
-from greenseg.models import names
 from greenseg.strategies import STRATEGIES
 
 PHANTOM = "phantom"

@@ -24,8 +24,8 @@ from greenseg.config import (
     trained,
 )
 from greenseg.errors import UserError
-from greenseg.models.names import NETWORKS
-from greenseg.run_directory import RunDirectory
+from greenseg.model_names import NETWORKS
+from greenseg.runs.directory import RunDirectory
 from greenseg.sweep.file import read_sweep
 from tests.conftest import Command
 

@@ -16,8 +16,8 @@ from greenseg.data import cache, fingerprint
 from greenseg.data import content as contents
 from greenseg.errors import UserError
 from greenseg.report.reader import read_runs
-from greenseg.run_directory import BadRecord, RunDirectory
-from greenseg.run_index import make_directory
+from greenseg.runs.directory import BadRecord, RunDirectory
+from greenseg.runs.index import make_directory
 from greenseg.sweep.file import read_sweep
 from tests.runs import record, write
 from tests.versions.blocks import write_blocks

@@ -7,7 +7,7 @@ def fit(directory: str) -> None:
     """Train the run in a directory, in this process."""
     from greenseg.config import Settings, read_config
     from greenseg.energy import EnergyMeter
-    from greenseg.run_directory import RunDirectory
+    from greenseg.runs.directory import RunDirectory
     from greenseg.training.run import train
 
     run = RunDirectory(Path(directory))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from greenseg.report.comparison import Comparison, Row
     from greenseg.report.select import Query
     from greenseg.report.view import ReportView
-    from greenseg.run_directory import RunDirectory
+    from greenseg.runs.directory import RunDirectory
 
 FORMATS = {"table": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html"}
 """Formats, and the suffix of their files."""
@@ -82,7 +82,7 @@ def report(
     if watch and (kind != "table" or output or not sys.stdout.isatty()):
         raise UserError("--watch shows the table on a terminal, and nothing else")
 
-    from greenseg.run_directory import find_runs
+    from greenseg.runs.directory import find_runs
 
     paths = paths or [Path("runs")]
     missing = [f"{path}: no such folder" for path in paths if not path.is_dir()]
@@ -198,7 +198,7 @@ def _watch(paths: Sequence[Path], query: "Query") -> None:
     from greenseg.report.reader import Reader
     from greenseg.report.results import by_configuration
     from greenseg.report.units import joules
-    from greenseg.run_directory import find_runs
+    from greenseg.runs.directory import find_runs
 
     reader = Reader()
 

@@ -11,7 +11,7 @@ from greenseg.sweep.file import Sweep, read_sweep
 
 if TYPE_CHECKING:
     from greenseg.cli.sweep_view import JsonView, PlainView
-    from greenseg.run_directory import RunDirectory
+    from greenseg.runs.directory import RunDirectory
     from greenseg.sweep.local import Job
     from greenseg.sweep.plan import Plan
 
@@ -81,7 +81,7 @@ def sweep(
     from greenseg.cli.sweep_view import JsonView
     from greenseg.data.content import Contents
     from greenseg.report.units import count
-    from greenseg.run_summary import account_anew
+    from greenseg.runs.summary import account_anew
     from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Limits, Stop
     from greenseg.sweep.plan import refusal

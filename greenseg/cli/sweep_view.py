@@ -20,7 +20,7 @@ from greenseg.report.reader import read_runs
 from greenseg.report.results import Result, by_configuration
 from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.sweep.local import Job, Outcome
 
 _MARKS = {"finished": ("done", "green"), "failed": ("failed", "red")}

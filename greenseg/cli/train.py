@@ -10,7 +10,7 @@ from greenseg.config import Settings, overlay, read_config
 from greenseg.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from greenseg.run_directory import RunDirectory
+    from greenseg.runs.directory import RunDirectory
 
 
 @with_settings
@@ -48,8 +48,8 @@ def train(
     from greenseg.failures import Failure
     from greenseg.report.panel import run_panel
     from greenseg.report.reader import read_runs
-    from greenseg.run_index import RunIndex, make_directory
-    from greenseg.run_summary import account_anew
+    from greenseg.runs.index import RunIndex, make_directory
+    from greenseg.runs.summary import account_anew
     from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Stop, last_lines
     from greenseg.sweep.plan import leave_alone, look, refusal

@@ -1,1 +1,1 @@
-"""Networks by name. `greenseg.models.names` imports no torch; `greenseg.models.network` does."""
+"""Networks, built from their names (`greenseg.model_names`). `network` imports torch."""

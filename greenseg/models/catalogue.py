@@ -7,10 +7,10 @@ from importlib import metadata
 from typing import Any
 
 from greenseg import __version__
+from greenseg import model_names as names
 from greenseg.config import Settings
 from greenseg.errors import UserError
 from greenseg.files import keep, recall
-from greenseg.models import names
 
 _KEPT = "models.json"
 _DECODER, _ENCODER = "unet", "mobilenet_v2"  # that the overview shows all others with

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from greenseg import model_names as names
 from greenseg.config import SOPHIA, Settings
 from greenseg.errors import UserError
-from greenseg.models import gradient_checkpointing, light, names, twice_differentiable
+from greenseg.models import gradient_checkpointing, light, twice_differentiable
 
 
 def build(settings: Settings) -> torch.nn.Module:

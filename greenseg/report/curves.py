@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from greenseg.report.run import Run
-from greenseg.run_directory import BadRecord
-from greenseg.run_summary import last_of_each, spent_by
+from greenseg.runs.directory import BadRecord
+from greenseg.runs.summary import last_of_each, spent_by
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from greenseg.models.names import join_model
+from greenseg.model_names import join_model
 from greenseg.report.results import Result
 
 MODEL = "model"

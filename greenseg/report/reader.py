@@ -13,8 +13,8 @@ from greenseg.config import Settings, trained_anywhere
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn
-from greenseg.run_directory import BadRecord, RunDirectory
-from greenseg.run_summary import Watts, estimate_watts, last_watts, restated, summary
+from greenseg.runs.directory import BadRecord, RunDirectory
+from greenseg.runs.summary import Watts, estimate_watts, last_watts, restated, summary
 
 if TYPE_CHECKING:
     from greenseg.data.content import Content

@@ -13,7 +13,7 @@ from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, QUALITIES, Objective
 from greenseg.report.run import NEUTRAL, Run
 from greenseg.report.statistics import Mean, mean_of
-from greenseg.run_summary import Watts
+from greenseg.runs.summary import Watts
 
 _DIGITS = 8  # of a content, as a report shows it
 REPEATS = tuple(name for name in NEUTRAL if group_of(name) == REPEATS_GROUP)

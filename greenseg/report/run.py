@@ -8,8 +8,8 @@ from typing import Any, NoReturn, Self
 
 from greenseg.config import Settings, neutral
 from greenseg.energy import Energy
-from greenseg.run_directory import BadRecord, RunDirectory
-from greenseg.run_summary import Watts, restated
+from greenseg.runs.directory import BadRecord, RunDirectory
+from greenseg.runs.summary import Watts, restated
 
 NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() if not field.exclude}
 """Settings as a greenseg had them that did not know them yet."""

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from greenseg.errors import UserError, did_you_mean
-from greenseg.models.names import ALIASES
+from greenseg.model_names import ALIASES
 from greenseg.report.columns import column, column_names, sort
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import MODEL, setting, value_text

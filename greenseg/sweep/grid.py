@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from greenseg import model_names as names
 from greenseg.config import ACCOUNTING, Overlays, Settings, group_of, values_of
-from greenseg.models import names
 
 Values = dict[str, Any]
 

@@ -16,9 +16,9 @@ from greenseg.config import Settings
 from greenseg.data.content import Content
 from greenseg.errors import ExitCode
 from greenseg.failures import TRANSIENT, Failure, kind_of, out_of_memory_kills
-from greenseg.run_directory import SCHEMA, BadRecord, RunDirectory, Status
-from greenseg.run_index import make_directory
-from greenseg.run_summary import account_for_attempts, summary
+from greenseg.runs.directory import SCHEMA, BadRecord, RunDirectory, Status
+from greenseg.runs.index import make_directory
+from greenseg.runs.summary import account_for_attempts, summary
 from greenseg.sweep.cool_down import CoolDown, Pause
 from greenseg.sweep.slots import Slot, Slots
 from greenseg.sweep.workers import Process, ServerDied, Workers

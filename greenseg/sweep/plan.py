@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from greenseg.config import ACCOUNTING, Settings, group_of, values_of, violations
 from greenseg.data.content import Content, Contents
-from greenseg.run_directory import BadRecord, RunDirectory
-from greenseg.run_index import RunIndex, entry_of
-from greenseg.run_summary import accounted_otherwise, summary
+from greenseg.runs.directory import BadRecord, RunDirectory
+from greenseg.runs.index import RunIndex, entry_of
+from greenseg.runs.summary import accounted_otherwise, summary
 from greenseg.sweep import machine
 from greenseg.sweep.file import Sweep, find_place
 

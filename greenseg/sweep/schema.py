@@ -8,8 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from greenseg import model_names as names
 from greenseg.config import Settings
-from greenseg.models import names
 from greenseg.sweep import quantity
 from greenseg.sweep.file import KEYS, NAME, ORDERS
 

@@ -73,7 +73,7 @@ def main(descriptor: int) -> None:
 
 def _ask_once() -> None:
     """What every run asks for, and Python then remembers."""
-    from greenseg.models import names
+    from greenseg import model_names as names
     from greenseg.training.run import versions
 
     versions()

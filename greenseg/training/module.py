@@ -16,9 +16,9 @@ from torch.optim.swa_utils import update_bn
 from greenseg.config import SCHEDULE_FREE, Settings
 from greenseg.data import augment
 from greenseg.data.loader import Batch
+from greenseg.metrics.overlap import VolumeOverlap
 from greenseg.models import network
 from greenseg.training import optimization
-from greenseg.training.metrics import VolumeOverlap
 from greenseg.training.predictions import Predictions
 
 _RECENT = 16

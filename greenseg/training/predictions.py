@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from greenseg.training.surface import Mask
+from greenseg.metrics.surface import Mask
 
 # The product of 8 bytes, each 0 or 1, and this has them as the bits of its highest byte (Warren, Hacker's Delight).
 _GATHER_BITS = 0x0102040810204080

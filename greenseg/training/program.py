@@ -24,7 +24,7 @@ def main(directory: Path) -> int:
     from greenseg.energy.estimate import Model
     from greenseg.energy.sensors import visible_gpus
     from greenseg.errors import ExitCode, UserError
-    from greenseg.run_directory import RunDirectory
+    from greenseg.runs.directory import RunDirectory
     from greenseg.training import events
     from greenseg.training.machine import ranks
 

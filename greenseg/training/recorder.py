@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from greenseg.energy import EnergyMonitor
 from greenseg.failures import Diverged
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.training import events
 from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.module import Segmentation

@@ -30,12 +30,13 @@ from greenseg.energy.estimate import cpu_name
 from greenseg.errors import UserError
 from greenseg.failures import Failure, kind_of
 from greenseg.files import write_atomically
+from greenseg.metrics import surface
 from greenseg.models import network
-from greenseg.run_directory import SCHEMA, RunDirectory
-from greenseg.run_index import Entry
-from greenseg.run_summary import account_for_attempts, summary
+from greenseg.runs.directory import SCHEMA, RunDirectory
+from greenseg.runs.index import Entry
+from greenseg.runs.summary import account_for_attempts, summary
 from greenseg.strategies import STRATEGIES
-from greenseg.training import events, limits, probe, surface
+from greenseg.training import events, limits, probe
 from greenseg.training.checkpoints import Checkpoints, Last, PlainFiles, Unusable, read_last
 from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation

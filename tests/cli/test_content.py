@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from tests.conftest import Command
 from tests.versions.blocks import write_blocks
 

@@ -12,7 +12,7 @@ import yaml
 
 from greenseg.config import Settings
 from greenseg.report.units import joules
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from tests.conftest import Command
 
 

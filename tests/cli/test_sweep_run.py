@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from greenseg.run_directory import find_runs
+from greenseg.runs.directory import find_runs
 from greenseg.training.machine import usable_cores
 from tests.conftest import Command
 

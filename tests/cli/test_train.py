@@ -241,7 +241,7 @@ from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, ValidationBatches, loader
 from greenseg.training.module import Segmentation
 from greenseg.training.predictions import unpacked
-from greenseg.training.surface import record_of
+from greenseg.metrics.surface import record_of
 settings = Settings.of(json.loads(sys.argv[1]))
 slices = cache.prepare(settings)
 data = SliceDataset(slices, "validation")

@@ -6,9 +6,9 @@ from torch import nn
 
 from greenseg.config import Settings
 from greenseg.files import cache_folder
+from greenseg.model_names import DECODERS, NETWORKS, split_model
 from greenseg.models import light, network
 from greenseg.models.catalogue import Size, matching, overview, sizes
-from greenseg.models.names import DECODERS, NETWORKS, split_model
 
 
 def test_multiply_accumulates_are_those_of_the_formula() -> None:

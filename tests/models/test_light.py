@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from greenseg.model_names import NETWORKS
 from greenseg.models import light
 from greenseg.models.light.blocks import conv_bn_prelu
 from greenseg.models.light.espnetv2 import EESP, Down, ESPNetv2, level_channels
-from greenseg.models.names import NETWORKS
 
 CLASSES = [getattr(light, name) for name in NETWORKS.values()]
 

@@ -9,8 +9,8 @@ import torch
 
 from greenseg.config import Settings, problems_of
 from greenseg.errors import UserError
+from greenseg.model_names import DECODERS, NETWORKS, incompatible, timm_names
 from greenseg.models import network
-from greenseg.models.names import DECODERS, NETWORKS, incompatible, timm_names
 
 
 def build(**values: Any) -> torch.nn.Module:

@@ -7,7 +7,7 @@ from greenseg.report.comparison import Comparison, Row
 from greenseg.report.results import Result, by_configuration
 from greenseg.report.run import Run
 from greenseg.report.select import Query
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from tests.runs import Json
 
 

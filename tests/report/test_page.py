@@ -19,7 +19,7 @@ from greenseg.report.reader import read_runs
 from greenseg.report.results import by_configuration
 from greenseg.report.run import Run
 from greenseg.report.select import Query
-from greenseg.run_directory import RunDirectory, find_runs
+from greenseg.runs.directory import RunDirectory, find_runs
 from tests.report.browser import CHROMIUM, Page, chromium
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid, one

@@ -17,7 +17,7 @@ from greenseg.report.picture import PICTURES, draw_curves, draw_front, text_box
 from greenseg.report.reader import read_runs
 from greenseg.report.results import by_configuration
 from greenseg.report.select import Query
-from greenseg.run_directory import find_runs
+from greenseg.runs.directory import find_runs
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid, one
 from tests.runs import Json, energy, epoch, record, write

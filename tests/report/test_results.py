@@ -15,7 +15,7 @@ from greenseg.report.results import Result, by_configuration
 from greenseg.report.run import Run
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
-from greenseg.run_directory import RunDirectory, find_runs
+from greenseg.runs.directory import RunDirectory, find_runs
 from tests.runs import Json, energy, epoch, record, write
 
 

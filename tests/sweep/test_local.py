@@ -18,7 +18,7 @@ from greenseg.config import Settings
 from greenseg.energy import Energy
 from greenseg.energy.reading import APPORTIONED
 from greenseg.failures import Failure
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.sweep.local import Job, Launcher, Limits, Outcome, Stop
 from greenseg.sweep.slots import Slots
 from tests.energy.fakes import FakeRapl

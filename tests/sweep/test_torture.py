@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from greenseg.report.reader import read_runs
-from greenseg.run_directory import find_runs
+from greenseg.runs.directory import find_runs
 from tests.conftest import Command
 
 KILLS = int(os.environ.get("GREENSEG_KILLS", "7"))

@@ -9,8 +9,8 @@ import torch
 
 from greenseg.config import Settings
 from greenseg.energy import EnergyMeter
-from greenseg.models.names import DECODERS, NETWORKS
-from greenseg.run_directory import RunDirectory
+from greenseg.model_names import DECODERS, NETWORKS
+from greenseg.runs.directory import RunDirectory
 from greenseg.training.run import train
 
 NUMBER = 4

@@ -23,7 +23,7 @@ import yaml
 from greenseg.config import Settings
 from greenseg.errors import UserError
 from greenseg.failures import Failure
-from greenseg.run_directory import RunDirectory, find_runs
+from greenseg.runs.directory import RunDirectory, find_runs
 from greenseg.sweep import machine
 from greenseg.sweep.local import Job, Launcher, Outcome, Stop
 from greenseg.sweep.slots import Slots

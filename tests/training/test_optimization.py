@@ -14,12 +14,12 @@ from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, ValidationBatches
 from greenseg.energy import EnergyMeter
 from greenseg.errors import UserError
+from greenseg.metrics.overlap import VolumeOverlap
 from greenseg.models import network
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.sweep import machine
 from greenseg.training import optimization
 from greenseg.training.checkpoints import Checkpoints
-from greenseg.training.metrics import VolumeOverlap
 from greenseg.training.run import Interrupted, train
 
 LR = {"sgd": 0.1, "lion": 3e-3, "muon": 0.02, "sophia": 0.5, "schedule-free-adamw": 0.01, "adafactor": 0.01}

@@ -18,7 +18,7 @@ from greenseg.data import cache
 from greenseg.data.loader import Batch, SliceDataset, TrainingBatches
 from greenseg.energy import Energy, EnergyMeter
 from greenseg.energy.reading import Reading
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.training import events, probe
 from greenseg.training.module import Segmentation
 from greenseg.training.run import train

@@ -16,7 +16,7 @@ from greenseg.energy import Energy
 from greenseg.report.labels import source
 from greenseg.report.reader import read_runs
 from greenseg.report.results import by_configuration
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.sweep.prepare import prepare
 from tests.energy.fakes import FakeRapl
 

@@ -13,7 +13,7 @@ import torch
 
 from greenseg.config import Settings, choices
 from greenseg.energy import Energy, EnergyMeter
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.training import events, probe
 from greenseg.training.run import Interrupted, train
 

@@ -11,8 +11,8 @@ from greenseg.data.content import Content, Contents
 from greenseg.report.reader import read_runs
 from greenseg.report.results import CONTENT, by_configuration
 from greenseg.report.select import Query
-from greenseg.run_directory import RunDirectory, find_runs
-from greenseg.run_index import RunIndex, make_directory
+from greenseg.runs.directory import RunDirectory, find_runs
+from greenseg.runs.index import RunIndex, make_directory
 from tests.runs import energy, epoch, record, write
 from tests.versions.blocks import write_blocks
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from greenseg.config import Settings, read_config
 from greenseg.energy import Energy
-from greenseg.run_directory import BadRecord, RunDirectory, find_runs
-from greenseg.run_summary import account_for_attempts, summary
+from greenseg.runs.directory import BadRecord, RunDirectory, find_runs
+from greenseg.runs.summary import account_for_attempts, summary
 from tests.runs import Json, energy, epoch, record, write
 
 

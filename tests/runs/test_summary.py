@@ -9,7 +9,7 @@ from greenseg.data.epoch import slices_per_epoch
 from greenseg.data.loader import TrainingBatches
 from greenseg.report.curves import curve
 from greenseg.report.reader import read_runs
-from greenseg.run_summary import summary
+from greenseg.runs.summary import summary
 from tests.runs import energy, epoch, record, write
 
 

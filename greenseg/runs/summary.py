@@ -9,7 +9,7 @@ from greenseg.data.epoch import slices_per_epoch
 from greenseg.energy import Energy
 from greenseg.energy.derived import JOULES_PER_KWH, carbon_intensities, joules_to_reach
 from greenseg.energy.reading import APPORTIONED, ESTIMATE, Reading
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 
 
 def account_for_attempts(attempts: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:

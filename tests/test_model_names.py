@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenseg.models.names import (
+from greenseg.model_names import (
     ALIASES,
     DECODERS,
     ENCODERS,

@@ -53,7 +53,7 @@ def _fsdp(devices: int) -> Any:
 
 
 def _zero2(devices: int) -> Any:
-    from greenseg.training.zero import Zero2
+    from greenseg.strategies.zero import Zero2
 
     return Zero2()
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenseg.data.loader import NOBODY
-from greenseg.training.metrics import VolumeOverlap
+from greenseg.metrics.overlap import VolumeOverlap
 
 
 def score(

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from greenseg.config import Settings
-from greenseg.run_directory import RunDirectory
+from greenseg.runs.directory import RunDirectory
 
 Json = dict[str, Any]
 

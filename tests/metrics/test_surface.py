@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenseg.data.cache import Slices
+from greenseg.metrics.surface import hausdorff_95, hausdorff_of_subjects, record_of
 from greenseg.training.predictions import Predictions, unpacked
-from greenseg.training.surface import hausdorff_95, hausdorff_of_subjects, record_of
 
 
 def surface(mask: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from greenseg.data import content as contents
 from greenseg.data.content import Content
 from greenseg.errors import UserError
 from greenseg.files import OUT_REMEDY, locked
-from greenseg.run_directory import BadRecord, NewerRecord, RunDirectory
+from greenseg.runs.directory import BadRecord, NewerRecord, RunDirectory
 
 _NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
 _EARLIER_DIGITS = 8

@@ -1,0 +1,1 @@
+"""Quality of a segmentation, by volume: overlap and distances of surfaces."""
