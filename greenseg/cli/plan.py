@@ -63,6 +63,12 @@ def notes(runs: Sequence[PlannedRun]) -> list[str]:
     absent = Counter(run.settings.data for run in runs if run.by_path and run.content is None)
     for data, number in sorted(absent.items()):
         said.append(f"{data} cannot be read here: settings and path decide which {count(number, 'run')} it has.")
+    for run in runs:
+        if run.by_path and run.contents > 1 and run.known:
+            said.append(
+                f"{run.settings.data}: these settings were trained on {run.contents} contents, and which one is meant "
+                f"cannot be told here; {run.known.path} is taken"
+            )
     unknown = sum(run.by_path and run.content is not None for run in runs)
     if unknown:
         said.append(f"{count(unknown, 'run')} of an earlier version: what they were trained on is unknown. Kept.")

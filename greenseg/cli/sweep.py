@@ -105,8 +105,8 @@ def sweep(
     for planned_run in plan.runs:
         if planned_run.status == "damaged":
             warn(f"{planned_run.problem}; the run starts over")
-        if planned_run.outdated:
-            account_anew(planned_run.directory, planned_run.settings)
+        if planned_run.outdated and (problem := account_anew(planned_run.directory, planned_run.settings)):
+            warn(problem)
     to_do = {id(run) for run in plan.todo}
     planned_jobs = list(zip(plan.runs, every, strict=True))
     todo = [job for run, job in planned_jobs if id(run) in to_do]

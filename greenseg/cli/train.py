@@ -70,7 +70,8 @@ def train(
         warn(note)
     if status == "finished" and not again:
         say(f"Already trained (train it anew with --again): {run.path}")
-        account_anew(run, resolved)
+        if problem := account_anew(run, resolved):
+            warn(problem)
     elif status == "running" and ranks(resolved)[0] == 0:
         warn(_busy(run))
         raise typer.Exit(ExitCode.INCOMPLETE)

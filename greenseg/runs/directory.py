@@ -108,6 +108,8 @@ class RunDirectory:
             with open(path, "rb") as file:  # noqa: PTH123  (a report opens thousands)
                 record = json.loads(file.read())
         except FileNotFoundError:
+            if (self.path / "epochs.jsonl").exists():  # what came before it cannot be accounted for
+                raise BadRecord(f"{path}: missing, though the run has finished epochs") from None
             return {}
         except (OSError, ValueError, RecursionError) as error:
             raise BadRecord(f"{path}: {error}") from None

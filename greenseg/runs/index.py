@@ -95,12 +95,14 @@ class Found:
     Attributes:
         entry: its directory; None where it has none.
         by_path: only settings and path say so, since the content is not known.
+        contents: how many contents its settings and path were trained on; more than one where these do not decide.
         other: a directory of the same settings, trained on another content under the same path, or on the same files by
             another preprocessing.
     """
 
     entry: Entry | None = None
     by_path: bool = False
+    contents: int = 1
     other: Entry | None = None
 
 
@@ -115,26 +117,31 @@ class RunIndex:
         self._by_digits: dict[str, list[RunDirectory]] = defaultdict(list)
         self._by_start: dict[str, list[RunDirectory]] = defaultdict(list)
         self._trained: dict[str, dict[str, list[RunDirectory]]] = {}
+        self._renamed: list[RunDirectory] = []
         sweeps = sorted(os.scandir(root), key=lambda entry: entry.name) if root.is_dir() else []
         for sweep in sweeps:
             if sweep.is_dir():
                 for entry in os.scandir(sweep):
-                    if (match := _NAME.fullmatch(entry.name)) and entry.is_dir():
-                        directory = RunDirectory(Path(entry.path))
-                        self._by_digits[match[2]].append(directory)
-                        self._by_start[match[1]].append(directory)
+                    if match := _NAME.fullmatch(entry.name):
+                        if entry.is_dir():
+                            directory = RunDirectory(Path(entry.path))
+                            self._by_digits[match[2]].append(directory)
+                            self._by_start[match[1]].append(directory)
+                    elif entry.is_dir() and os.path.exists(f"{entry.path}/run.json"):  # noqa: PTH110  (thousands)
+                        self._renamed.append(RunDirectory(Path(entry.path)))
 
     @property
     def is_empty(self) -> bool:
         """Whether there is no run at all."""
-        return not self._by_digits
+        return not self._by_digits and not self._renamed
 
-    def find(self, settings: Settings, content: Content | None) -> Found:
+    def find(self, settings: Settings, content: Content | None, folder: str = "") -> Found:
         """The directory of a run.
 
         Args:
             settings: of the run.
             content: what it would be trained on now; None where the data are not here: settings and path then decide.
+            folder: where to look first: of several copies of a run that got equally far, it is the one in this folder.
         """
         if self.is_empty:
             return Found()
@@ -143,18 +150,20 @@ class RunIndex:
         exact = [entry for entry in named if entry.settings and trained(entry.settings) == wanted]
         judged = {id(entry): entry.same_content(settings, content) for entry in exact}
         if same := [entry for entry in exact if judged[id(entry)]]:
-            return Found(_first(same))
+            return Found(_first(same, folder))
         others = [entry for entry in exact if judged[id(entry)] is False]
         if content is not None:  # the data may have moved, and the name says another path
             like = self._like(settings)
             if moved := [entry for entry in like if entry.same_content(settings, content)]:
-                return Found(_first(moved))
+                return Found(_first(moved, folder))
             others = others or [entry for entry in like if entry.same_files(settings, content)]
-        other = _first(others) if others else None
+        other = _first(others, folder) if others else None
         if unknown := [entry for entry in exact if judged[id(entry)] is None]:
-            return Found(_first(unknown), bool(unknown[0].record), other)
-        if damaged := [entry for entry in named if entry.problem]:
-            return Found(damaged[0], other=other)
+            first = _first(unknown, folder)
+            several = len({str(entry.record.get("content")) for entry in unknown if entry.record})
+            return Found(first, bool(first.record), max(1, several), other)
+        if damaged := [entry for entry in named if entry.problem and entry.settings is None]:
+            return Found(damaged[0], other=other)  # nothing in it says that it is of another run
         return Found(other=other)
 
     def free_name(self, settings: Settings, folder: str) -> str:
@@ -165,7 +174,20 @@ class RunIndex:
     def _named(self, settings: Settings) -> list[Entry]:
         """Those whose name says that they are of these settings."""
         digits = (settings.identity, settings.identity[:_EARLIER_DIGITS])
-        return [entry_of(directory) for each in digits for directory in self._by_digits.get(each, ())]
+        named = [entry_of(directory) for each in digits for directory in self._by_digits.get(each, ())]
+        if self._renamed:
+            named += [entry_of(directory) for directory in self._by_settings.get(trained_anywhere(settings.resolved()), ())]
+        return named
+
+    @cached_property
+    def _by_settings(self) -> dict[str, list[RunDirectory]]:
+        """Directories with names of their own, by what their records say that they train."""
+        found: dict[str, list[RunDirectory]] = defaultdict(list)
+        for directory in self._renamed:
+            entry = entry_of(directory)
+            if entry.record and entry.settings:
+                found[trained_anywhere(entry.settings)].append(directory)
+        return found
 
     def _like(self, settings: Settings) -> list[Entry]:
         """Those that train the same wherever the data lie, among those whose names begin alike."""
@@ -176,7 +198,9 @@ class RunIndex:
                 entry = entry_of(directory)
                 if entry.record and entry.settings:
                     known[trained_anywhere(entry.settings)].append(directory)
-        return [entry_of(each) for each in self._trained[start].get(trained_anywhere(settings.resolved()), [])]
+        wanted = trained_anywhere(settings.resolved())
+        renamed = self._by_settings.get(wanted, []) if self._renamed else []
+        return [entry_of(each) for each in [*self._trained[start].get(wanted, []), *renamed]]
 
 
 def entry_of(directory: RunDirectory) -> Entry:
@@ -188,10 +212,19 @@ def entry_of(directory: RunDirectory) -> Entry:
         return Entry(directory, {}, str(error), isinstance(error, NewerRecord))
 
 
-def _first(entries: list[Entry]) -> Entry:
+def _first(entries: list[Entry], folder: str) -> Entry:
+    """Of copies of a run, the one that got furthest."""
     if len(entries) == 1:
         return entries[0]
-    return min(entries, key=lambda entry: _ORDER.index(entry.status()))
+
+    def key(entry: Entry) -> tuple[int, int, bool]:
+        try:
+            epochs = len(entry.directory.epochs())
+        except BadRecord:
+            epochs = 0
+        return _ORDER.index(entry.status()), -epochs, os.fspath(entry.directory.path.parent) != folder
+
+    return min(entries, key=key)
 
 
 def make_directory(run: RunDirectory, settings: Settings, content: Content | None) -> RunDirectory:
@@ -232,12 +265,9 @@ def _numbered(name: str, is_taken: Callable[[str], bool]) -> str:
 
 def _is_of(directory: RunDirectory, settings: Settings, content: Content | None) -> bool:
     """Whether a directory is that of this run, or of none that can be told."""
-    try:
-        entry = Entry(directory, directory.record())
-    except BadRecord:
-        return True  # it starts over
+    entry = entry_of(directory)
     if entry.settings is None:
-        return True
+        return not entry.newer
     if trained_anywhere(entry.settings) != trained_anywhere(settings.resolved()):
         return False
     return entry.same_content(settings, content) is not False

@@ -37,12 +37,29 @@ def accounted_otherwise(record: dict[str, Any], settings: Settings) -> bool:
     return any(then.get(name, default) != getattr(settings, name) for name, default in _ACCOUNTED.items())
 
 
-def account_anew(run: RunDirectory, settings: Settings) -> None:
-    """Apply the accounting settings of today to a run that has finished: target, carbon, cost, warm-up."""
+def account_anew(run: RunDirectory, settings: Settings) -> str:
+    """Apply the accounting settings of today to a run that has finished: target, carbon, cost, warm-up.
+
+    Returns:
+        Why that cannot be; empty where it was done, or nothing was to do.
+
+    Raises:
+        BadRecord: run.json or epochs.jsonl is damaged.
+    """
     record = run.record()
-    if accounted_otherwise(record, settings):
-        record["settings"] |= {name: getattr(settings, name) for name in _ACCOUNTED}
-        run.write_record(record | summary(record, run.epochs()))
+    if not accounted_otherwise(record, settings):
+        return ""
+    epochs = run.epochs()
+    if not has_all_epochs(record, epochs):
+        return f"{run.path / 'epochs.jsonl'}: lacks epochs of the run, which stays accounted for as it was"
+    record["settings"] |= {name: getattr(settings, name) for name in _ACCOUNTED}
+    run.write_record(record | summary(record, epochs))
+    return ""
+
+
+def has_all_epochs(record: Mapping[str, Any], epochs: list[dict[str, Any]]) -> bool:
+    """Whether epochs.jsonl has every epoch of a run that ended, so that its summary can be made again."""
+    return bool(record.get("metrics", {}).get("epochs") == len(last_of_each(epochs)))
 
 
 Watts = tuple[tuple[float, float, float], tuple[float, float, float]]

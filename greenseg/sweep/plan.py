@@ -39,6 +39,7 @@ class PlannedRun(NamedTuple):
         problem: what is wrong with its record.
         content: what it would be trained on now; None where the data are not here.
         by_path: settings and path alone say that `known` is its directory.
+        contents: that these were trained on; where there are several, they do not decide.
         name: that its directory will have, where it has none yet.
         other: a run of the same settings that was trained on other content; see `Found`.
         other_status: where that one stands.
@@ -53,6 +54,7 @@ class PlannedRun(NamedTuple):
     problem: str = ""
     content: Content | None = None
     by_path: bool = False
+    contents: int = 1
     name: str = ""
     other: RunDirectory | None = None
     other_status: str = ""
@@ -199,9 +201,12 @@ def look(settings: Settings, content: Content | None, index: RunIndex, folder: s
         index: the directories that there are.
         folder: of the sweep, in which the run gets a directory where it has none.
     """
-    found = index.find(settings, content)
+    found = index.find(settings, content, folder)
     other, other_status = (found.other.directory, found.other.status()) if found.other else (None, "")
-    run = PlannedRun(settings, folder, content=content, by_path=found.by_path, other=other, other_status=other_status)
+    run = PlannedRun(
+        settings, folder, content=content, by_path=found.by_path, contents=found.contents, other=other,
+        other_status=other_status,
+    )  # fmt: skip
     if found.entry is None:
         return run._replace(name=index.free_name(settings, folder)) if found.other else run
     directory, record = found.entry.directory, found.entry.record

@@ -154,12 +154,12 @@ def test_a_loss_that_is_no_number_ends_the_run(phantom: Path, tmp_path: Path) ->
 def test_an_error_keeps_its_message_and_the_end_of_the_log(phantom: Path, tmp_path: Path) -> None:
     broken = job(phantom, tmp_path)
     broken.run.create(broken.settings)
-    broken.run.last_checkpoint.write_bytes(b"no checkpoint")
+    broken.run.last_checkpoint.mkdir()
     audience = launch(broken, limits=Limits(retries=1))
     assert [outcome.again for _, outcome in audience.outcomes] == [True, False]
     error = broken.run.record()["error"]
     assert error["kind"] == "error"
-    assert error["type"] == "UnpicklingError"
+    assert error["type"] == "IsADirectoryError"
     assert error["log"].splitlines()[-1].endswith(f"{error['type']}: {error['message']}")
     assert broken.run.log.read_text().rstrip().endswith(error["log"])
 

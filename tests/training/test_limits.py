@@ -386,7 +386,7 @@ def test_limits_are_put_back_however_a_run_ends(
         settings = Settings.of(values)
         jobs.append(Job(settings, RunDirectory(tmp_path / "sweep" / settings.slug)))
     jobs[4].run.create(jobs[4].settings)
-    jobs[4].run.last_checkpoint.write_bytes(b"no checkpoint")  # it ends by an exception
+    jobs[4].run.last_checkpoint.mkdir()  # it ends by an exception
     audience = Audience(everywhere, {1: signal.SIGTERM, 2: signal.SIGINT, 3: signal.SIGKILL})
     Launcher(Slots(["0"], 2), Stop(), audience, warm=True).carry_out(jobs)
     assert audience.while_training == {(200_000, 1005)}
