@@ -69,6 +69,15 @@ def test_a_record_is_read_as_it_was_written(run: RunDirectory) -> None:
     assert RunDirectory(run.path / "nowhere").record() == {}
 
 
+def test_a_record_that_is_missing_beside_epochs_is_damage(run: RunDirectory) -> None:
+    run.append_epoch({"epoch": 0})
+    (run.path / "run.json").unlink()
+    with pytest.raises(BadRecord, match="missing"):
+        run.record()
+    (run.path / "epochs.jsonl").unlink()
+    assert run.record() == {}
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"\xff\xfe", b"[]", b"null", b"{}", b'{"settings": {}}', b'{"settings": 3, "status": "finished"}'],

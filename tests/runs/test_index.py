@@ -144,6 +144,67 @@ def test_identities_that_share_eight_digits_are_two_runs() -> None:
     assert make_directory(RunDirectory(Path("runs", "s", two.slug)), two, None).path != named
 
 
+def test_a_damaged_directory_is_started_over_in_only_by_its_own_run() -> None:
+    """config.yaml and content.json still tell whose it is."""
+    data = write_blocks(Path("data"))
+    one, two = (Settings.of({"lr": lr, "data": "data"}) for lr in (0.0027458, 0.0060607))
+    run = trained(data="data", lr=one.lr)
+    named = RunDirectory(run.path.rename(run.path.with_name(f"{one.slug.rpartition('-')[0]}-{two.identity[:8]}")))
+    (named.path / "run.json").write_text("{")
+    index = RunIndex(Path("runs"))
+    assert index.find(two, content_of(two)).entry is None
+    assert make_directory(RunDirectory(named.path.with_name(two.slug)), two, content_of(two)).path != named.path
+    named.path.rename(run.path)
+    found = RunIndex(Path("runs")).find(one, content_of(one)).entry
+    assert found is not None
+    assert (found.directory, bool(found.problem)) == (run, True)
+    change_mask(data)
+    found = RunIndex(Path("runs")).find(one, content_of(one)).entry
+    assert found is None, "it was trained on other content"
+    assert make_directory(run, one, content_of(one)).path.name == f"{one.slug}.2"
+
+
+def test_of_copies_the_one_that_got_furthest_goes_on_else_that_of_the_sweep() -> None:
+    write_blocks(Path("data"))
+    values = {"data": "data"}
+    settings = Settings.of(values)
+    written = record(values, "interrupted") | content_of(settings).names
+    run = write(Path("runs", "s"), written, [epoch(0), epoch(1), epoch(2)])
+    run.create(settings, content_of(settings).to_json())
+    for copied, lines in (("a", 1), ("b", 3)):
+        copy = Path(shutil.copytree("runs/s", Path("runs", copied))) / run.path.name / "epochs.jsonl"
+        copy.write_text("".join(copy.read_text().splitlines(keepends=True)[:lines]))
+    index = RunIndex(Path("runs"))
+    for folder in ("s", "b"):
+        found = index.find(settings, content_of(settings), f"runs/{folder}").entry
+        assert found is not None
+        assert found.directory.path.parent == Path("runs", folder)
+    elsewhere = index.find(settings, content_of(settings), "runs/a").entry
+    assert elsewhere is not None
+    assert len(elsewhere.directory.epochs()) == 3
+
+
+def test_a_directory_with_a_name_of_its_own_is_found() -> None:
+    write_blocks(Path("data"))
+    run = trained(data="data")
+    renamed = run.path.rename(run.path.with_name("best so far"))
+    settings = Settings.of({"data": "data"})
+    found = RunIndex(Path("runs")).find(settings, content_of(settings)).entry
+    assert found is not None
+    assert found.directory.path == renamed
+
+
+def test_where_settings_and_path_do_not_decide_that_is_known() -> None:
+    data = write_blocks(Path("data"))
+    settings = Settings.of({"data": "data"})
+    trained(data="data")
+    assert RunIndex(Path("runs")).find(settings, None).contents == 1
+    change_mask(data)
+    other = make_directory(RunDirectory(Path("runs", "s", settings.slug)), settings, content_of(settings))
+    other.write_record(record({"data": "data"}) | content_of(settings).names)
+    assert RunIndex(Path("runs")).find(settings, None).contents == 2
+
+
 def test_rows_join_repeats_on_equal_content_only() -> None:
     data = write_blocks(Path("data"))
     for seed in (0, 1):

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from greenseg.config import Settings
 from greenseg.data.epoch import slices_per_epoch
 from greenseg.data.loader import TrainingBatches
 from greenseg.report.curves import curve
 from greenseg.report.reader import read_runs
-from greenseg.runs.summary import summary
+from greenseg.runs.summary import account_anew, summary
 from tests.runs import energy, epoch, record, write
 
 
@@ -38,6 +39,22 @@ def test_joules_to_a_dice_hold_all_that_was_spent_before() -> None:
     lines = [line(0, 0, 0.1), line(1, 1, 0.85)]
     found = summary(record({}) | {"attempts": attempts}, lines)["metrics"]["energy_to_dice"]
     assert found["joules"] == 149 + 100 + 19
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_accounting_needs_every_epoch(kept: int, tmp_path: Path) -> None:
+    """Of a copy without epochs.jsonl, Dice and joules per epoch were lost."""
+    lines = [line(0, 0, 0.5), line(1, 0, 0.8)]
+    written = record({}) | {"attempts": [attempt(train=30, validation=8)]}
+    run = write(tmp_path, written | summary(written, lines), lines[:kept])
+    before = run.record()
+    problem = account_anew(run, Settings.of({"energy_to_dice": 0.7}))
+    after = run.record()
+    assert bool(problem) == (kept < 2)
+    assert after["metrics"]["dice"] == before["metrics"]["dice"] == 0.8
+    assert (after == before) == (kept < 2)
+    if kept == 2:
+        assert after["metrics"]["energy_to_dice"]["dice"] == 0.7
 
 
 def test_a_learning_curve_holds_what_was_tried_before(tmp_path: Path) -> None:
