@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from greenseg.data import strays
 from greenseg.data.positions import TURNED, spacing_problem
 from greenseg.errors import UserError
 
@@ -40,10 +41,14 @@ def read(folder: Path) -> sitk.Image:
         RuntimeError: ITK cannot read it.
     """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    files_of = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), one) for one in series]
+    damaged, without_pixels = strays.look(folder, {Path(file).name for files in files_of for file in files})
+    if damaged:
+        raise UserError(f"{folder}: {'' if series else 'no DICOM series in this folder: '}{_first(damaged)}")
     if len(series) != 1:
         what = f"{len(series)} DICOM series; keep one a folder" if series else "no DICOM series in this folder"
-        raise UserError(f"{folder}: {what}")
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+        raise UserError(f"{folder}: {what}{'' if series else _instead(folder, without_pixels)}")
+    (files,) = files_of
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
     reader.MetaDataDictionaryArrayUpdateOn()
@@ -56,6 +61,20 @@ def read(folder: Path) -> sitk.Image:
     if problem := problem_of(reader, 0) or _no_volume(reader, [Path(file).name for file in files]):
         raise UserError(f"{folder}: {problem}")
     return image
+
+
+def _first(texts: Sequence[str]) -> str:
+    return texts[0] + (f" (and {len(texts) - 1} more like it)" if len(texts) > 1 else "")
+
+
+def _instead(folder: Path, without_pixels: Sequence[str]) -> str:
+    """What a folder without images holds, where that helps."""
+    if without_pixels:
+        return f": {_first(without_pixels)}"
+    for below in sorted(path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_dir()):
+        if sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(below)):
+            return f", but one in {below.relative_to(folder)}; move its files up into {folder.name}"
+    return ""
 
 
 def problem_of(header: sitk.ImageFileReader | sitk.ImageSeriesReader, *number: int) -> str | None:

@@ -1,5 +1,6 @@
 """A DICOM series is a volume only where its slices make one; else its fault is named, with the files at its place."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, RTStructureSetStorage, SegmentationStorage
 
 from greenseg.data.volume import read
 from greenseg.errors import UserError
 
 Edit = Callable[[Path], object]
 SIZE = (8, 9, 10)
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
 def series(folder: Path, distance: float = 4.0, **fields: Any) -> Path:
@@ -120,6 +122,72 @@ def test_what_is_no_volume_is_refused_with_the_reason(change: Edit, words: list[
     change(folder)
     said = refused(folder)
     assert all(word in said for word in words), said
+
+
+def cut(folder: Path, size: int) -> Path:
+    path = folder / "IM7"
+    path.write_bytes(path.read_bytes()[:size])
+    return path
+
+
+def unfetched(folder: Path, name: str = "IM7") -> None:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("../.git/annex/objects/x")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (unfetched, ["IM7 cannot be read: a broken link"]),
+        (lambda f: unfetched(f, ".#IM7"), [".#IM7 cannot be read: a broken link"]),  # GDCM lists nothing after it
+        (lambda f: (f / "IM7").write_bytes(b""), ["IM7 is empty (0 bytes)"]),
+        (lambda f: (f / "IM7").write_bytes(LFS), ["IM7 is a git-lfs pointer", "git lfs pull"]),
+        (lambda f: (f / "IM7").write_bytes(b"upstream request timeout"), ["IM7 is no DICOM file"]),
+        (lambda f: (f / "IM7").write_bytes(b"\x1f\x8b"), ["IM7 is packed with gzip; unpack it"]),
+        (lambda f: cut(f, -50), ["IM7 is cut short or damaged"]),
+        (lambda f: cut(f, 300), ["IM7 is cut short or damaged"]),
+        (lambda f: cut(f, 100), ["IM7 is no DICOM file"]),
+        (lambda f: cut(f, -50).rename(f / "1.2.840.7"), ["1.2.840.7 is cut short"]),
+        (lambda f: [(f / f"IM{n}").write_bytes(LFS) for n in range(8)],
+         ["no DICOM series in this folder: IM0 is a git-lfs pointer", "(and 7 more"]),
+        (lambda f: (f / "IM7").chmod(0), [] if os.geteuid() == 0 else ["IM7 cannot be read: Permission denied"]),
+    ],
+)  # fmt: skip
+def test_a_slice_that_is_none_is_named(change: Edit, words: list[str], tmp_path: Path) -> None:
+    """GDCM leaves it out, and the volume would have a slice less."""
+    folder = series(tmp_path / "s")
+    change(folder)
+    said = refused(folder) if words else ""
+    assert all(word in said for word in words), said
+
+
+def contours(folder: Path, name: str = "RS") -> None:
+    uid = RTStructureSetStorage
+    edit(folder, 0, name, SOPClassUID=uid, Modality="RTSTRUCT", PixelData=None, Rows=None, Columns=None)
+    d = pydicom.dcmread(folder / name)
+    d.file_meta.MediaStorageSOPClassUID = uid
+    d.save_as(folder / name)
+
+
+def test_files_beside_the_slices_do_no_harm(tmp_path: Path) -> None:
+    folder = series(tmp_path / "s")
+    for name in ("DICOMDIR", "README", "README.md", "a.txt", "a.json", "a.xml", ".DS_Store", "._IM0", "Thumbs.db"):
+        (folder / name).write_bytes(b"x" * 99)
+    (folder / "more").mkdir()
+    contours(folder)
+    assert read(folder).GetSize() == (10, 9, 8)
+
+
+def test_a_folder_without_a_series_says_what_it_holds(tmp_path: Path) -> None:
+    folder = series(tmp_path / "below" / "DICOM").parent
+    assert "no DICOM series in this folder, but one in DICOM; move" in refused(folder)
+    folder = series(tmp_path / "contours")
+    contours(folder)
+    for number in range(SIZE[0]):
+        (folder / f"IM{number}").unlink()
+    assert "no DICOM series in this folder: RS is contours (RTSTRUCT); make" in refused(folder)
+    (tmp_path / "empty").mkdir()
+    assert refused(tmp_path / "empty") == "no DICOM series in this folder"
 
 
 def test_all_slices_at_one_place(tmp_path: Path) -> None:
