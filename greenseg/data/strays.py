@@ -21,6 +21,7 @@ _WITHOUT_PIXELS = {
     f"{_STORAGE}481.": "a plan of radiotherapy",
     f"{_STORAGE}88.": "a report (SR)",
     f"{_STORAGE}11.": "a presentation state",
+    f"{_STORAGE}66.4": "a damaged segmentation (SEG)",
     f"{_STORAGE}66.": "a registration, or points",
     f"{_STORAGE}104.": "a document",
     f"{_STORAGE}9.": "a waveform",
@@ -57,7 +58,9 @@ def look(folder: Path, slices: Collection[str]) -> tuple[list[str], list[str]]:
         elif kind == kinds.DICOM:
             damaged.append(f"{path.name} is cut short or damaged, or holds no image; get it again, or take it out")
         else:
-            said = empty or (f"is {kind}; {remedy}" if kind else "is no DICOM file; get it again, or take it out")
+            said = empty or (
+                f"is {kind}; {remedy}" if kind else "is not readable as DICOM; get it again, or take it out"
+            )
             damaged.append(f"{path.name} {said}")
     return damaged, without_pixels
 

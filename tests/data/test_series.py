@@ -214,11 +214,11 @@ def unfetched(folder: Path, name: str = "IM7") -> None:
         (lambda f: unfetched(f, ".#IM7"), [".#IM7 cannot be read: a broken link"]),  # GDCM lists nothing after it
         (lambda f: (f / "IM7").write_bytes(b""), ["IM7 is empty (0 bytes)"]),
         (lambda f: (f / "IM7").write_bytes(LFS), ["IM7 is a git-lfs pointer", "git lfs pull"]),
-        (lambda f: (f / "IM7").write_bytes(b"upstream request timeout"), ["IM7 is no DICOM file"]),
+        (lambda f: (f / "IM7").write_bytes(b"upstream request timeout"), ["IM7 is not readable as DICOM"]),
         (lambda f: (f / "IM7").write_bytes(b"\x1f\x8b"), ["IM7 is packed with gzip; unpack it"]),
         (lambda f: cut(f, -50), ["IM7 is cut short or damaged"]),
         (lambda f: cut(f, 300), ["IM7 is cut short or damaged"]),
-        (lambda f: cut(f, 100), ["IM7 is no DICOM file"]),
+        (lambda f: cut(f, 100), ["IM7 is not readable as DICOM"]),
         (lambda f: cut(f, -50).rename(f / "1.2.840.7"), ["1.2.840.7 is cut short"]),
         (lambda f: [(f / f"IM{n}").write_bytes(LFS) for n in range(8)],
          ["no DICOM series in this folder: IM0 is a git-lfs pointer", "(and 7 more"]),
