@@ -30,12 +30,13 @@ _ARCHIVES = {
     "a tar archive": (rb".{257}ustar", "unpack it"),
 }
 
+DICOM = "a DICOM file"
 _NIFTI, _NRRD, _META = "a NIfTI file", "an NRRD file", "a MetaImage file"
 _IMAGES = {
     _NIFTI: (rb".{344}n[i+]1\0|.{4}n[i+]2\0", "rename it to {stem}.nii"),
     _NRRD: (rb"NRRD0", "rename it to {stem}.nrrd"),
     _META: (rb"\s*(?:ObjectType|NDims|Comment)\s*=", "rename it to {stem}.mha"),
-    "a DICOM file": (rb".{128}DICM", "put all files of its series into a folder, and name that"),
+    DICOM: (rb".{128}DICM", "put all files of its series into a folder, and name that"),
     "an HDF5 file (perhaps MINC)": (rb"\x89HDF", "convert it to NIfTI"),
     "a PNG picture": (rb"\x89PNG", _SPACED),
     "a JPEG picture": (rb"\xff\xd8\xff", _SPACED),
@@ -91,6 +92,15 @@ def problem_of_values(path: Path) -> str | None:
     if path.suffix.lower() == ".gz" and kind not in (_GZIP, *_POINTERS):
         return f"is not packed: rename it to {path.stem}"
     return f"is {kind}; {remedy}" if kind in _POINTERS else None
+
+
+def kind_of(path: Path) -> tuple[str, str]:
+    """The kind of a file by its first bytes, and the remedy where an image is wanted; both empty where none is known.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return _kind_of(_head(path))
 
 
 def _head(path: Path) -> bytes:

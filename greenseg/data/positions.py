@@ -1,5 +1,6 @@
 """Whether slices that lie where they say make an evenly spaced volume."""
 
+import math
 from collections.abc import Callable, Sequence
 from statistics import median_low
 
@@ -16,6 +17,37 @@ TURNED = 1e-3
 """By how much the direction cosines of the slices of a volume may differ."""
 
 _UNEVEN = 0.05  # by what share a distance may differ from the usual one
+
+
+_LEANING = 0.1  # degrees by which the line through the slices may lean from a right angle to them: rounding
+
+
+def drift_problem(places: Positions, normal: Positions, names: Sequence[str]) -> str | None:
+    """Why slices that lie at these places are no volume of right angles, as under a tilted gantry; or None.
+
+    Each slice may lie as far beside the line through the first one as a distance may differ from the usual one.
+
+    Args:
+        places: of the first pixel of each slice, in mm, [slice, 3], in any order.
+        normal: direction across the slices, of any length.
+        names: of their files.
+    """
+    normal = normal / np.linalg.norm(normal)
+    order = np.argsort(places @ normal, kind="stable")
+    offset = places[order] - places[order[0]]
+    along = offset @ normal
+    beside = np.linalg.norm(offset - np.outer(along, normal), axis=1)
+    allowed = _UNEVEN * along[-1] / max(len(along) - 1, 1) + math.tan(math.radians(_LEANING)) * along
+    far = int((beside - allowed).argmax())
+    if beside[far] <= allowed[far] or along[-1] <= SAME:
+        return None
+    angle = math.degrees(math.atan2(along[far], beside[far]))
+    first, other = (names[int(order[n])] for n in (0, far))
+    return (
+        f"its slices are sheared, as under a tilted gantry: {first} and {other} lie {beside[far]:.3g} mm apart along "
+        f"their plane, and the line from one to the other meets it at {angle:.4g}°, not at 90°; resample it to a grid "
+        f"of right angles"
+    )
 
 
 def spacing_problem(

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.data.positions import TURNED, spacing_problem
+from greenseg.data import strays
+from greenseg.data.positions import TURNED, drift_problem, spacing_problem
 from greenseg.errors import UserError
 
 _PLACE, _AXES, _PIXELS = "0020|0032", "0020|0037", "0028|0030"
+_ROWS, _FRAMES = "0028|0010", "0028|0008"
+_STORED = ("0028|1053", "0028|1052", "0028|0100", "0028|0101", "0028|0103")  # slope, intercept, bits, sign
 _CLASS, _INSTANCE = "0008|0016", "0008|0018"
 _DIFFERENT = 1e-2  # by what share pixels of one series may differ in size
 _NO_IMAGES = {
@@ -18,6 +21,12 @@ _NO_IMAGES = {
     "such as with dcmqi's segimage2itkimage",
 }
 """SOP class → what a file of it is, with the remedy."""
+
+_ENHANCED = {
+    f"1.2.840.10008.5.1.4.1.1.{ending}"
+    for ending in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130", "6.2", "12.1.1", "12.2.1", "13.1.1", "13.1.3")
+}
+"""SOP classes whose frames each have a place and a spacing: of CT, MR, PET, ultrasound and X-ray."""
 
 _TELLING = {
     "0018|0086": "EchoNumbers",
@@ -32,55 +41,119 @@ _TELLING = {
 
 
 def read(folder: Path) -> sitk.Image:
-    """The volume of the one DICOM series in a folder.
+    """The volume of the one DICOM series in a folder; of float64 where its slices are not all stored alike.
 
     Raises:
-        UserError: there is none, there are several, or its slices make no volume: one is missing or there twice, they
-            are not evenly spaced, or differ in size, pixels or orientation.
+        UserError: there is none, there are several, a file is damaged, of several frames or without the size of its
+            pixels, or its slices make no volume: one is missing or there twice, they are sheared or not evenly spaced,
+            or differ in size, pixels or orientation.
         RuntimeError: ITK cannot read it.
     """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    files_of = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), one) for one in series]
+    damaged, without_pixels = strays.look(folder, {Path(file).name for files in files_of for file in files})
+    if damaged:
+        raise UserError(f"{folder}: {'' if series else 'no DICOM series in this folder: '}{_first(damaged)}")
     if len(series) != 1:
         what = f"{len(series)} DICOM series; keep one a folder" if series else "no DICOM series in this folder"
-        raise UserError(f"{folder}: {what}")
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+        raise UserError(f"{folder}: {what}{'' if series else _instead(folder, without_pixels)}")
+    (files,) = files_of
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
     reader.MetaDataDictionaryArrayUpdateOn()
     try:
         image = reader.Execute()
+        if _stored_differently(reader, len(files)):
+            # ITK takes the type of the first slice for all, and cuts off what does not fit it.
+            reader.SetOutputPixelType(sitk.sitkFloat64)
+            image = reader.Execute()
     except RuntimeError:
-        if problem := _sizes_differ(files):
+        if problem := _no_slices(files):
             raise UserError(f"{folder}: {problem}") from None
         raise
-    if problem := problem_of(reader, 0) or _no_volume(reader, [Path(file).name for file in files]):
+    names = [Path(file).name for file in files]
+    for number, name in enumerate(names):
+        if problem := problem_of(reader, number):
+            raise UserError(f"{folder}: {f'{name}: ' if len(names) > 1 else ''}{problem}")
+    if problem := _no_volume(reader, names):
         raise UserError(f"{folder}: {problem}")
     return image
 
 
+def _first(texts: Sequence[str]) -> str:
+    return texts[0] + (f" (and {len(texts) - 1} more like it)" if len(texts) > 1 else "")
+
+
+def _instead(folder: Path, without_pixels: Sequence[str]) -> str:
+    """What a folder without images holds, where that helps."""
+    if without_pixels:
+        return f": {_first(without_pixels)}"
+    for below in sorted(path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_dir()):
+        if sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(below)):
+            return f", but one in {below.relative_to(folder)}; move its files up into {folder.name}"
+    return ""
+
+
 def problem_of(header: sitk.ImageFileReader | sitk.ImageSeriesReader, *number: int) -> str | None:
-    """Why a DICOM file is no image, by its header; or None.
+    """Why a DICOM file is no slice of known size, by its header; or None, also for files of other formats.
 
     Args:
         header: a reader that has read it.
         number: of the file, where it has read several.
     """
-    if header.HasMetaDataKey(*number, _CLASS):
-        return _NO_IMAGES.get(header.GetMetaData(*number, _CLASS).strip(" \0"))
+
+    def text(tag: str) -> str:
+        return header.GetMetaData(*number, tag).strip(" \0") if header.HasMetaDataKey(*number, tag) else ""
+
+    if not text(_ROWS):
+        return None
+    if problem := _NO_IMAGES.get(text(_CLASS)):
+        return problem
+    if text(_CLASS) in _ENHANCED or text(_FRAMES) not in ("", "0", "1"):
+        return (
+            "a DICOM file of several frames, whose places are not read, so that order and distance of slices are not "
+            "known; convert it to NIfTI, such as with dcm2niix"
+        )
+    sizes = _numbers(text(_PIXELS))
+    if len(sizes) != 2 or not min(sizes) > 0:
+        given = f"a PixelSpacing of {text(_PIXELS)} mm" if text(_PIXELS) else "no PixelSpacing"
+        return (
+            f"its header gives {given}, so that the size of its pixels is not known; convert it to NIfTI, with its "
+            f"spacing"
+        )
     return None
 
 
-def _sizes_differ(files: Sequence[str]) -> str | None:
+def _numbers(text: str) -> list[float]:
+    """The numbers of a field; none where it holds anything else."""
+    try:
+        return [float(part) for part in text.strip(" \0").split("\\") if part]
+    except ValueError:
+        return []
+
+
+def _no_slices(files: Sequence[str]) -> str | None:
+    """Why ITK reads no series from files, by their headers, or None: not slices, or of different sizes."""
     sizes: dict[tuple[int, ...], str] = {}
     for file in files:
         header = sitk.ImageFileReader()
         header.SetFileName(file)
         header.ReadImageInformation()
+        if problem := problem_of(header):
+            return f"{Path(file).name}: {problem}"
         sizes.setdefault(header.GetSize()[:2], Path(file).name)
     if len(sizes) == 1:
         return None
     shown = ", ".join(f"{width}×{height} ({name})" for (width, height), name in sizes.items())
     return f"slices of different sizes: {shown}; keep one size a folder"
+
+
+def _stored_differently(reader: sitk.ImageSeriesReader, count: int) -> bool:
+    """Whether numbers stand for other values, or are of another type, in some slices than in others."""
+    return any(
+        len({reader.GetMetaData(n, tag) if reader.HasMetaDataKey(n, tag) else "" for n in range(count)}) > 1
+        for tag in _STORED
+    )
 
 
 def _no_volume(reader: sitk.ImageSeriesReader, names: Sequence[str]) -> str | None:
@@ -90,8 +163,7 @@ def _no_volume(reader: sitk.ImageSeriesReader, names: Sequence[str]) -> str | No
         return None  # a single slice, or a volume in one file
 
     def numbers(tag: str, number: int) -> list[float]:
-        text = reader.GetMetaData(number, tag) if reader.HasMetaDataKey(number, tag) else ""
-        return [float(part) for part in text.strip(" \0").split("\\") if part]
+        return _numbers(reader.GetMetaData(number, tag)) if reader.HasMetaDataKey(number, tag) else []
 
     places = [numbers(_PLACE, number) for number in range(count)]
     axes = [numbers(_AXES, number) for number in range(count)]
@@ -108,6 +180,8 @@ def _no_volume(reader: sitk.ImageSeriesReader, names: Sequence[str]) -> str | No
                 f"{names[0]} and {names[other]} differ in {what} ({here}, {there}); keep one stack of slices a folder"
             )
     normal = np.cross(axes[0][:3], axes[0][3:])
+    if problem := drift_problem(np.array(places), normal, names):
+        return problem
 
     def difference(one: int, other: int) -> str:
         told = {tag: [reader.GetMetaData(n, tag).strip(" \0") for n in (one, other) if reader.HasMetaDataKey(n, tag)]

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from greenseg.data.listing import natural
 from greenseg.data.placement import slice_distance
-from greenseg.data.positions import SAME, TURNED, Positions, spacing_problem
+from greenseg.data.positions import SAME, TURNED, Positions, drift_problem, spacing_problem
 from greenseg.errors import UserError
 
 _NUMBER = re.compile(r"\d+")
@@ -156,6 +156,8 @@ def _by_position(volume: Volume, members: Sequence[Part], at: Positions) -> tupl
     normal, distance = members[0].normal, members[0].distance
     if turned := [m.path.name for m in members if np.abs(np.subtract(m.normal, normal)).max() > TURNED]:
         return volume, f"{turned[0]} is turned against {names[0]}; the slices of a volume are parallel"
+    if problem := drift_problem(np.array([member.origin for member in members]), np.array(normal), names):
+        return volume, problem
     order = np.argsort(at, kind="stable")
     if (np.diff(at) < 0).all():
         order = order[::-1]  # as their names have it

@@ -1,20 +1,30 @@
 """A DICOM series is a volume only where its slices make one; else its fault is named, with the files at its place."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+from pydicom.uid import (
+    UID,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+)
 
 from greenseg.data.volume import read
 from greenseg.errors import UserError
 
 Edit = Callable[[Path], object]
 SIZE = (8, 9, 10)
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 
 def series(folder: Path, distance: float = 4.0, **fields: Any) -> Path:
@@ -111,6 +121,11 @@ def test_a_missing_slice_is_named_with_its_place(gone: list[int], words: list[st
         (lambda f: edit(f, 4, ImageOrientationPatient=[0, 1, 0, 0, 0, 1]), ["IM4", "differ in orientation"]),
         (lambda f: edit(f, 2, PixelSpacing=[1.6, 1.6]), ["IM2", "differ in spacing of pixels (1.5\\1.5, 1.6\\1.6)"]),
         (lambda f: edit(f, 2, Rows=10, Columns=9), ["slices of different sizes: 10×9 (IM0), 9×10 (IM2)"]),
+        (lambda f: edit(f, 2, PixelSpacing=None), ["IM2: its header gives no PixelSpacing", "convert it to NIfTI"]),
+        (lambda f: edit(f, 2, PixelSpacing=[0, 0]), ["IM2: its header gives a PixelSpacing of 0"]),
+        (lambda f: edit(f, 5, NumberOfFrames=2, PixelData=bytes(360)), ["IM5: a DICOM file of several frames"]),
+        (lambda f: edit(f, 3, ImagePositionPatient=[13, -5, 19]), ["sheared", "IM0 and IM3", "at 50.19°, not at 90°"]),
+        (lambda f: lean(f, 1.5), ["sheared", "IM0 and IM7 lie 10.5 mm apart", "at 69.44°, not at 90°; resample"]),
         (lambda f: edit(f, 2, ImagePositionPatient=None), ["IM2 does not say where its slice lies"]),
         (lambda f: edit(f, 5, SeriesInstanceUID="1.2.3.5"), ["2 DICOM series; keep one a folder"]),
     ],
@@ -120,6 +135,131 @@ def test_what_is_no_volume_is_refused_with_the_reason(change: Edit, words: list[
     change(folder)
     said = refused(folder)
     assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"PixelSpacing": None}, "its header gives no PixelSpacing"),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": [0.7, 0.7]}, "its header gives no PixelSpacing"),
+        ({"PixelSpacing": [0, 0]}, r"its header gives a PixelSpacing of 0"),
+        ({"NumberOfFrames": 3, "PixelData": bytes(3 * 180)}, "several frames.*dcm2niix"),
+        ({"SOPClassUID": EnhancedMRImageStorage, "NumberOfFrames": 1}, "several frames.*dcm2niix"),
+    ],
+)
+def test_a_single_file_says_how_large_its_pixels_are(
+    fields: dict[str, Any], what: str, as_folder: bool, tmp_path: Path
+) -> None:
+    folder = series(tmp_path / "s")
+    edit(folder, 0, **{name: value for name, value in fields.items() if value is not None or name == "PixelSpacing"})
+    for number in range(1, SIZE[0]):
+        (folder / f"IM{number}").unlink()
+    with pytest.raises(UserError, match=what):
+        read(folder if as_folder else folder / "IM0")
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [
+        ({"RescaleSlope": 0.5, "RescaleIntercept": 0}, lambda stored: stored / 2),
+        ({"RescaleSlope": 5000, "RescaleIntercept": -7}, lambda stored: stored * 5000 - 7),
+        ({"RescaleSlope": 1, "RescaleIntercept": 0.25}, lambda stored: stored + 0.25),
+        (
+            {"PixelRepresentation": 0, "PixelData": np.full(90, 60000, "<u2").tobytes()},
+            lambda stored: 0 * stored + 60000,
+        ),
+    ],
+)
+@pytest.mark.parametrize("changed", [(7,), range(1, 8), range(8)])
+def test_each_slice_has_the_values_that_its_header_says(
+    changed: Sequence[int], fields: dict[str, Any], value: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    """ITK gives all slices the type of the first one: fractions and large values would be lost."""
+    folder = series(tmp_path / "s")
+    for number in changed:
+        edit(folder, number, **fields)
+    values = sitk.GetArrayFromImage(read(folder))
+    for number in range(SIZE[0]):
+        stored = np.arange(90).reshape(9, 10) % 19 + number
+        assert np.array_equal(values[number], value(stored) if number in changed else stored)
+
+
+def lean(folder: Path, by: float) -> None:
+    """Move each slice along its plane, as under a tilted gantry; by mm a slice."""
+    for number in range(SIZE[0]):
+        edit(folder, number, ImagePositionPatient=[3 + by * number, -5, 7 + 4 * number])
+
+
+def test_slices_that_lean_by_no_more_than_rounding_are_a_volume(tmp_path: Path) -> None:
+    lean(series(tmp_path / "s"), 0.007)  # 0.1 degrees
+    assert read(tmp_path / "s").GetSize() == (10, 9, 8)
+
+
+def cut(folder: Path, size: int) -> Path:
+    path = folder / "IM7"
+    path.write_bytes(path.read_bytes()[:size])
+    return path
+
+
+def unfetched(folder: Path, name: str = "IM7") -> None:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("../.git/annex/objects/x")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (unfetched, ["IM7 cannot be read: a broken link"]),
+        (lambda f: unfetched(f, ".#IM7"), [".#IM7 cannot be read: a broken link"]),  # GDCM lists nothing after it
+        (lambda f: (f / "IM7").write_bytes(b""), ["IM7 is empty (0 bytes)"]),
+        (lambda f: (f / "IM7").write_bytes(LFS), ["IM7 is a git-lfs pointer", "git lfs pull"]),
+        (lambda f: (f / "IM7").write_bytes(b"upstream request timeout"), ["IM7 is not readable as DICOM"]),
+        (lambda f: (f / "IM7").write_bytes(b"\x1f\x8b"), ["IM7 is packed with gzip; unpack it"]),
+        (lambda f: cut(f, -50), ["IM7 is cut short or damaged"]),
+        (lambda f: cut(f, 300), ["IM7 is cut short or damaged"]),
+        (lambda f: cut(f, 100), ["IM7 is not readable as DICOM"]),
+        (lambda f: cut(f, -50).rename(f / "1.2.840.7"), ["1.2.840.7 is cut short"]),
+        (lambda f: [(f / f"IM{n}").write_bytes(LFS) for n in range(8)],
+         ["no DICOM series in this folder: IM0 is a git-lfs pointer", "(and 7 more"]),
+        (lambda f: (f / "IM7").chmod(0), [] if os.geteuid() == 0 else ["IM7 cannot be read: Permission denied"]),
+    ],
+)  # fmt: skip
+def test_a_slice_that_is_none_is_named(change: Edit, words: list[str], tmp_path: Path) -> None:
+    """GDCM leaves it out, and the volume would have a slice less."""
+    folder = series(tmp_path / "s")
+    change(folder)
+    said = refused(folder) if words else ""
+    assert all(word in said for word in words), said
+
+
+def contours(folder: Path, name: str = "RS") -> None:
+    uid = RTStructureSetStorage
+    edit(folder, 0, name, SOPClassUID=uid, Modality="RTSTRUCT", PixelData=None, Rows=None, Columns=None)
+    d = pydicom.dcmread(folder / name)
+    d.file_meta.MediaStorageSOPClassUID = uid
+    d.save_as(folder / name)
+
+
+def test_files_beside_the_slices_do_no_harm(tmp_path: Path) -> None:
+    folder = series(tmp_path / "s")
+    for name in ("DICOMDIR", "README", "README.md", "a.txt", "a.json", "a.xml", ".DS_Store", "._IM0", "Thumbs.db"):
+        (folder / name).write_bytes(b"x" * 99)
+    (folder / "more").mkdir()
+    contours(folder)
+    assert read(folder).GetSize() == (10, 9, 8)
+
+
+def test_a_folder_without_a_series_says_what_it_holds(tmp_path: Path) -> None:
+    folder = series(tmp_path / "below" / "DICOM").parent
+    assert "no DICOM series in this folder, but one in DICOM; move" in refused(folder)
+    folder = series(tmp_path / "contours")
+    contours(folder)
+    for number in range(SIZE[0]):
+        (folder / f"IM{number}").unlink()
+    assert "no DICOM series in this folder: RS is contours (RTSTRUCT); make" in refused(folder)
+    (tmp_path / "empty").mkdir()
+    assert refused(tmp_path / "empty") == "no DICOM series in this folder"
 
 
 def test_all_slices_at_one_place(tmp_path: Path) -> None:

@@ -132,3 +132,11 @@ def test_a_gap_between_files_of_slices_is_refused_by_check_and_train(tmp_path: P
     with pytest.raises(UserError) as caught:
         cache.prepare(Settings.of({"data": str(data), "image_size": 32, "spacing": 4.0}))
     assert sorted(caught.value.problems) == sorted(problems)
+
+
+def test_slices_that_lean_are_sheared() -> None:
+    parts = [Part(Path(f"s_slice{n}.nii"), 1, 4.0, (1.5 * n, 2.0, 4.0 * n), (0, 0, 1), None) for n in range(6)]
+    assert "sheared" in (said := wrong(parts))
+    assert "s_slice0.nii and s_slice5.nii lie 7.5 mm apart" in said
+    assert "at 69.44°" in said
+    assert volumes([Part(p.path, 1, 4.0, (0.0, 2.0, p.origin[2]), (0, 0, 1.01), None) for p in parts])
