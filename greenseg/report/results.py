@@ -11,7 +11,7 @@ from greenseg.config import group_of, repeated_anywhere
 from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, QUALITIES, Objective
-from greenseg.report.run import NEUTRAL, Run
+from greenseg.report.run import NEUTRAL, Run, Way
 from greenseg.report.statistics import Mean, mean_of
 from greenseg.runs.summary import Watts
 
@@ -78,6 +78,25 @@ class Result:
         for component, name in sorted({(r.component, r.source) for run in self.finished for r in run.energy.readings}):
             sources[component] = f"{sources[component]}+{name}" if component in sources else name
         return sources
+
+    @cached_property
+    def ways(self) -> dict[str, frozenset[Way]]:
+        """Component → how its joules are known, in each finished repeat; an empty way where a repeat has none."""
+        components = {component for run in self.finished for component in run.ways}
+        return {
+            component: frozenset(run.ways.get(component, frozenset()) for run in self.finished)
+            for component in components
+        }
+
+    @cached_property
+    def mixed(self) -> frozenset[str]:
+        """Components whose joules are known in another way in one repeat than in another: their mean is neither's."""
+        return frozenset(component for component, ways in self.ways.items() if len(ways) > 1)
+
+    @cached_property
+    def partly(self) -> frozenset[str]:
+        """Components whose joules are known in several ways within a repeat, those of its attempts, say."""
+        return frozenset(component for component, ways in self.ways.items() if any(len(way) > 1 for way in ways))
 
     @cached_property
     def unmeasured(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, Self
 
 from greenseg.config import Settings, neutral
 from greenseg.energy import Energy
+from greenseg.energy.reading import ESTIMATE
 from greenseg.runs.directory import BadRecord, RunDirectory
 from greenseg.runs.summary import Watts, restated
 
@@ -16,6 +17,9 @@ NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() 
 
 WRONG = (KeyError, TypeError, ValueError, AttributeError)
 """What comes of a record whose parts are missing, or of another type."""
+
+Way = frozenset[str]
+"""How the joules of a component are known."""
 
 _FAILURES = {
     "out_of_gpu_memory": "out of GPU memory",
@@ -139,6 +143,15 @@ class Run:
     def unmeasured(self) -> list[str]:
         """Components whose joules are not known."""
         return list(self.record.get("energy_method", {}).get("unmeasured", {}))
+
+    @cached_property
+    def ways(self) -> dict[str, Way]:
+        """Component → how its joules are known: `measured`, `estimated`, both (parts of it), `unknown`."""
+        ways = {component: frozenset({"unknown"}) for component in self.unmeasured}
+        for reading in self.energy.readings:
+            way = "estimated" if reading.source == ESTIMATE else "measured"
+            ways[reading.component] = ways.get(reading.component, frozenset()) | {way}
+        return ways
 
     @property
     def failure(self) -> str:
