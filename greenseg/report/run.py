@@ -1,6 +1,6 @@
 """One run, as its directory tells."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -30,6 +30,15 @@ _FAILURES = {
     "diverged": "diverged",
 }
 """Kinds of failures, as people say them."""
+
+
+def restated_by_attempt(
+    record: Mapping[str, Any], epochs: list[dict[str, Any]], watts: Sequence[Watts]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Attempts and epochs of a run, the estimates of each attempt by constants of its own; see `summary.restated`."""
+    by_watts = {one: restated(record, epochs, one) for one in set(watts)}
+    attempts = [by_watts[one][0][number] for number, one in enumerate(watts)]
+    return attempts, [by_watts[watts[line["attempt"]]][1][i] for i, line in enumerate(epochs)]
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ class Run:
             where the run did not finish.
         content: what it was trained on.
         watts: constants of its estimates; more than one where its attempts had several, none where they are unknown.
-        restated: whether its estimates are restated with these constants; its files have them as they were made.
+        restated: constants that the estimates of each attempt are restated with; empty where they are as they were
+            made. Its files always have them as they were made.
     """
 
     directory: RunDirectory
@@ -77,7 +87,7 @@ class Run:
     record: dict[str, Any] = field(repr=False)
     content: TrainedOn = field(default_factory=TrainedOn, repr=False)
     watts: frozenset[Watts] = field(default=frozenset(), repr=False)
-    restated: bool = False
+    restated: tuple[Watts, ...] = ()
 
     def history(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Its attempts, and its lines of epochs.jsonl, with estimates by the constants of the report.
@@ -87,7 +97,7 @@ class Run:
         """
         epochs = self.directory.epochs()
         if self.restated:
-            return restated(self.directory.record(), epochs, *self.watts)
+            return restated_by_attempt(self.directory.record(), epochs, self.restated)
         attempts = self.record.get("attempts") or [{"energy": self.record.get("energy", {}).get("phases", {})}]
         return attempts, epochs
 
@@ -104,6 +114,7 @@ class Run:
             "energy": lambda: sum(reading.joules for reading in self.energy.readings),
             "energy_method": lambda: self.unmeasured,
             "error": lambda: self.failure,
+            "attempts": lambda: [str(attempt.get("cpu")) for attempt in self.record.get("attempts") or ()],
             **{name: partial(getattr, self, name) for name in ("settings", "ran", "hardware", "versions")},
         }
         for name, read in parts.items():

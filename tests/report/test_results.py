@@ -16,6 +16,7 @@ from greenseg.report.run import Run
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
 from greenseg.runs.directory import RunDirectory, find_runs
+from greenseg.runs.summary import summary
 from tests.runs import Json, energy, epoch, record, write
 
 
@@ -241,3 +242,53 @@ def test_only_what_changed_is_read_anew(tmp_path: Path) -> None:
     assert reader.read([run])[0][0].metrics["dice"] == pytest.approx(0.1)
     (run.path / "run.json").unlink()
     assert reader.read([run]) == ([], [])
+
+
+FEW, MANY = (4.0, 2.0, 5.0), (12.0, 3.5, 24.0)
+GB = (0.3725, 0.18625, 0.745)
+
+
+def on_two_machines(folder: Path, **more: Json) -> RunDirectory:
+    """A run of 100 CPU seconds at 4 W on one machine and 50 at 12 W on another; `first` and `last` add to attempts."""
+    written = record({"seed": 0})
+    written["hardware"]["cpu"] = "laptop"
+    written["attempts"] = [
+        {"status": status, "started": f"2026-01-0{day}", "host": host, "pid": day} | part
+        for day, status, host, watts, part in (
+            (1, "interrupted", "epyc", FEW, more.get("first", {})),
+            (2, "finished", "laptop", MANY, more.get("last", {})),
+        )
+    ]
+    spent = (energy(100, cpu_estimate=400), FEW), (energy(50, cpu_estimate=600), MANY)
+    for attempt, (total, watts) in zip(written["attempts"], spent, strict=True):
+        attempt |= {"energy": {"train": total}, "estimate": {"core_watts": watts, "gb_watts": GB}}
+    written["energy_method"] |= {"core_watts": MANY, "gb_watts": GB}
+    written["ended"] = "2026-01-03"
+    lines = [
+        epoch(i, i, train=total, validation=energy(0), so_far={"train": total}) for i, (total, _) in enumerate(spent)
+    ]
+    return write(folder, written | summary(written, lines), lines)
+
+
+def test_a_run_of_two_machines_keeps_the_constants_of_each(tmp_path: Path) -> None:
+    one = on_two_machines(tmp_path)
+    two = on_two_machines(tmp_path / "known", first={"cpu": "epyc"}, last={"cpu": "laptop"})
+    for run in (one, two):
+        ((read,), _) = read_runs([run])
+        assert read.metrics["joules"] == pytest.approx(1000)
+        assert not read.restated
+
+
+def test_each_attempt_is_restated_by_the_constants_of_its_cpu(tmp_path: Path) -> None:
+    run = on_two_machines(tmp_path, first={"cpu": "epyc"}, last={"cpu": "laptop"})
+    later = record({"seed": 1}, total=energy(10, cpu_estimate=80))
+    later["hardware"]["cpu"] = "epyc"
+    later["energy_method"] |= {"core_watts": (8.0, 8.0, 8.0), "gb_watts": GB}
+    later["ended"] = "2026-02-01"
+    reader = Reader()
+    runs, _ = reader.read([run, write(tmp_path, later)])
+    assert [read.metrics["joules"] for read in runs] == pytest.approx([800 + 600, 80])
+    attempts, epochs = runs[0].history()
+    assert [attempt["energy"]["train"]["joules"]["cpu"]["estimate"] for attempt in attempts] == [800, 600]
+    assert [line["train"]["joules"]["cpu"]["estimate"] for line in epochs] == [800, 600]
+    assert len(reader.notes) == 1
