@@ -166,7 +166,7 @@ def _of_mixed(comparison: Comparison, finished: Sequence[Result]) -> list[str]:
 def _of_content(results: Sequence[Result]) -> list[str]:
     said = []
     contents = {str(result.where[CONTENT]) for result in results if CONTENT in result.where}
-    if contents:
+    if len(contents) > 1:
         said.append(
             f"Runs of one path were trained on {count(len(contents), 'different content')}: see the column content. "
             "They are no repeats of each other, and their Dice is that of other data."

@@ -29,7 +29,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._known: dict[RunDirectory, tuple[tuple[int, ...], Run]] = {}
-        self._recomputed: dict[tuple[str, int], Content | None] = {}
+        self._recomputed: dict[tuple[str, str], Content | None] = {}
         self.notes: list[str] = []
 
     def read(self, directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:

@@ -1,5 +1,6 @@
 """One run, as its directory tells."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -47,20 +48,21 @@ class TrainedOn:
 
     Attributes:
         digest, files: as `Content` has them, with the version of the preprocessing; empty where they are unknown.
-        slices, split: what records of earlier versions have instead: name of the slices, and hash of the split.
+        slices, split: what records of earlier versions have instead: names of the slices and of the split, hex digits.
     """
 
     digest: str = ""
     files: str = ""
     slices: str = ""
-    split: int = 0
+    split: str = ""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
         """What this record says; nothing where it does not."""
         data = record.get("data") or {}
         slices, subjects = str(data.get("cache", "")), data.get("subjects", {})
-        split = hash(tuple((name, *map(str, subjects[name])) for name in sorted(subjects)))
+        members = [(name, *map(str, subjects[name])) for name in sorted(subjects)]
+        split = hashlib.sha256(repr(members).encode()).hexdigest()[:16] if members else ""
         if "content" not in record:
             return cls("", "", slices, split)
         version = record.get("preprocessing")

@@ -1,5 +1,7 @@
 """Runs read back from their directories, and repeats joined."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +9,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from greenseg.report.answer import warnings
+from greenseg.report.emissions import emissions_csv
 from greenseg.report.export import EXPORTS
 from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.page import as_html
 from greenseg.report.reader import Reader, read_runs
-from greenseg.report.results import Result, by_configuration
-from greenseg.report.run import Run
+from greenseg.report.results import CONTENT, Result, by_configuration
+from greenseg.report.run import Run, TrainedOn
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
 from greenseg.runs.directory import RunDirectory, find_runs
@@ -292,3 +296,80 @@ def test_each_attempt_is_restated_by_the_constants_of_its_cpu(tmp_path: Path) ->
     assert [attempt["energy"]["train"]["joules"]["cpu"]["estimate"] for attempt in attempts] == [800, 600]
     assert [line["train"]["joules"]["cpu"]["estimate"] for line in epochs] == [800, 600]
     assert len(reader.notes) == 1
+
+
+def trained_on(content: str, files: str = "", **settings: object) -> Json:
+    return record(settings) | {"content": content * 16, "files": (files or content) * 16, "preprocessing": 6}
+
+
+def old(train: str, validation: str, **settings: object) -> Json:
+    """A run of a version that kept names of slices and subjects."""
+    data = {"cache": "5985f03210242cdc", "subjects": {"train": [*train], "validation": [*validation]}}
+    return record({"data": "data.csv", **settings}) | {"data": data}
+
+
+def of(*records: Json) -> list[Result]:
+    return by_configuration(
+        [
+            Run(RunDirectory(Path(f"runs/{i}/x")), written["status"], written, TrainedOn.of(written))
+            for i, written in enumerate(records)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("split_seed", (0, 1)),
+        ("layout", ("auto", "e2mip")),
+        ("data", ("data", "./data")),
+        ("data", ("data", "/abs/data")),
+        ("validation_share", (0.2, 0.3)),
+    ],
+)
+def test_no_axis_hides_other_files_of_one_path(axis: str, values: tuple[object, object]) -> None:
+    results = of(
+        *(
+            trained_on("cd"[i], "12"[i], **{"data": "data", axis: value, "lr": lr})
+            for i, value in enumerate(values)
+            for lr in (0.1, 0.2)
+        )
+    )
+    assert {result.settings[CONTENT] for result in results} == {"c" * 8, "d" * 8}
+    comparison = Query().compare(results)
+    assert CONTENT in comparison.axes
+    assert {effect.axis for effect in comparison.effects} == {"lr"}
+    assert any("2 different contents" in said for said in warnings(comparison))
+
+
+def test_splits_of_the_same_files_are_an_axis() -> None:
+    results = of(trained_on("c", "1", split_seed=0), trained_on("d", "1", split_seed=1))
+    assert not any(CONTENT in result.settings for result in results)
+    assert {effect.axis for effect in Query().compare(results).effects} == {"split_seed"}
+
+
+def test_what_is_left_of_several_contents_is_no_warning() -> None:
+    results = of(trained_on("a", data="data"), trained_on("b", data="data"))
+    comparison = Query(where=("content=aaaaaaaa",)).compare(results)
+    assert not any("different content" in said for said in warnings(comparison))
+
+
+def test_unknown_contents_of_several_splits_are_told_apart() -> None:
+    results = of(*(old(*split, lr=lr) for split in (("ab", "c"), ("ac", "b")) for lr in (0.1, 0.2)))
+    assert len({(result.settings[CONTENT], result.settings["lr"]) for result in results}) == 4
+    assert len({result.configuration for result in results}) == 4
+    (effect,) = Query().compare(results).effects
+    assert (effect.axis, effect.quality.n) == ("lr", 2)
+
+
+def test_the_name_of_a_configuration_is_that_of_one_row() -> None:
+    records = trained_on("a", data="A"), trained_on("b", data="B"), trained_on("a", data="moved", seed=1)
+    one, two = sorted(of(*records), key=lambda result: len(result.runs))
+    assert one.configuration != two.configuration
+    assert {result.configuration for result in of(*records[:1])} == {two.configuration}, "wherever it lies"
+    comparison = Query().compare([one, two])
+    exported = json.loads(EXPORTS["json"](comparison, comparison.rows, None))
+    assert len({found["configuration"] for found in exported["configurations"]}) == 2
+    rows = list(csv.DictReader(io.StringIO(emissions_csv([*one.runs, *two.runs]))))
+    assert len({found["run_id"] for found in rows}) == 3
+    assert [found["experiment_id"] for found in rows] == [one.configuration, two.configuration, two.configuration]
