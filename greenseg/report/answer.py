@@ -29,6 +29,8 @@ def decision(comparison: Comparison) -> list[str]:
     """The best one, the cheapest one near it, the knee, the hypervolume: a sentence each."""
     best, quality = comparison.best, comparison.quality.heading
     if best is None:
+        if any(map(comparison.mixed, comparison.results)):
+            return [f"No configuration has {quality} and {energy_name(comparison)} of one kind of source."]
         return [f"No configuration has finished with {quality} and {energy_name(comparison)} yet."]
     said = [f"Best {quality}: {_with_figures(comparison, best)}{_not_told_apart(comparison, best)}."]
     cheapest = comparison.cheapest_within(NEAR)
@@ -114,7 +116,8 @@ def warnings(comparison: Comparison) -> list[str]:
     results = comparison.results
     finished = [result for result in results if result.finished]
     said = [*comparison.notes, *_of_content(results)]
-    if len({(result.estimated, tuple(result.sources)) for result in finished}) > 1:
+    said += _of_mixed(comparison, finished)
+    if len({frozenset(result.ways.items()) for result in finished if not result.mixed | result.partly}) > 1:
         ranked = (
             "are ranked against each other, as asked"
             if comparison.allow_mixed_sources
@@ -148,10 +151,22 @@ def warnings(comparison: Comparison) -> list[str]:
     return said
 
 
+def _of_mixed(comparison: Comparison, finished: Sequence[Result]) -> list[str]:
+    mixed = [result for result in finished if result.mixed | result.partly]
+    if not mixed:
+        return []
+    components = ", ".join(sorted({component for result in mixed for component in result.mixed | result.partly}))
+    held = "ranked, as asked" if comparison.allow_mixed_sources else "held against no others"
+    return [
+        f"Sources differ within {count(len(mixed), 'configuration')} ({components}): some of the joules are measured, "
+        f"others estimated or unknown. Their sums and means are {held}."
+    ]
+
+
 def _of_content(results: Sequence[Result]) -> list[str]:
     said = []
     contents = {str(result.where[CONTENT]) for result in results if CONTENT in result.where}
-    if contents:
+    if len(contents) > 1:
         said.append(
             f"Runs of one path were trained on {count(len(contents), 'different content')}: see the column content. "
             "They are no repeats of each other, and their Dice is that of other data."

@@ -1,6 +1,6 @@
 """What a report knows: every configuration held against all others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,11 +12,12 @@ from greenseg.report import front as fronts
 from greenseg.report.labels import axes, differing, label
 from greenseg.report.objectives import Objective
 from greenseg.report.results import CONTENT, REPEATS, Result, best_first
-from greenseg.report.run import Run
+from greenseg.report.run import Run, Way
 from greenseg.report.statistics import Change, Mean, change, mean_of, paired_change
+from greenseg.runs.summary import Watts
 
-Kind = tuple[frozenset[str], ...]
-"""Which components were measured, estimated, unmeasured: only results that share it can be ranked by joules."""
+Kind = tuple[frozenset[Any], ...]
+"""How the joules of each component are known, and estimates by which constants: only what shares it can be ranked."""
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,28 @@ class Comparison:
         return [run for result in self.results for run in result.runs]
 
     def known(self, result: Result) -> bool:
-        """Whether it has a figure for every objective."""
-        return all(result.figure(objective) is not None for objective in self.objectives)
+        """Whether it has a figure for every objective, and joules that can be held against others."""
+        return not self.mixed(result) and all(result.figure(objective) is not None for objective in self.objectives)
 
     def kind(self, result: Result) -> Kind:
         """What it competes within: an estimate neither beats a measurement nor is beaten by one."""
+        return self._kind(result, result.ways, result.watts)
+
+    def _kind(self, of: Result | Run, ways: Mapping[str, frozenset[Way]], watts: frozenset[Watts]) -> Kind:
         if self.allow_mixed_sources:
             return ()
-        parts: Kind = (frozenset(result.sources), result.estimated, frozenset(result.unmeasured))
-        counted = self.energy.components
-        kind = tuple(part & set(counted) for part in parts) if counted else parts
-        return (*kind, frozenset(map(str, result.watts))) if kind[1] else kind  # estimates, by which constants
+        counted = self.energy.components or tuple(ways)
+        kind = frozenset((component, ways[component]) for component in counted if component in ways)
+        estimated = any("estimated" in way for _, found in kind for way in found)
+        if any(len(way) > 1 for _, found in kind for way in found):
+            return (kind, frozenset({id(of)}))  # who knows how much of it is what: it is like no other
+        return (kind, frozenset(map(str, watts))) if estimated else (kind,)
+
+    def mixed(self, result: Result) -> frozenset[str]:
+        """Components that count and whose joules are known in one way here, in another there: it is not ranked."""
+        if self.allow_mixed_sources:
+            return frozenset()
+        return result.mixed & set(self.energy.components) if self.energy.components else result.mixed
 
     def points(self, results: Sequence[Result]) -> fronts.Points:
         """Means of all objectives, shape (results, objectives); NaN where there is none."""
@@ -194,7 +206,9 @@ class Comparison:
 
     def comparable(self, one: Result, other: Result | None) -> bool:
         """Whether the joules of two results may be held against each other."""
-        return other is not None and self.kind(one) == self.kind(other)
+        if other is None or self.mixed(one) or self.mixed(other):
+            return False
+        return self.kind(one) == self.kind(other)
 
     def change(self, before: Result, after: Result) -> Change | None:
         """By how much the energy changes from one configuration to another; None where they cannot be compared."""
@@ -271,7 +285,7 @@ class Comparison:
                 tuple([_hashable(run.settings[n] if n in REPEATS else result.settings[n]) for n in names]),
                 self.quality.of(run),
                 self.energy.of(run),
-                self.kind(result),
+                self._kind(run, {component: frozenset({way}) for component, way in run.ways.items()}, run.watts),
             )
             for result in self.results
             for run in result.finished

@@ -2,11 +2,13 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from greenseg.energy.derived import JOULES_PER_KWH
 from greenseg.report.export import no_formula
+from greenseg.report.results import by_configuration
 from greenseg.report.run import Run
 
 COLUMNS = (
@@ -21,11 +23,23 @@ COLUMNS = (
 
 
 def emissions_csv(runs: Iterable[Run]) -> str:
-    """The runs, one row each. What greenseg does not know stays empty: emissions without a carbon intensity, places."""
+    """The runs, one row each; `experiment_id` is that of their configuration, as JSON names it.
+
+    What greenseg does not know stays empty: emissions without a carbon intensity, places.
+    """
+    runs = list(runs)
+    configurations = {id(run): result.configuration for result in by_configuration(runs) for run in result.runs}
+    names = Counter(run.directory.path.name for run in runs)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: no_formula(cell) for name, cell in _row(run).items()} for run in runs)
+    for run in runs:
+        path = run.directory.path
+        unique = {
+            "run_id": path.name if names[path.name] == 1 else str(path),
+            "experiment_id": configurations[id(run)],
+        }
+        writer.writerow({name: no_formula(cell) for name, cell in (unique | _row(run)).items()})
     return text.getvalue()
 
 
@@ -35,8 +49,6 @@ def _row(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {
         "timestamp": run.record.get("ended", run.record.get("started", "")),
         "project_name": run.directory.path.parent.name,
-        "run_id": run.directory.path.name,
-        "experiment_id": run.record["configuration"],
         "duration": energy.seconds,
         "energy_consumed": energy.joules / JOULES_PER_KWH,
         "country_iso_code": run.settings["country"],

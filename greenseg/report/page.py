@@ -54,7 +54,9 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
                 "texts": {one.name: one.text(row) for one in shown},
                 "values": {one.name: one.value(row) for one in shown},
                 "axes": {name: setting_text(row.result, name) for name in comparison.differing},
-                "kind": kinds.setdefault(comparison.kind(row.result), len(kinds)),
+                "kind": None
+                if comparison.mixed(row.result)
+                else kinds.setdefault(comparison.kind(row.result), len(kinds)),
                 "estimated": bool(row.result.estimated),
                 "source": source(row.result) if row.result.finished else "",
                 "status": row.result.status,

@@ -5,16 +5,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
 from greenseg.config import Settings, trained_anywhere
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import OBJECTIVES
-from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn
+from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn, restated_by_attempt
 from greenseg.runs.directory import BadRecord, RunDirectory
-from greenseg.runs.summary import Watts, estimate_watts, last_watts, restated, summary
+from greenseg.runs.summary import Watts, estimate_watts, summary
 
 if TYPE_CHECKING:
     from greenseg.data.content import Content
@@ -29,7 +29,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._known: dict[RunDirectory, tuple[tuple[int, ...], Run]] = {}
-        self._recomputed: dict[tuple[str, int], Content | None] = {}
+        self._recomputed: dict[tuple[str, str], Content | None] = {}
         self.notes: list[str] = []
 
     def read(self, directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
@@ -141,40 +141,74 @@ def _named_by_peers(runs: Sequence[Run]) -> list[Run]:
 
 
 def _in_equal_terms(runs: Sequence[Run]) -> tuple[list[Run], str]:
-    """Runs with their estimates by the same constants, those of the latest run on the same CPU; and what was done.
+    """Runs with their estimates by the same constants, those of the latest attempt on the same CPU; and what was done.
 
     An estimate is CPU seconds and memory times constants, so that others can be put in without loss.
     """
-    by_cpu: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.watts and any(reading.source == ESTIMATE for reading in run.energy.readings):
-            by_cpu.setdefault(str(run.record.get("hardware", {}).get("cpu")), []).append(run)
+    estimates = {
+        id(run): attempts
+        for run in runs
+        if any(reading.source == ESTIMATE for reading in run.energy.readings) and (attempts := _estimates(run))
+    }
+    latest: dict[str, _Estimate] = {}
+    for attempts in estimates.values():
+        for attempt in attempts:
+            if attempt.cpu not in latest or attempt.when > latest[attempt.cpu].when:
+                latest[attempt.cpu] = attempt
     changed: dict[int, Run] = {}
     used: set[Watts] = set()
-    for group in by_cpu.values():
-        if len({run.watts for run in group}) > 1 or len(group[0].watts) > 1:
-            latest = max(group, key=lambda run: str(run.record.get("ended", "")))
-            watts = last_watts(latest.record)
-            if watts is None:
-                continue
-            odd = [run for run in group if run.watts != {watts}]
-            changed |= {id(run): _restated(run, watts) for run in odd}
-            used.add(watts)
+    for run in runs:
+        attempts = estimates.get(id(run), ())
+        watts = tuple(latest[attempt.cpu].watts for attempt in attempts)
+        odd = {now for attempt, now in zip(attempts, watts, strict=True) if attempt.watts != now}
+        if odd:
+            changed[id(run)] = _restated(run, watts)
+            used |= odd
     if not changed:
         return list(runs), ""
     constants = " and ".join(f"{core[0]:g} W per busy core, {gb[0]:g} W per GB" for core, gb in sorted(used))
     said = (
         f"Estimates of {len(changed)} of {len(runs)} runs were made with other constants; they are restated with those "
-        f"of the latest run ({constants})."
+        f"of the latest run on the same CPU ({constants})."
     )
     return [changed.get(id(run), run) for run in runs], said
 
 
-def _restated(run: Run, watts: Watts) -> Run:
+class _Estimate(NamedTuple):
+    """An attempt's estimate: the CPU that it ran on, its constants, and when that was."""
+
+    cpu: str
+    watts: Watts
+    when: str
+
+
+def _estimates(run: Run) -> Sequence[_Estimate]:
+    """Those of all attempts; none where the constants or the CPU of one of them are unknown."""
+    if not run.watts:
+        return ()
+    record = run.record
+    last_cpu, ended = str(record.get("hardware", {}).get("cpu")), str(record.get("ended", ""))
+    attempts = record.get("attempts")
+    if not attempts:  # only one
+        (watts,) = run.watts
+        return (_Estimate(last_cpu, watts, ended),)
+    found = []
+    for attempt in attempts:
+        # Earlier versions tell the CPU of the last attempt only; another host may have another.
+        cpu = attempt.get("cpu") or (last_cpu if attempt.get("host") == attempts[-1].get("host") else "")
+        if not cpu:
+            return ()
+        (watts,) = estimate_watts({**record, "attempts": [attempt]})
+        when = ended if attempt is attempts[-1] else str(attempt.get("ended") or attempt.get("started", ""))
+        found.append(_Estimate(str(cpu), watts, when))
+    return found
+
+
+def _restated(run: Run, watts: tuple[Watts, ...]) -> Run:
     record = run.directory.record()
-    attempts, epochs = restated(record, run.directory.epochs(), watts)
+    attempts, epochs = restated_by_attempt(record, run.directory.epochs(), watts)
     changed = summary(record | {"attempts": attempts}, epochs)
-    return replace(run, record={**run.record, **changed}, watts=frozenset({watts}), restated=True)
+    return replace(run, record={**run.record, **changed}, watts=frozenset(watts), restated=watts)
 
 
 def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:

@@ -1,6 +1,7 @@
 """Repeats joined into one result for each configuration."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from greenseg.config import group_of, repeated_anywhere
 from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, QUALITIES, Objective
-from greenseg.report.run import NEUTRAL, Run
+from greenseg.report.run import NEUTRAL, Run, Way
 from greenseg.report.statistics import Mean, mean_of
 from greenseg.runs.summary import Watts
 
@@ -27,10 +28,12 @@ class Result:
     Attributes:
         runs: the repeats, finished or not.
         where: where its data lie, and `content` where that tells configurations apart.
+        content: the full name of what it was trained on.
     """
 
     runs: tuple[Run, ...]
     where: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
     _figures: dict[str, Mean | None] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -41,8 +44,8 @@ class Result:
 
     @cached_property
     def configuration(self) -> str:
-        """Hex digits that name the configuration."""
-        text = f"{repeated_anywhere(self.runs[0].settings)} {self.where.get(CONTENT, '')}"
+        """Hex digits that name the configuration: its settings, and its content wherever that lies."""
+        text = f"{repeated_anywhere(self.runs[0].settings)} {self.content}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
@@ -78,6 +81,25 @@ class Result:
         for component, name in sorted({(r.component, r.source) for run in self.finished for r in run.energy.readings}):
             sources[component] = f"{sources[component]}+{name}" if component in sources else name
         return sources
+
+    @cached_property
+    def ways(self) -> dict[str, frozenset[Way]]:
+        """Component → how its joules are known, in each finished repeat; an empty way where a repeat has none."""
+        components = {component for run in self.finished for component in run.ways}
+        return {
+            component: frozenset(run.ways.get(component, frozenset()) for run in self.finished)
+            for component in components
+        }
+
+    @cached_property
+    def mixed(self) -> frozenset[str]:
+        """Components whose joules are known in another way in one repeat than in another: their mean is neither's."""
+        return frozenset(component for component, ways in self.ways.items() if len(ways) > 1)
+
+    @cached_property
+    def partly(self) -> frozenset[str]:
+        """Components whose joules are known in several ways within a repeat, those of its attempts, say."""
+        return frozenset(component for component, ways in self.ways.items() if any(len(way) > 1 for way in ways))
 
     @cached_property
     def unmeasured(self) -> list[str]:
@@ -116,25 +138,41 @@ _SPLIT = ("validation_share", "split_seed", "folds")
 def by_configuration(runs: Sequence[Run]) -> list[Result]:
     """Join repeats: one result for each configuration, best Dice first, those without result last.
 
-    Repeats train the same settings on the same content. A data set that moved is the same content; different content
-    under one path gets the setting `content`, the first digits of its digest.
+    Repeats train the same settings on the same content. A data set that moved is the same content. Where one path held
+    different files, or files that one rule split differently, all get the setting `content`: first digits of a digest.
     """
     contents = _contents(runs)
     groups: dict[tuple[str, str], list[Run]] = {}
     paths: dict[str, tuple[Any, Any]] = {}  # of a data set that moved, the last
     held: dict[tuple[Any, ...], set[str]] = {}
+    place = _places(str(run.settings["data"]) for run in runs)
     for run, content in zip(runs, contents, strict=True):
         groups.setdefault((repeated_anywhere(run.settings), content), []).append(run)
         settings = run.settings
         paths[content] = settings["data"], settings["layout"]
         held.setdefault((*paths[content], *(settings[name] for name in _SPLIT)), set()).add(content)
+        if run.content.files:  # whatever the layout, the split and the spelling of the path
+            held.setdefault((place[str(settings["data"])],), set()).add(run.content.files)
     several = any(len(found) > 1 for found in held.values())
     results = []
     for (_, content), group in groups.items():
         data, layout = paths[content]
         where = {"data": data, "layout": layout} | ({CONTENT: _shown(content)} if several else {})
-        results.append(Result(tuple(group), where))
+        results.append(Result(tuple(group), where, content))
     return best_first(results, QUALITIES["dice"], ENERGIES["total"])
+
+
+def _places(paths: Iterable[str]) -> dict[str, str]:
+    """Path → what all spellings of it share. A relative one may be any absolute one that ends like it."""
+    normal = {path: os.path.normpath(path) for path in set(paths)}
+    absolute = {found for found in normal.values() if found.startswith(os.sep)}
+    relative = sorted(set(normal.values()) - absolute)
+    return {
+        path: next((end for end in relative if found.endswith(f"{os.sep}{end}")), os.path.realpath(found))
+        if found in absolute
+        else found
+        for path, found in normal.items()
+    }
 
 
 def _shown(content: str) -> str:
@@ -148,29 +186,33 @@ def _contents(runs: Sequence[Run]) -> list[str]:
     """A name for the content of each run; folds of one cross-validation share it.
 
     Where a record does not tell, the path stands for the content, and with it the name of the slices, if runs that
-    prepare slices alike were trained on different ones.
+    prepare slices alike were trained on different ones, and that of the split, if there are several.
     """
     slices: dict[tuple[Any, ...], dict[str, set[str]]] = {}
+    splits: dict[tuple[Any, ...], set[str]] = {}
 
     def place(run: Run) -> tuple[Any, ...]:
         folds = run.settings["folds"]
-        return run.settings["data"], folds, 0 if folds else run.content.split
+        return run.settings["data"], folds, "" if folds else run.content.split
 
     def preparation(run: Run) -> str:
         return f"{run.settings['image_size']} {run.settings['spacing']} {run.settings['labels']}"
 
     unknown = [run for run in runs if not run.content.digest]
     for run in unknown:
-        slices.setdefault(place(run), {}).setdefault(preparation(run), set()).add(run.content.slices)
+        data, folds, split = at = place(run)
+        slices.setdefault(at, {}).setdefault(preparation(run), set()).add(run.content.slices)
+        splits.setdefault((data, folds), set()).add(split)
     ambiguous = {at for at, found in slices.items() if any(len(names) > 1 for names in found.values())}
     named = []
     for run in runs:
         if run.content.digest:
             named.append(run.content.files if run.settings["folds"] else run.content.digest)
         else:
-            at = place(run)
-            which = f" {run.content.slices[:_DIGITS]}".rstrip() if at in ambiguous else ""
-            named.append(f"{UNKNOWN}{which}/{'/'.join(map(str, at))}")
+            data, folds, split = at = place(run)
+            which = [run.content.slices[:_DIGITS]] if at in ambiguous else []
+            which += [split[:_DIGITS]] if len(splits[data, folds]) > 1 else []
+            named.append(f"{' '.join(filter(None, [UNKNOWN, *which]))}/{'/'.join(map(str, at))}")
     return named
 
 

@@ -1,6 +1,7 @@
 """One run, as its directory tells."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -8,6 +9,7 @@ from typing import Any, NoReturn, Self
 
 from greenseg.config import Settings, neutral
 from greenseg.energy import Energy
+from greenseg.energy.reading import ESTIMATE
 from greenseg.runs.directory import BadRecord, RunDirectory
 from greenseg.runs.summary import Watts, restated
 
@@ -16,6 +18,9 @@ NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() 
 
 WRONG = (KeyError, TypeError, ValueError, AttributeError)
 """What comes of a record whose parts are missing, or of another type."""
+
+Way = frozenset[str]
+"""How the joules of a component are known."""
 
 _FAILURES = {
     "out_of_gpu_memory": "out of GPU memory",
@@ -28,26 +33,36 @@ _FAILURES = {
 """Kinds of failures, as people say them."""
 
 
+def restated_by_attempt(
+    record: Mapping[str, Any], epochs: list[dict[str, Any]], watts: Sequence[Watts]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Attempts and epochs of a run, the estimates of each attempt by constants of its own; see `summary.restated`."""
+    by_watts = {one: restated(record, epochs, one) for one in set(watts)}
+    attempts = [by_watts[one][0][number] for number, one in enumerate(watts)]
+    return attempts, [by_watts[watts[line["attempt"]]][1][i] for i, line in enumerate(epochs)]
+
+
 @dataclass(frozen=True)
 class TrainedOn:
     """What a record says of the content that its run was trained on.
 
     Attributes:
         digest, files: as `Content` has them, with the version of the preprocessing; empty where they are unknown.
-        slices, split: what records of earlier versions have instead: name of the slices, and hash of the split.
+        slices, split: what records of earlier versions have instead: names of the slices and of the split, hex digits.
     """
 
     digest: str = ""
     files: str = ""
     slices: str = ""
-    split: int = 0
+    split: str = ""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
         """What this record says; nothing where it does not."""
         data = record.get("data") or {}
         slices, subjects = str(data.get("cache", "")), data.get("subjects", {})
-        split = hash(tuple((name, *map(str, subjects[name])) for name in sorted(subjects)))
+        members = [(name, *map(str, subjects[name])) for name in sorted(subjects)]
+        split = hashlib.sha256(repr(members).encode()).hexdigest()[:16] if members else ""
         if "content" not in record:
             return cls("", "", slices, split)
         version = record.get("preprocessing")
@@ -65,7 +80,8 @@ class Run:
             where the run did not finish.
         content: what it was trained on.
         watts: constants of its estimates; more than one where its attempts had several, none where they are unknown.
-        restated: whether its estimates are restated with these constants; its files have them as they were made.
+        restated: constants that the estimates of each attempt are restated with; empty where they are as they were
+            made. Its files always have them as they were made.
     """
 
     directory: RunDirectory
@@ -73,7 +89,7 @@ class Run:
     record: dict[str, Any] = field(repr=False)
     content: TrainedOn = field(default_factory=TrainedOn, repr=False)
     watts: frozenset[Watts] = field(default=frozenset(), repr=False)
-    restated: bool = False
+    restated: tuple[Watts, ...] = ()
 
     def history(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Its attempts, and its lines of epochs.jsonl, with estimates by the constants of the report.
@@ -83,7 +99,7 @@ class Run:
         """
         epochs = self.directory.epochs()
         if self.restated:
-            return restated(self.directory.record(), epochs, *self.watts)
+            return restated_by_attempt(self.directory.record(), epochs, self.restated)
         attempts = self.record.get("attempts") or [{"energy": self.record.get("energy", {}).get("phases", {})}]
         return attempts, epochs
 
@@ -100,6 +116,7 @@ class Run:
             "energy": lambda: sum(reading.joules for reading in self.energy.readings),
             "energy_method": lambda: self.unmeasured,
             "error": lambda: self.failure,
+            "attempts": lambda: [str(attempt.get("cpu")) for attempt in self.record.get("attempts") or ()],
             **{name: partial(getattr, self, name) for name in ("settings", "ran", "hardware", "versions")},
         }
         for name, read in parts.items():
@@ -139,6 +156,15 @@ class Run:
     def unmeasured(self) -> list[str]:
         """Components whose joules are not known."""
         return list(self.record.get("energy_method", {}).get("unmeasured", {}))
+
+    @cached_property
+    def ways(self) -> dict[str, Way]:
+        """Component → how its joules are known: `measured`, `estimated`, both (parts of it), `unknown`."""
+        ways = {component: frozenset({"unknown"}) for component in self.unmeasured}
+        for reading in self.energy.readings:
+            way = "estimated" if reading.source == ESTIMATE else "measured"
+            ways[reading.component] = ways.get(reading.component, frozenset()) | {way}
+        return ways
 
     @property
     def failure(self) -> str:

@@ -176,7 +176,8 @@ class RunIndex:
         digits = (settings.identity, settings.identity[:_EARLIER_DIGITS])
         named = [entry_of(directory) for each in digits for directory in self._by_digits.get(each, ())]
         if self._renamed:
-            named += [entry_of(directory) for directory in self._by_settings.get(trained_anywhere(settings.resolved()), ())]
+            renamed = self._by_settings.get(trained_anywhere(settings.resolved()), ())
+            named += [entry_of(directory) for directory in renamed]
         return named
 
     @cached_property

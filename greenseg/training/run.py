@@ -79,12 +79,13 @@ def train(
     earlier = account_for_attempts(record.get("attempts", []), run.epochs())
     monitor = EnergyMonitor(meter)
     unrestored: list[str] = []
-    started = now()
+    started, hardware = now(), _hardware()
     attempt: dict[str, Any] = {
         "status": "running",
         "started": started,
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "cpu": hardware["cpu"],  # another attempt may have run elsewhere
     }
     watts = {"core_watts": meter.model.core_watts, "gb_watts": meter.model.gb_watts}
     attempt["estimate"] = watts  # of another attempt, they may have been others
@@ -102,7 +103,7 @@ def train(
         "probes": record.get("probes", {}),
         "memory": record.get("memory", {}),
         "context": record.get("context", {}) | json.loads(os.environ.get(events.CONTEXT, "{}")),
-        "hardware": _hardware(),
+        "hardware": hardware,
         "versions": versions(),
         "energy_method": {"sensors_missing": meter.missing, "unmeasured": meter.unmeasured, **watts},
     }

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from greenseg.report.answer import warnings
 from greenseg.report.comparison import Comparison
+from greenseg.report.page import page_data
 from tests.report.comparisons import compared, row
 from tests.runs import Json, energy, record
 
@@ -142,3 +144,58 @@ def test_energy_per_epoch_or_the_gpu_alone_may_be_what_counts() -> None:
     ]
     front = {name: [r.on_front for r in compared(*records, energy=name).rows] for name in ("total", "gpu", "per-epoch")}
     assert front == {"total": [True, True], "gpu": [True, False], "per-epoch": [True, True]}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"cpu_estimate": 1050}, {"cpu_rapl": 3000}),
+        ({"cpu_rapl": 3000}, {"cpu_rapl": 3000, "dram_rapl": 100}),
+        ({"cpu_rapl": 3000}, {"cpu_estimate": 500, "cpu_rapl": 3000}),
+    ],
+)
+def test_repeats_of_different_sources_have_no_joules_to_rank(first: dict[str, float], second: dict[str, float]) -> None:
+    mixed = [
+        record({"lr": 0.003, "seed": seed}, total=energy(10, **joules)) for seed, joules in enumerate((first, second))
+    ]
+    records = [*mixed, one(0.7, 950, "cpu_estimate", lr=0.001), one(0.7, 950, lr=0.002)]
+    comparison = compared(*records)
+    found = row(comparison, lr=0.003)
+    assert (found.rank, found.on_front, found.saved) == (None, False, None)
+    assert all(found.result not in group for group in comparison.groups)
+    assert any("Sources differ within 1 configuration" in said for said in warnings(comparison))
+    assert [r["kind"] for r in page_data(comparison, [found], None)["rows"]] == [None]
+    assert compared(*mixed).best is None
+    as_asked = compared(*records, allow_mixed_sources=True)
+    assert row(as_asked, lr=0.003).rank is not None
+
+
+def test_a_component_that_does_not_count_may_differ_between_repeats() -> None:
+    mixed = [
+        record({"seed": seed}, total=energy(10, **{"gpu_nvml": 5, cpu: 100}))
+        for seed, cpu in enumerate(("cpu_rapl", "cpu_estimate"))
+    ]
+    assert compared(*mixed, energy="gpu").best is not None
+    assert compared(*mixed, energy="cpu").best is None
+
+
+def test_an_effect_compares_runs_of_equal_sources() -> None:
+    """Each pair counts by the sources of its two runs, whatever the other repeats of their rows have."""
+    records = [
+        one(0.8, joules * (1 + lr), sensor, lr=lr, seed=seed)
+        for lr in (0.1, 0.2)
+        for seed, (joules, sensor) in enumerate(((1000, "cpu_rapl"), (50, "cpu_estimate")))
+    ]
+    (effect,) = compared(*records, quality="dice").effects
+    assert effect.energy is not None
+    assert effect.energy.n == 2
+    assert abs(effect.energy.share) == pytest.approx(1.2 / 1.1 - 1)
+
+
+def test_a_run_of_a_measured_and_an_estimated_attempt_is_held_against_none() -> None:
+    partly = [record({"lr": lr}, dice=lr, total=energy(10, cpu_estimate=500, cpu_rapl=3000)) for lr in (0.1, 0.2)]
+    comparison = compared(*partly, one(0.7, 950, "cpu_estimate", lr=0.3))
+    assert [len(group) for group in comparison.groups] == [1, 1, 1]
+    assert all(effect.energy is None for effect in comparison.effects)
+    assert any("Sources differ within 2 configurations" in said for said in warnings(comparison))
+    assert [found.saved for found in comparison.rows if found.result is not comparison.baseline] == [None, None]

@@ -1,5 +1,7 @@
 """Runs read back from their directories, and repeats joined."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +9,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from greenseg.report.answer import warnings
+from greenseg.report.emissions import emissions_csv
 from greenseg.report.export import EXPORTS
 from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.page import as_html
 from greenseg.report.reader import Reader, read_runs
-from greenseg.report.results import Result, by_configuration
-from greenseg.report.run import Run
+from greenseg.report.results import CONTENT, Result, by_configuration
+from greenseg.report.run import Run, TrainedOn
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
 from greenseg.runs.directory import RunDirectory, find_runs
+from greenseg.runs.summary import summary
 from tests.runs import Json, energy, epoch, record, write
 
 
@@ -241,3 +246,130 @@ def test_only_what_changed_is_read_anew(tmp_path: Path) -> None:
     assert reader.read([run])[0][0].metrics["dice"] == pytest.approx(0.1)
     (run.path / "run.json").unlink()
     assert reader.read([run]) == ([], [])
+
+
+FEW, MANY = (4.0, 2.0, 5.0), (12.0, 3.5, 24.0)
+GB = (0.3725, 0.18625, 0.745)
+
+
+def on_two_machines(folder: Path, **more: Json) -> RunDirectory:
+    """A run of 100 CPU seconds at 4 W on one machine and 50 at 12 W on another; `first` and `last` add to attempts."""
+    written = record({"seed": 0})
+    written["hardware"]["cpu"] = "laptop"
+    written["attempts"] = [
+        {"status": status, "started": f"2026-01-0{day}", "host": host, "pid": day} | part
+        for day, status, host, watts, part in (
+            (1, "interrupted", "epyc", FEW, more.get("first", {})),
+            (2, "finished", "laptop", MANY, more.get("last", {})),
+        )
+    ]
+    spent = (energy(100, cpu_estimate=400), FEW), (energy(50, cpu_estimate=600), MANY)
+    for attempt, (total, watts) in zip(written["attempts"], spent, strict=True):
+        attempt |= {"energy": {"train": total}, "estimate": {"core_watts": watts, "gb_watts": GB}}
+    written["energy_method"] |= {"core_watts": MANY, "gb_watts": GB}
+    written["ended"] = "2026-01-03"
+    lines = [
+        epoch(i, i, train=total, validation=energy(0), so_far={"train": total}) for i, (total, _) in enumerate(spent)
+    ]
+    return write(folder, written | summary(written, lines), lines)
+
+
+def test_a_run_of_two_machines_keeps_the_constants_of_each(tmp_path: Path) -> None:
+    one = on_two_machines(tmp_path)
+    two = on_two_machines(tmp_path / "known", first={"cpu": "epyc"}, last={"cpu": "laptop"})
+    for run in (one, two):
+        ((read,), _) = read_runs([run])
+        assert read.metrics["joules"] == pytest.approx(1000)
+        assert not read.restated
+
+
+def test_each_attempt_is_restated_by_the_constants_of_its_cpu(tmp_path: Path) -> None:
+    run = on_two_machines(tmp_path, first={"cpu": "epyc"}, last={"cpu": "laptop"})
+    later = record({"seed": 1}, total=energy(10, cpu_estimate=80))
+    later["hardware"]["cpu"] = "epyc"
+    later["energy_method"] |= {"core_watts": (8.0, 8.0, 8.0), "gb_watts": GB}
+    later["ended"] = "2026-02-01"
+    reader = Reader()
+    runs, _ = reader.read([run, write(tmp_path, later)])
+    assert [read.metrics["joules"] for read in runs] == pytest.approx([800 + 600, 80])
+    attempts, epochs = runs[0].history()
+    assert [attempt["energy"]["train"]["joules"]["cpu"]["estimate"] for attempt in attempts] == [800, 600]
+    assert [line["train"]["joules"]["cpu"]["estimate"] for line in epochs] == [800, 600]
+    assert len(reader.notes) == 1
+
+
+def trained_on(content: str, files: str = "", **settings: object) -> Json:
+    return record(settings) | {"content": content * 16, "files": (files or content) * 16, "preprocessing": 6}
+
+
+def old(train: str, validation: str, **settings: object) -> Json:
+    """A run of a version that kept names of slices and subjects."""
+    data = {"cache": "5985f03210242cdc", "subjects": {"train": [*train], "validation": [*validation]}}
+    return record({"data": "data.csv", **settings}) | {"data": data}
+
+
+def of(*records: Json) -> list[Result]:
+    return by_configuration(
+        [
+            Run(RunDirectory(Path(f"runs/{i}/x")), written["status"], written, TrainedOn.of(written))
+            for i, written in enumerate(records)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("split_seed", (0, 1)),
+        ("layout", ("auto", "e2mip")),
+        ("data", ("data", "./data")),
+        ("data", ("data", "/abs/data")),
+        ("validation_share", (0.2, 0.3)),
+    ],
+)
+def test_no_axis_hides_other_files_of_one_path(axis: str, values: tuple[object, object]) -> None:
+    results = of(
+        *(
+            trained_on("cd"[i], "12"[i], **{"data": "data", axis: value, "lr": lr})
+            for i, value in enumerate(values)
+            for lr in (0.1, 0.2)
+        )
+    )
+    assert {result.settings[CONTENT] for result in results} == {"c" * 8, "d" * 8}
+    comparison = Query().compare(results)
+    assert CONTENT in comparison.axes
+    assert {effect.axis for effect in comparison.effects} == {"lr"}
+    assert any("2 different contents" in said for said in warnings(comparison))
+
+
+def test_splits_of_the_same_files_are_an_axis() -> None:
+    results = of(trained_on("c", "1", split_seed=0), trained_on("d", "1", split_seed=1))
+    assert not any(CONTENT in result.settings for result in results)
+    assert {effect.axis for effect in Query().compare(results).effects} == {"split_seed"}
+
+
+def test_what_is_left_of_several_contents_is_no_warning() -> None:
+    results = of(trained_on("a", data="data"), trained_on("b", data="data"))
+    comparison = Query(where=("content=aaaaaaaa",)).compare(results)
+    assert not any("different content" in said for said in warnings(comparison))
+
+
+def test_unknown_contents_of_several_splits_are_told_apart() -> None:
+    results = of(*(old(*split, lr=lr) for split in (("ab", "c"), ("ac", "b")) for lr in (0.1, 0.2)))
+    assert len({(result.settings[CONTENT], result.settings["lr"]) for result in results}) == 4
+    assert len({result.configuration for result in results}) == 4
+    (effect,) = Query().compare(results).effects
+    assert (effect.axis, effect.quality.n) == ("lr", 2)
+
+
+def test_the_name_of_a_configuration_is_that_of_one_row() -> None:
+    records = trained_on("a", data="A"), trained_on("b", data="B"), trained_on("a", data="moved", seed=1)
+    one, two = sorted(of(*records), key=lambda result: len(result.runs))
+    assert one.configuration != two.configuration
+    assert {result.configuration for result in of(*records[:1])} == {two.configuration}, "wherever it lies"
+    comparison = Query().compare([one, two])
+    exported = json.loads(EXPORTS["json"](comparison, comparison.rows, None))
+    assert len({found["configuration"] for found in exported["configurations"]}) == 2
+    rows = list(csv.DictReader(io.StringIO(emissions_csv([*one.runs, *two.runs]))))
+    assert len({found["run_id"] for found in rows}) == 3
+    assert [found["experiment_id"] for found in rows] == [one.configuration, two.configuration, two.configuration]
