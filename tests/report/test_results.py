@@ -406,3 +406,35 @@ def test_no_mean_of_figures_reckoned_differently(name: str) -> None:
     assert mean(alike, name) is not None
     said = " ".join(warnings(Query().compare([mixed])))
     assert OBJECTIVES[name].reckoned + " differs between repeats of 1 configuration" in said
+
+
+def branch(folder: Path, *hosts: str, joules: float, ended: str, status: str = "finished") -> RunDirectory:
+    """A copy of one run, with an attempt on each of these hosts."""
+    written = record({}, total=energy(10, cpu_rapl=joules)) | {"id": "same", "ended": ended, "status": status}
+    written["attempts"] = [
+        {"status": "interrupted", "started": f"2026-01-0{i}", "host": host, "pid": i, "energy": {"train": energy(1)}}
+        for i, host in enumerate(hosts)
+    ]
+    return write(folder, written)
+
+
+def test_copies_that_went_on_by_themselves_are_named(tmp_path: Path) -> None:
+    one = branch(tmp_path / "one", "x", "a", joules=1000, ended="2026-01-01")
+    other = branch(tmp_path / "other", "x", "b", joules=9000, ended="2026-01-02")
+    reader = Reader()
+    (run,), _ = reader.read([one, other])
+    assert run.directory == other
+    (note,) = reader.notes
+    assert str(one.path) in note
+    assert str(other.path) in note
+
+
+def test_a_copy_of_the_beginning_of_a_run_is_a_copy(tmp_path: Path) -> None:
+    half = branch(tmp_path / "half", "x", joules=1000, ended="2026-01-03", status="interrupted")
+    whole = branch(tmp_path / "whole", "x", "b", joules=9000, ended="2026-01-02")
+    backup = branch(tmp_path / "backup", "x", "b", joules=9000, ended="2026-01-02")
+    reader = Reader()
+    (run,), _ = reader.read([half, whole, backup])
+    assert run.directory in (whole, backup)
+    (note,) = reader.notes
+    assert note.startswith("2 of the run directories are copies")
