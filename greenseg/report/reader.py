@@ -147,8 +147,8 @@ def _without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     if branches:
         named = "; ".join(branches[:_MOST_NAMED]) + ("; and others" if len(branches) > _MOST_NAMED else "")
         said.append(
-            f"Copies of {count(len(branches), 'run')} went on, each by itself. The one that got furthest counts ({named}); "
-            "the joules of the others are in no sum."
+            f"Copies of {count(len(branches), 'run')} went on, each by itself. The one that got furthest counts "
+            f"({named}); the joules of the others are in no sum."
         )
     return [runs[i] for i in sorted(kept)], said
 
