@@ -69,7 +69,8 @@ class Result:
         """
         if objective.name not in self._figures:
             known = [value for value in (mean_figure(objective, runs) for runs in self.repeats) if value is not None]
-            whole = known and len(known) == len(self.repeats) and len(self.terms(objective)) == 1
+            whole = known and len(known) == len(self.repeats)
+            whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
             self._figures[objective.name] = mean_of(known) if whole else None
         return self._figures[objective.name]
 
@@ -143,6 +144,8 @@ class Result:
 
 def mean_figure(objective: Objective, runs: Sequence[Run]) -> float | None:
     """The mean figure of runs that trained the same; None where one of them lacks it."""
+    if len(runs) == 1:
+        return objective.of(runs[0])
     values = [value for value in map(objective.of, runs) if value is not None]
     return fmean(values) if values and len(values) == len(runs) else None
 
