@@ -208,10 +208,10 @@ def _watch(paths: Sequence[Path], query: "Query") -> None:
         counts = ", ".join(f"{number} {status}" for status, number in sorted(states.items()))
         spent = joules(sum(run.energy.joules for run in runs))
         head = Text(f"{time.strftime('%H:%M:%S')}  {counts or 'no run has begun yet'}, {spent}. Ctrl-C ends.", "bold")
-        lines = [head, *(Text(f"left out: {message}", "yellow") for message in damaged)]
+        lines = [head, *(Text(said, "yellow") for said in [*(f"left out: {d}" for d in damaged), *reader.notes])]
         if not runs:
             return Group(*lines)
-        comparison = query.compare(by_configuration(runs))
+        comparison = query.compare(by_configuration(runs), reader.notes)
         rows = query.rows(comparison)[: max(console.height - _WORDS, 5)]
         return Group(*lines, ParetoTable(comparison, rows, query.names(comparison)), *map(Text, decision(comparison)))
 

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
 from greenseg.report.columns import FRONT, interval
 from greenseg.report.comparison import Comparison, Effect
 from greenseg.report.labels import setting_text, value_text
-from greenseg.report.objectives import Objective
+from greenseg.report.objectives import ENERGIES, Objective
 from greenseg.report.results import CONTENT, Result
 from greenseg.report.statistics import Change
 from greenseg.report.units import count, joules, number, percent
@@ -186,7 +185,13 @@ def _of_content(results: Sequence[Result]) -> list[str]:
 
 def _of_repeats(results: Sequence[Result]) -> list[str]:
     said = []
-    single = [result for result in results if len(result.finished) == 1]
+    again = sum(len(result.finished) - len(result.repeats) for result in results)
+    if again:
+        said.append(
+            f"{count(again, 'run')} trained the same as others, seed and fold included: no further repeats. Intervals "
+            "count the mean of each seed and fold once."
+        )
+    single = [result for result in results if len(result.repeats) == 1]
     if single and len(results) > 1:
         all_or_some = (
             "All configurations"
@@ -218,22 +223,29 @@ def _of_objectives(comparison: Comparison) -> list[str]:
         if without:
             what = objective.heading.format("joules").strip()
             said.append(f"{count(without, 'configuration')} without {what} in every repeat: not ranked.")
-    for name, key in {"to-dice": "energy_to_dice", "co2e": "co2e", "per-epoch": "measure_after"}.items():
-        if comparison.energy.name == name:
-            values = {_accounted(run, key) for result in finished for run in result.finished}
-            if len(values) > 1:
-                said.append(f"{key} differs between runs: {', '.join(sorted(map(str, values)))}.")
+    settings: dict[str, list[Objective]] = {}
+    for objective in ENERGIES.values():
+        if objective.reckoned:
+            settings.setdefault(objective.reckoned, []).append(objective)
+    for key, objectives in settings.items():
+        figures = [
+            o for o in objectives if any(o.of(run) is not None for result in finished for run in result.finished)
+        ]
+        differ = [result for result in finished if figures and len(result.terms(objectives[0])) > 1]
+        if differ:
+            lacking = ", ".join(o.heading.format("joules").strip() for o in figures)
+            said.append(
+                f"{key} differs between repeats of {count(len(differ), 'configuration')} "
+                f"({_values(differ, objectives[0])}): no {lacking}."
+            )
+        elif comparison.energy in objectives and len(values := _values(finished, comparison.energy).split(", ")) > 1:
+            said.append(f"{key} differs between runs: {', '.join(values)}.")
     return said
 
 
-def _accounted(run: Any, key: str) -> Any:
-    """What a derived figure was derived with."""
-    if key == "measure_after":
-        return run.settings[key]
-    metric = run.metrics.get(key, {})
-    return (
-        metric.get("dice") if key == "energy_to_dice" else f"{metric.get('grams_per_kwh')} g/kWh × {metric.get('pue')}"
-    )
+def _values(results: Sequence[Result], objective: Objective) -> str:
+    """What a figure was reckoned with."""
+    return ", ".join(sorted({str(term) for result in results for term in result.terms(objective)}))
 
 
 def legend(comparison: Comparison) -> list[str]:

@@ -133,7 +133,7 @@ def _saved(comparison: Comparison, row: Row) -> str:
 
 def _chance(row: Row) -> str:
     """A single repeat has no spread: whether it is on the front cannot be said with a probability."""
-    return percent(row.probability) if len(row.result.finished) > 1 else "–"
+    return percent(row.probability) if len(row.result.repeats) > 1 else "–"
 
 
 def _source(row: Row) -> str:

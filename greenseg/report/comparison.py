@@ -11,7 +11,7 @@ from greenseg.config import ACCOUNTING, group_of
 from greenseg.report import front as fronts
 from greenseg.report.labels import axes, differing, label
 from greenseg.report.objectives import Objective
-from greenseg.report.results import CONTENT, REPEATS, Result, best_first
+from greenseg.report.results import CONTENT, REPEATS, Result, best_first, mean_figure
 from greenseg.report.run import Run, Way
 from greenseg.report.statistics import Change, Mean, change, mean_of, paired_change
 from greenseg.runs.summary import Watts
@@ -282,15 +282,19 @@ class Comparison:
         names = [*self.differing, *REPEATS]
         trials = [
             _Trial(
-                tuple([_hashable(run.settings[n] if n in REPEATS else result.settings[n]) for n in names]),
-                self.quality.of(run),
-                self.energy.of(run),
-                self._kind(run, {component: frozenset({way}) for component, way in run.ways.items()}, run.watts),
+                tuple([_hashable(runs[0].settings[n] if n in REPEATS else result.settings[n]) for n in names]),
+                mean_figure(self.quality, runs),
+                mean_figure(self.energy, runs),
+                frozenset(map(self._terms, runs)),
             )
             for result in self.results
-            for run in result.finished
+            for runs in result.repeats
         ]
         return [effect for name in self.swept for effect in self._effects(name, names.index(name), trials)]
+
+    def _terms(self, run: Run) -> tuple[Kind, Any]:
+        ways = {component: frozenset({way}) for component, way in run.ways.items()}
+        return self._kind(run, ways, run.watts), self.energy.terms(run)
 
     def _effects(self, name: str, position: int, trials: Sequence["_Trial"]) -> list[Effect]:
         reference = _hashable((self.baseline or self.results[0]).settings[name])
@@ -309,7 +313,10 @@ class Comparison:
             spent = [
                 (before.energy, after.energy)
                 for before, after in pairs
-                if before.energy is not None and after.energy is not None and before.kind == after.kind
+                if before.energy is not None
+                and after.energy is not None
+                and before.terms == after.terms
+                and len(before.terms) == 1
             ]
             if differences:
                 changed = paired_change([before for before, _ in spent], [after for _, after in spent])
@@ -318,12 +325,15 @@ class Comparison:
 
 
 class _Trial(NamedTuple):
-    """A finished run, as far as effects are concerned: its values of all that differs, and its figures."""
+    """A finished repeat, as far as effects are concerned: its values of all that differs, and its figures.
+
+    Its joules are compared with others on the same terms: the kind of its joules, and what they were reckoned with.
+    """
 
     values: tuple[Any, ...]
     quality: float | None
     energy: float | None
-    kind: Kind
+    terms: frozenset[Any]
 
 
 def _hashable(value: Any) -> Any:

@@ -1,11 +1,15 @@
 """What a report can trade off: quality, energy, other costs. Each is a line that says how a record holds it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from greenseg.report.run import Run
 from greenseg.report.units import Unit, joule_unit, parameter_unit, plain_unit
+
+
+def _none(run: Run) -> Hashable:
+    return None
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Objective:
         worst: the worst that it could be; None where there is no such limit.
         digits: after the point, of a quality; costs have as many as their size asks for.
         components: whose joules it counts; empty for all of them.
+        terms: of a run, the settings that its figure was reckoned with: means are over equal ones only.
+        reckoned: name of these settings.
         describe: what it is, in half a sentence.
     """
 
@@ -35,6 +41,8 @@ class Objective:
     worst: float | None = None
     digits: int | None = None
     components: tuple[str, ...] = ()
+    terms: Callable[[Run], Hashable] = _none
+    reckoned: str = ""
 
     def of(self, run: Run) -> float | None:
         """The figure of a run; None where it is not known, or is no finite number."""
@@ -56,6 +64,18 @@ def _component(name: str) -> Callable[[Run], float | None]:
 
 def _part(metric: str, key: str) -> Callable[[Run], float | None]:
     return lambda run: run.metrics.get(metric, {}).get(key)
+
+
+def _warm_up(run: Run) -> Hashable:
+    return str(run.settings["measure_after"])
+
+
+def _target(run: Run) -> Hashable:
+    return str(_part("energy_to_dice", "dice")(run))
+
+
+def _carbon(run: Run) -> Hashable:
+    return f"{_part('co2e', 'grams_per_kwh')(run)} g/kWh × {_part('co2e', 'pue')(run)}"
 
 
 def _parameters(run: Run) -> float | None:
@@ -93,18 +113,49 @@ ENERGIES = _by_name(
     Objective("gpu", "GPU {}", _component("gpu"), "joules of the GPUs", joule_unit, components=("gpu",)),
     Objective("cpu", "CPU {}", _component("cpu"), "joules of the CPU", joule_unit, components=("cpu",)),
     Objective(
-        "per-epoch", "{}/epoch", _metric("joules_per_epoch"), "joules of an epoch, validation included", joule_unit
+        "per-epoch",
+        "{}/epoch",
+        _metric("joules_per_epoch"),
+        "joules of an epoch, validation included",
+        joule_unit,
+        terms=_warm_up,
+        reckoned="measure_after",
     ),
-    Objective("per-slice", "{}/slice", _metric("joules_per_slice"), "joules of training on one slice", joule_unit),
+    Objective(
+        "per-slice",
+        "{}/slice",
+        _metric("joules_per_slice"),
+        "joules of training on one slice",
+        joule_unit,
+        terms=_warm_up,
+        reckoned="measure_after",
+    ),
     Objective(
         "inference",
         "{}/inference",
         _metric("joules_per_inference"),
         "joules of segmenting one slice, in validation",
         joule_unit,
+        terms=_warm_up,
+        reckoned="measure_after",
     ),
-    Objective("to-dice", "{} to Dice", _part("energy_to_dice", "joules"), "joules until the target Dice", joule_unit),
-    Objective("co2e", "g CO2e", _part("co2e", "grams"), "greenhouse gases, in g CO2 equivalent"),
+    Objective(
+        "to-dice",
+        "{} to Dice",
+        _part("energy_to_dice", "joules"),
+        "joules until the target Dice",
+        joule_unit,
+        terms=_target,
+        reckoned="energy_to_dice",
+    ),
+    Objective(
+        "co2e",
+        "g CO2e",
+        _part("co2e", "grams"),
+        "greenhouse gases, in g CO2 equivalent",
+        terms=_carbon,
+        reckoned="co2e",
+    ),
 )
 
 COSTS = _by_name(

@@ -13,8 +13,11 @@ from greenseg.config import Settings, trained_anywhere
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn, restated_by_attempt
+from greenseg.report.units import count
 from greenseg.runs.directory import BadRecord, RunDirectory
 from greenseg.runs.summary import Watts, estimate_watts, summary
+
+_MOST_NAMED = 3
 
 if TYPE_CHECKING:
     from greenseg.data.content import Content
@@ -49,11 +52,9 @@ class Reader:
                     damaged.append(f"{directory.path}: damaged: run.json or epochs.jsonl: {what}")
                 else:
                     runs += [run] if run else []
-            distinct = _without_copies(runs)
-            copies = len(runs) - len(distinct)
+            distinct, left_out = _without_copies(runs)
             runs, restated = _in_equal_terms(_named_by_peers(distinct))
-        left_out = f"{copies} of the run directories are copies of others, and left out." if copies else ""
-        self.notes = [note for note in (left_out, restated) if note]
+        self.notes = [note for note in (*left_out, restated) if note]
         return runs, damaged
 
     def _read(self, directory: RunDirectory) -> Run | None:
@@ -68,10 +69,11 @@ class Reader:
             record = record | summary(record, directory.epochs())
         trained_on, watts = self._trained_on(directory, record), estimate_watts(record)
         first = (record.get("attempts") or [{}])[0]
+        attempts = tuple(map(_began, record.get("attempts") or ()))
         record.pop("data", None)  # half of it, and of no use to a report: thousands are kept
         if len(record.get("attempts") or ()) < 2:  # the phases of the energy say the same
             record.pop("attempts", None)
-        run = Run(directory, status, record, trained_on, watts)
+        run = Run(directory, status, record, trained_on, watts, attempts=attempts)
         _check(run)
         record.setdefault("id", _id(record, first))
         if status in ("finished", "failed"):  # others go on, or die, without a word in run.json
@@ -112,6 +114,11 @@ def _check(run: Run) -> None:
             run.damaged(f"{objective.describe}: {value!r} is not a number")
 
 
+def _began(attempt: Mapping[str, Any]) -> str:
+    """What tells an attempt from others: process, host and start."""
+    return f"{attempt.get('started')} {attempt.get('host')} {attempt.get('pid')}"
+
+
 def _id(record: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     """What copies of a run of an earlier version have in common; empty where nothing tells them from other runs."""
     if "pid" not in first or "host" not in first or "started" not in first:
@@ -119,15 +126,41 @@ def _id(record: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     return f"{first['started']} {first['host']} {first['pid']} {trained_anywhere(record['settings'])}"
 
 
-def _without_copies(runs: Sequence[Run]) -> list[Run]:
-    """Each run once, where directories were copied or are reached by several paths: the copy that got furthest."""
-    furthest: dict[str, tuple[tuple[Any, ...], int]] = {}
+def _without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Each run once, where directories were copied or are reached by several paths: the copy that got furthest.
+
+    Also a note on copies, and one on branches: copies that went on, each by itself.
+    """
+    same: dict[str, list[int]] = {}
     for i, run in enumerate(runs):
-        key = run.record.get("id") or os.path.realpath(run.directory.path)
-        progress = (run.status == "finished", run.metrics.get("epochs", 0), str(run.record.get("ended", "")))
-        if key not in furthest or progress > furthest[key][0]:
-            furthest[key] = progress, i
-    return [runs[i] for i in sorted(i for _, i in furthest.values())]
+        same.setdefault(run.record.get("id") or os.path.realpath(run.directory.path), []).append(i)
+    kept, branches, copies = list[int](), list[str](), 0
+    for found in same.values():
+        furthest = max(found, key=lambda i: _progress(runs[i]))
+        kept.append(furthest)
+        others = {os.path.realpath(runs[i].directory.path): runs[i] for i in found if i != furthest}
+        apart = [str(run.directory.path) for run in others.values() if not _is_beginning(run, runs[furthest])]
+        copies += len(found) - 1 - len(apart)
+        if apart:
+            branches.append(f"{runs[furthest].directory.path} rather than {', '.join(apart)}")
+    said = [f"{copies} of the run directories are copies of others, and left out."] if copies else []
+    if branches:
+        named = "; ".join(branches[:_MOST_NAMED]) + ("; and others" if len(branches) > _MOST_NAMED else "")
+        said.append(
+            f"Copies of {count(len(branches), 'run')} went on, each by itself. The one that got furthest counts "
+            f"({named}); the joules of the others are in no sum."
+        )
+    return [runs[i] for i in sorted(kept)], said
+
+
+def _progress(run: Run) -> tuple[Any, ...]:
+    return run.status == "finished", run.metrics.get("epochs", 0), str(run.record.get("ended", ""))
+
+
+def _is_beginning(copy: Run, run: Run) -> bool:
+    """Whether a run did all that its copy did: its attempts are those of the copy, or go on from them."""
+    mine, others = copy.attempts, run.attempts
+    return all(one == other for one, other in zip(mine, others, strict=False)) and len(mine) <= len(others)
 
 
 def _named_by_peers(runs: Sequence[Run]) -> list[Run]:

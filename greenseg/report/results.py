@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 from greenseg.config import REPEATS as REPEATS_GROUP
@@ -53,20 +54,33 @@ class Result:
         """The repeats that finished."""
         return [run for run in self.runs if run.status == "finished"]
 
+    @cached_property
+    def repeats(self) -> list[list[Run]]:
+        """The finished runs by seed and fold: one that was trained again with the same is no further repeat."""
+        repeats: dict[tuple[str, ...], list[Run]] = {}
+        for run in self.finished:
+            repeats.setdefault(tuple(str(run.settings[name]) for name in REPEATS), []).append(run)
+        return list(repeats.values())
+
     def figure(self, objective: Objective) -> Mean | None:
-        """Mean over the finished repeats; None where one of them lacks the figure.
+        """Mean over the finished repeats; None where one of them lacks the figure, or they reckoned it differently.
 
         A mean over some of them would be one over the lucky ones: those that reached the target, say.
         """
         if objective.name not in self._figures:
-            values = [objective.of(run) for run in self.finished]
-            known = [value for value in values if value is not None]
-            self._figures[objective.name] = mean_of(known) if known and len(known) == len(values) else None
+            known = [value for value in (mean_figure(objective, runs) for runs in self.repeats) if value is not None]
+            whole = known and len(known) == len(self.repeats)
+            whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
+            self._figures[objective.name] = mean_of(known) if whole else None
         return self._figures[objective.name]
+
+    def terms(self, objective: Objective) -> set[Any]:
+        """What the finished repeats reckoned a figure with; see `Objective.terms`."""
+        return {objective.terms(run) for run in self.finished}
 
     def values(self, *objectives: Objective) -> list[tuple[float, ...]]:
         """The figures of each finished repeat, those left out that lack one."""
-        rows = [tuple(objective.of(run) for objective in objectives) for run in self.finished]
+        rows = [tuple(mean_figure(objective, runs) for objective in objectives) for runs in self.repeats]
         return [row for row in rows if None not in row]  # type: ignore[misc]
 
     @cached_property
@@ -126,6 +140,14 @@ class Result:
         statuses = sorted({run.status for run in self.runs})
         reasons = sorted({run.failure for run in self.runs} - {""})
         return ", ".join(statuses) + (f": {', '.join(reasons)}" if reasons else "")
+
+
+def mean_figure(objective: Objective, runs: Sequence[Run]) -> float | None:
+    """The mean figure of runs that trained the same; None where one of them lacks it."""
+    if len(runs) == 1:
+        return objective.of(runs[0])
+    values = [value for value in map(objective.of, runs) if value is not None]
+    return fmean(values) if values and len(values) == len(runs) else None
 
 
 CONTENT = "content"

@@ -80,6 +80,7 @@ class Run:
             where the run did not finish.
         content: what it was trained on.
         watts: constants of its estimates; more than one where its attempts had several, none where they are unknown.
+        attempts: what tells each of its attempts from others.
         restated: constants that the estimates of each attempt are restated with; empty where they are as they were
             made. Its files always have them as they were made.
     """
@@ -90,6 +91,7 @@ class Run:
     content: TrainedOn = field(default_factory=TrainedOn, repr=False)
     watts: frozenset[Watts] = field(default=frozenset(), repr=False)
     restated: tuple[Watts, ...] = ()
+    attempts: tuple[str, ...] = field(default=(), repr=False)
 
     def history(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Its attempts, and its lines of epochs.jsonl, with estimates by the constants of the report.

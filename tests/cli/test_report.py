@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,6 +184,7 @@ def drain(terminal: int) -> None:
 
 def test_watch_follows_a_running_sweep(runs: Path, tmp_path: Path) -> None:
     running = write(runs, record({"precision": "16-mixed"}, "running"), [epoch(0)])
+    shutil.copytree(next(run.parent for run in runs.glob("*/run.json") if run.parent != running.path), runs / "copy")
     leader, follower = pty.openpty()
     with running.lock():
         process = subprocess.Popen(
@@ -192,7 +194,7 @@ def test_watch_follows_a_running_sweep(runs: Path, tmp_path: Path) -> None:
         )  # fmt: skip
         os.close(follower)
         try:
-            read_until(leader, "1 failed, 4 finished, 1 running")
+            assert "1 failed, 4 finished, 1 running" in read_until(leader, "copies of others")
             running.write_record(record({"precision": "16-mixed"}, dice=0.99, total=energy(60, gpu_nvml=10)))
             shown = read_until(leader, "0.9900")
             assert "1 failed, 5 finished" in shown

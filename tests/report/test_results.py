@@ -373,3 +373,68 @@ def test_the_name_of_a_configuration_is_that_of_one_row() -> None:
     rows = list(csv.DictReader(io.StringIO(emissions_csv([*one.runs, *two.runs]))))
     assert len({found["run_id"] for found in rows}) == 3
     assert [found["experiment_id"] for found in rows] == [one.configuration, two.configuration, two.configuration]
+
+
+def test_a_run_that_was_trained_again_is_no_further_repeat() -> None:
+    def runs(joules: float) -> list[Json]:
+        return [record({"seed": seed}, dice=0.8 + 0.01 * seed, total=energy(1, cpu_rapl=joules)) for seed in (0, 1, 2)]
+
+    (once,), (twice,) = of(*runs(100)), of(*runs(100), *runs(300))
+    assert twice.figure(OBJECTIVES["dice"]) == once.figure(OBJECTIVES["dice"])
+    assert (mean(twice, "total"), len(twice.finished)) == (200, 6)
+    assert len(twice.values(OBJECTIVES["dice"], OBJECTIVES["total"])) == 3
+    assert any("3 runs trained the same" in said for said in warnings(Query().compare([twice])))
+    pair = Query().compare(of(*runs(100), *runs(300), record({"seed": 0, "lr": 0.1}, total=energy(1, cpu_rapl=400))))
+    (effect,) = pair.effects
+    assert effect.energy is not None
+    assert effect.quality.n == 1
+    assert min(abs(abs(effect.energy.share) - share) for share in (0.5, 1)) < 1e-9, "400 J against a mean of 200 J"
+
+
+@pytest.mark.parametrize("name", ["to-dice", "co2e", "per-epoch"])
+def test_no_mean_of_figures_reckoned_differently(name: str) -> None:
+    def run(seed: int, target: float, joules: float, grams_per_kwh: float, warm_up: int) -> Json:
+        written = record({"seed": seed, "measure_after": warm_up})
+        written["metrics"]["energy_to_dice"] = {"dice": target, "joules": joules}
+        written["metrics"]["co2e"] = {"grams": 1.0, "grams_per_kwh": grams_per_kwh, "pue": 1.0}
+        return written
+
+    (mixed,) = of(run(0, 0.5, 100, 50, 0), run(1, 0.9, 900, 500, 1))
+    (alike,) = of(run(0, 0.5, 100, 50, 1), run(1, 0.5, 900, 50, 1))
+    assert mean(mixed, name) is None
+    assert mean(mixed, "total") is not None
+    assert mean(alike, name) is not None
+    said = " ".join(warnings(Query().compare([mixed])))
+    assert OBJECTIVES[name].reckoned + " differs between repeats of 1 configuration" in said
+
+
+def branch(folder: Path, *hosts: str, joules: float, ended: str, status: str = "finished") -> RunDirectory:
+    """A copy of one run, with an attempt on each of these hosts."""
+    written = record({}, total=energy(10, cpu_rapl=joules)) | {"id": "same", "ended": ended, "status": status}
+    written["attempts"] = [
+        {"status": "interrupted", "started": f"2026-01-0{i}", "host": host, "pid": i, "energy": {"train": energy(1)}}
+        for i, host in enumerate(hosts)
+    ]
+    return write(folder, written)
+
+
+def test_copies_that_went_on_by_themselves_are_named(tmp_path: Path) -> None:
+    one = branch(tmp_path / "one", "x", "a", joules=1000, ended="2026-01-01")
+    other = branch(tmp_path / "other", "x", "b", joules=9000, ended="2026-01-02")
+    reader = Reader()
+    (run,), _ = reader.read([one, other])
+    assert run.directory == other
+    (note,) = reader.notes
+    assert str(one.path) in note
+    assert str(other.path) in note
+
+
+def test_a_copy_of_the_beginning_of_a_run_is_a_copy(tmp_path: Path) -> None:
+    half = branch(tmp_path / "half", "x", joules=1000, ended="2026-01-03", status="interrupted")
+    whole = branch(tmp_path / "whole", "x", "b", joules=9000, ended="2026-01-02")
+    backup = branch(tmp_path / "backup", "x", "b", joules=9000, ended="2026-01-02")
+    reader = Reader()
+    (run,), _ = reader.read([half, whole, backup])
+    assert run.directory in (whole, backup)
+    (note,) = reader.notes
+    assert note.startswith("2 of the run directories are copies")
