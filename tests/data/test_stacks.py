@@ -132,3 +132,26 @@ def test_a_gap_between_files_of_slices_is_refused_by_check_and_train(tmp_path: P
     with pytest.raises(UserError) as caught:
         cache.prepare(Settings.of({"data": str(data), "image_size": 32, "spacing": 4.0}))
     assert sorted(caught.value.problems) == sorted(problems)
+
+
+def test_numbers_may_be_longer_than_64_bits() -> None:
+    """Of a UID, or a time stamp to the microsecond."""
+    stem = "2023010112345678901234"
+    assert names([part(f"c_{stem}{n:02d}.nii") for n in (0, 2, 1)]) == [[f"c_{stem}{n:02d}.nii" for n in range(3)]]
+
+
+@pytest.mark.parametrize("at", [0.0, 4.0])
+def test_a_number_that_changes_with_the_slice_tells_no_volume(at: float) -> None:
+    for form in ("s_12{z:02d}30_slice{z}", "s_slice{z}_12{z:02d}30", "s_slice{z}_a{z}", "s_slice{z}_z{z}.5mm"):
+        made = [form.format(z=z) for z in range(12)]
+        assert names([part(made[z], at * z) for z in (5, 0, 11, *range(1, 5), *range(6, 11))]) == [made], form
+    stamped = [part(f"e{e}_{1230 + 10 * z + e}_slice{z}", at * z) for e in (1, 2) for z in range(3)]
+    assert [[name[:2] for name in stack] for stack in names(stamped)] == [["e1"] * 3, ["e2"] * 3]
+    backwards = [part(f"s_{1230 - z}_slice{z}") for z in range(3)]
+    assert [name[-1] for (*stack,) in names(backwards) for name in stack] == ["0", "1", "2"], "not by the time stamp"
+
+
+def test_distances_that_differ_by_rounding_are_one_volume() -> None:
+    (volume,) = volumes([part(f"s{n}", 4.0 * n, distance=4.0 if n % 2 else 4.01) for n in range(12)])
+    assert (volume.slices, volume.distance) == (12, 4.0)
+    assert len(volumes([part(f"s{n}", 4.0 * n, distance=3.0 + n) for n in range(2)])) == 2
