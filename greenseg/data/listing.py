@@ -9,7 +9,7 @@ from typing import Literal
 Split = Literal["train", "validation", "test"]
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-"""Endings of the image files that are looked for; a CSV may name whatever SimpleITK reads."""
+"""Endings of the image files that are looked for; a CSV may name others, see docs/data.md."""
 
 EXPECTED = """\
     e2mip   training_data/{images,masks}/   img_0000.nii.gz with mask_0000.nii.gz or img_0000_mask.nii.gz,

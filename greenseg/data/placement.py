@@ -32,6 +32,8 @@ def across_slices(image: sitk.Image, axis: int | None = None) -> sitk.Image:
     """
     if image.GetDimension() == 2:
         volume = sitk.JoinSeries([image])
+        for key in image.GetMetaDataKeys():
+            volume.SetMetaData(key, image.GetMetaData(key))
         volume.SetMetaData(_FLAT, "yes")
         return volume
     axis = slice_axis(image.GetSize(), image.GetSpacing()) if axis is None else axis
