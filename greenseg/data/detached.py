@@ -83,7 +83,7 @@ class _Header:
 
     @property
     def grid_problem(self) -> str | None:
-        """Why nobody knows how far apart pixels are in mm, where ITK would take 1 mm, or not look at the unit; or None."""
+        """Why the spacing in mm is not known, where ITK would take 1 mm, or not look at the unit; or None."""
         fields = self.fields
         if "ndims" in fields:
             units = [fields.get("distanceunits", "")]
