@@ -10,6 +10,8 @@ import SimpleITK as sitk
 from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.check import check
+from greenseg.data.content import Content
+from greenseg.data.splits import Case
 from greenseg.data.stacks import Part, volumes
 from greenseg.errors import UserError
 
@@ -155,3 +157,24 @@ def test_distances_that_differ_by_rounding_are_one_volume() -> None:
     (volume,) = volumes([part(f"s{n}", 4.0 * n, distance=4.0 if n % 2 else 4.01) for n in range(12)])
     assert (volume.slices, volume.distance) == (12, 4.0)
     assert len(volumes([part(f"s{n}", 4.0 * n, distance=3.0 + n) for n in range(2)])) == 2
+
+
+def test_other_names_of_the_same_slices_are_another_content_but_another_place_is_not(tmp_path: Path) -> None:
+    def content(place: str, form: str, count: int = 3) -> tuple[str, str, str]:
+        root, files = tmp_path / place, []
+        for z in range(count):
+            image = root / form.format(z=z, turned=(z * 2) % 3)
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.write_bytes(bytes([z]))
+            files.append((image, image))
+        made = Content.of([Case("s", "train", tuple(files))])
+        settings = Settings.of({})
+        return made.digest, made.slices_key(settings), made.before_it_was_named().slices_key(settings)
+
+    plain = content("a", "s_slice{z}.nii")
+    for same in ("s_slice{z}.nii", "t_{z}.nii", "deep/s_slice{z}_1{z}.nii"):
+        assert content("b" + same, same) == plain
+    for other in ("s_slice{turned}.nii", "{z}/s.nii"):
+        assert all(a != b for a, b in zip(content("c" + other, other)[:2], plain[:2], strict=True))
+        assert content("d" + other, other)[2] == plain[2], "as an earlier version named it"
+    assert content("e", "x.nii", 1) == content("f", "deep/y7.nii", 1)
