@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from greenseg.data.listing import BROKEN, Entry, Listing, images_in, is_broken_folder, natural, second, some
+from greenseg.data.listing import BROKEN, Entry, Listing, broken, images_in, is_broken_folder, natural, second, some
 
 _IMAGE, _MASKS = "T2w", ("dseg", "mask")
 _OF_DERIVATIVES = {"desc", "space", "label", "res", "den", "hemi", "atlas", "seg"}  # entities that tell no image
@@ -34,7 +34,9 @@ _Places = dict[str, list[_File]]
 def list_bids(root: Path, found: Listing) -> None:
     """List the T2w images of a BIDS data set, with their masks."""
     raw = _files(root, found)
-    derived = [_files(base, found) for base in sorted(root.glob("derivatives/*"))]
+    derivatives = sorted(root.glob("derivatives/*"))
+    broken([root / "derivatives", *derivatives], found.problems)
+    derived = [_files(base, found) for base in derivatives]
     images: dict[str, list[_File]] = defaultdict(list)  # of any kind, by subject
     spare: list[tuple[str, _File]] = []  # masks that no image took, with their place
     for place in dict.fromkeys(place for places in (raw, *derived) for place in places):

@@ -285,6 +285,7 @@ def _build(
         images, masks = _Appended(unfinished / _IMAGES), _Appended(unfinished / _MASKS)
         subjects: list[dict[str, Any]] = []
         problems: list[str] = []
+        equal: list[str] = []
         first, done, total = 0, 0, sum(len(case.files) for case in cases)
 
         def advance() -> None:
@@ -310,7 +311,15 @@ def _build(
                 here, cut = brain_outside(mask, settings.image_size, settings.spacing)
                 brain, outside, pixel = brain + here, outside + cut, min(pixel, *mask.GetSpacing()[:2])
             whole, inside = np.concatenate(stack), np.concatenate(mask_stack)
-            images.append(normalise(whole))
+            grid = normalise(whole)
+            if np.ptp(grid) == 0 and inside.any():
+                equal.append(
+                    f"{case.files[0][0]}: every pixel of subject {case.subject!r} is {grid.flat[0]:g} on the grid of "
+                    f"{settings.image_size}×{settings.image_size} pixels of {settings.spacing:g} mm, though brain lies "
+                    f"there; choose --spacing and --image-size to suit it, or check its values"
+                )
+                continue
+            images.append(grid)
             masks.append(inside)
             subjects.append(
                 {
@@ -326,8 +335,8 @@ def _build(
             )
             first += len(whole)
         files = {_IMAGES: images.close(), _MASKS: masks.close()}
-        if problems:
-            raise UserError(problems)
+        if problems or equal:
+            raise UserError(problems + equal)
         index = {
             "data": str(root.absolute()),
             "preprocessing": preprocessing(settings),

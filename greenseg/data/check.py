@@ -17,7 +17,7 @@ from greenseg.data.listing import Entry, Listing, some
 from greenseg.data.placement import is_isotropic
 from greenseg.data.splits import cases, refuse_ignored
 from greenseg.data.stacks import Part, volumes
-from greenseg.data.volume import is_brain, read, read_whole, values_problem
+from greenseg.data.volume import has_spacing, is_brain, read, read_whole, values_problem
 from greenseg.errors import UserError
 
 _SPLITS = {"train": "training", "validation": "validation"}
@@ -166,7 +166,7 @@ def check(
             notes.append(f"{report.subject}: many values below 0; {report.floor:.4g} and lower become background")
         elif report.intensity and report.intensity[0] < 0:
             notes.append(f"{report.subject}: values below 0 (down to {report.intensity[0]:.4g}) become background")
-    return Check(listing.layout, reports, problems, notes)
+    return Check(listing.layout, reports, list(dict.fromkeys(problems)), notes)
 
 
 def _hint(labels: Sequence[int]) -> str:
@@ -212,6 +212,7 @@ class _Seen:
         self.cut_along: set[str] = set()
         self._parts: list[Part] = []
         self._images: list[sitk.Image] = []
+        self._without_spacing: list[Path] = []
         self.best: Picture | None = None
 
     def add(self, entry: Entry) -> bytes:
@@ -221,6 +222,8 @@ class _Seen:
         values = sitk.GetArrayViewFromImage(image)
         if mask is None and (problem := values_problem(image)):
             raise UserError(f"{entry.image}: {problem}")
+        if not has_spacing(image):
+            self._without_spacing.append(entry.image)
         report.files += 1
         report.slices += len(values)
         axes = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
@@ -268,7 +271,11 @@ class _Seen:
         Raises:
             UserError: all that is wrong with them.
         """
-        return [volume.note for volume in volumes(self._parts) if volume.note]
+        notes = [volume.note for volume in volumes(self._parts) if volume.note]
+        if self._without_spacing:
+            names = some([str(path) for path in self._without_spacing])
+            notes.append(f"{names}: no size of a pixel; it is taken for 1 mm, and so are distances in mm")
+        return notes
 
 
 def _note(known: list[Any], value: Any) -> None:

@@ -16,6 +16,7 @@ from greenseg.config import PHANTOM, Settings, values_of
 from greenseg.data import PREPROCESSING, UNNAMED, builtin_phantom
 from greenseg.data.fingerprint import digest, digests
 from greenseg.data.listing import some
+from greenseg.data.numbering import stacked
 from greenseg.data.splits import SPLIT_BY, Case, cases_of
 from greenseg.errors import UserError
 
@@ -26,7 +27,8 @@ class Subject:
 
     Attributes:
         split: `train` or `validation`.
-        images, masks: digests of its files, in their order.
+        images: digest of its images, in their order, and of which of them are slices of one volume.
+        masks: digest of its masks, likewise.
     """
 
     split: str
@@ -47,6 +49,7 @@ class Content:
     preprocessing: int = PREPROCESSING
     _parts: tuple[str, ...] = field(default=(), repr=False, compare=False)
     _pairs: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    _order: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def of(cls, cases: Iterable[Case]) -> Self:
@@ -57,7 +60,7 @@ class Content:
         """
         ordered = sorted(cases, key=lambda case: case.subject)
         found = iter(digests([path for case in ordered for pair in case.files for path in pair]))
-        subjects, parts, pairs = {}, list[str](), list[str]()
+        subjects, parts, pairs, order = {}, list[str](), list[str](), list[str]()
         for case in ordered:
             images, masks = list[list[str]](), list[list[str]]()
             for _ in case.files:
@@ -68,8 +71,12 @@ class Content:
             if case.ignored:  # they decide over pixels as a mask does
                 masks.append([f"ignore {label}" for label in case.ignored])
                 parts += masks[-1]
+            stacks = stacked([image for image, _ in case.files])
+            if len(stacks) < len(case.files):  # names decide which files are slices of one volume, and in which order
+                images.append([f"stack {stack}" for stack in stacks])
+                order += [case.subject, *images[-1]]
             subjects[case.subject] = Subject(case.split, digest(images)[:8], digest(masks)[:8])
-        return cls(subjects, PREPROCESSING, tuple(parts), tuple(pairs))
+        return cls(subjects, PREPROCESSING, tuple(parts), tuple(pairs), tuple(order))
 
     @cached_property
     def digest(self) -> str:
@@ -92,7 +99,9 @@ class Content:
 
     def slices_key(self, settings: Settings) -> str:
         """The name of the slices that these settings make of it, in the slice cache; it must have been read here."""
-        return digest([self._parts, [self.preprocessing, preprocessing(settings), self._pairs]])
+        # Names without an order are those of UNNAMED, and of data without a volume in several files.
+        order = [] if self.preprocessing == UNNAMED or not self._order else [self._order]
+        return digest([self._parts, [self.preprocessing, preprocessing(settings), self._pairs, *order]])
 
     def before_it_was_named(self) -> Self:
         """The same files and split, as the preprocessing took them whose runs have no content in their records."""

@@ -31,6 +31,10 @@ _NUMBERS = {
 """Fields of a MetaImage that hold so many numbers: dimensions to this power."""
 
 
+_MM = r"mm|millimet(er|re)s?|\?*"
+"""What units are called that are read as millimetres, or say nothing."""
+
+
 @dataclass(frozen=True)
 class _Header:
     fields: dict[str, str]
@@ -78,6 +82,37 @@ class _Header:
         return _BYTES.get(re.sub(r"(short|long)int$", r"\1", kind))
 
     @property
+    def grid_problem(self) -> str | None:
+        """Why the spacing in mm is not known, where ITK would take 1 mm, or not look at the unit; or None."""
+        fields = self.fields
+        if "ndims" in fields:
+            units = [fields.get("distanceunits", "")]
+            spacing = fields.get("elementspacing") or fields.get("elementsize", "")
+            lacks = None if spacing else "ElementSpacing"
+        else:
+            kinds = fields.get("kinds", "").split()
+            of_axes = re.findall(r'"([^"]*)"', fields.get("units", ""))
+            units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
+            units += [unit for n, unit in enumerate(of_axes) if _is_spatial(kinds, n)]
+            given = [s for n, s in enumerate(fields.get("spacings", "").split()) if _is_spatial(kinds, n)]
+            known = "(" in fields.get("spacedirections", "") or (given and all(map(_is_number, given)))
+            lacks = None if known else "space directions, or spacings"
+        if lacks:
+            return f"its header gives no spacing, and ITK takes 1 mm; write it into the header ({lacks})"
+        if wrong := [unit for unit in units if not re.fullmatch(_MM, unit.strip(), re.IGNORECASE)]:
+            return f"its header gives the spacing in {wrong[0]!r}; write it in mm"
+        return None
+
+    @property
+    def skipped(self) -> int:
+        """Bytes before the values that are none; -1 = all that there are, since the values end the file."""
+        try:
+            skipped = int(self.fields.get("headersize") or self.fields.get("byteskip") or 0)
+            return -1 if int(self.fields.get("lineskip") or 0) else skipped
+        except ValueError:
+            return 0  # ITK says that it cannot read it
+
+    @property
     def encoding(self) -> str:
         """`raw`, `deflate` (zlib or gzip), or another one."""
         if "encoding" in self.fields:
@@ -119,6 +154,8 @@ def problem_of(path: Path) -> str | None:
         return "its values lie in several files; write it as one"  # MetaIO does not notice when one is missing
     else:
         return f"its values are not there: no file {header.data_file[:60]!r} in its folder"
+    if header.grid_problem:
+        return header.grid_problem
     promised = math.prod(sizes) * value_bytes
     if header.encoding == "deflate":
         with file.open("rb") as values:
@@ -129,13 +166,31 @@ def problem_of(path: Path) -> str | None:
                 return f"damaged ({error}); copy it again"
         if found > promised:
             return "damaged (more values than its header promises); copy it again"
+    elif header.encoding == "raw":
+        # Of a MetaImage from the beginning of the file, whichever it is.
+        skipped = header.skipped - (start if "headersize" in header.fields and header.skipped > 0 else 0)
+        found = file.stat().st_size - start - max(0, skipped)
+        if found > promised and skipped >= 0:
+            return f"longer than its header promises: {found} bytes for {promised}; write it again"
     else:
         found = file.stat().st_size - start
-        promised = promised if header.encoding == "raw" else promised // value_bytes  # a character a value, at least
+        promised //= value_bytes  # a character a value, at least
     if found < promised:
         shown = "×".join(str(n) for n in (sizes if sizes[-1] > 1 else sizes[:-1]))
         return f"cut short: {found} bytes for {shown} pixels of {value_bytes}; copy it again"
     return None
+
+
+def _is_spatial(kinds: list[str], axis: int) -> bool:
+    """Whether an axis of an NRRD file is one of space, not of components or time; without kinds, all are."""
+    return axis >= len(kinds) or kinds[axis] in ("domain", "space", "???", "none")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) and float(text) != 0
+    except ValueError:
+        return False
 
 
 def _beside(path: Path, header: _Header) -> Path | None:

@@ -42,6 +42,9 @@ _IMAGES = {
     "a JPEG picture": (rb"\xff\xd8\xff", _SPACED),
     "a NumPy array": (rb"\x93NUMPY", _SPACED),
 }
+_ELSEWHERE = set(_IMAGES) - {"a DICOM file", "a PNG picture"}
+"""What is not read from a file whose name has another ending."""
+
 _ENDINGS = {
     ".nii": _NIFTI, ".nii.gz": _NIFTI, ".hdr": _NIFTI, ".hdr.gz": _NIFTI,
     ".nrrd": _NRRD, ".nhdr": _NRRD, ".mha": _META, ".mhd": _META,
@@ -56,7 +59,11 @@ def problem_of(path: Path) -> str | None:
     """
     head = _head(path)
     ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), "")
-    if not head or not ending:
+    if not ending:
+        kind, remedy = _kind_of(head)
+        stem = path.stem
+        return f"is {kind}; {remedy.format(stem=stem)}" if kind in _ELSEWHERE else problem_of_values(path)
+    if not head:
         return problem_of_values(path)
     named, stem = _ENDINGS[ending], path.name[: -len(ending)]
     kind, remedy = _kind_of(head)

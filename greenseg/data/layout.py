@@ -16,8 +16,10 @@ from greenseg.data.listing import (
     Entry,
     Listing,
     Split,
+    broken,
     by_stem,
     images_in,
+    is_broken_folder,
     missing,
     stem_of,
     subject_of,
@@ -103,8 +105,11 @@ def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
 
 
 def _list_e2mip(root: Path, found: Listing) -> None:
-    named = (root / "training_data").is_dir()
-    folders: dict[Split, Path] = {"train": root / "training_data" if named else root}
+    broken((root / name for name in ("training_data", "validation_data", "testing_data")), found.problems)
+    training = root / "training_data"
+    folders: dict[Split, Path] = {"train": training if training.is_dir() else root}
+    if is_broken_folder(training):
+        folders = {}
     if (root / "validation_data").is_dir():
         folders["validation"] = root / "validation_data"
     fixed = len(folders) > 1
@@ -124,12 +129,15 @@ def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> 
     image_of = by_stem("image", images, found.problems)
     for stem, path in image_of.items():
         names = [f"{stem}_mask", re.sub(r"^(img|image)(?=[_-]?\d)", "mask", stem), stem]
-        mask = next((mask_of.pop(name) for name in names if name in mask_of), None)
-        if mask is None:
+        masks_of_it = [mask_of.pop(name) for name in dict.fromkeys(names) if name in mask_of]
+        if len(masks_of_it) > 1:
+            several = ", ".join(mask.name for mask in masks_of_it)
+            found.problems.append(f"{path}: several masks ({several}); keep one")
+        elif not masks_of_it:
             wanted = " or ".join(dict.fromkeys(f"{name}.nii.gz" for name in names if name != stem))
             found.problems.append(f"{path}: image without mask; expected {masks / wanted}")
         else:
-            found.entries.append(Entry(path, mask, subject_of(stem), split, str(path)))
+            found.entries.append(Entry(path, masks_of_it[0], subject_of(stem), split, str(path)))
     found.problems += [f"{path}: mask without image; expected its image in {images}" for path in mask_of.values()]
     if not image_of:
         found.problems.append(f"{images}: no images ({', '.join(SUFFIXES)})")
@@ -159,6 +167,9 @@ def _list_csv(file: Path, found: Listing) -> None:
     for name in columns:
         if name not in _COLUMNS and (hint := did_you_mean(name, [c for c in _COLUMNS if c not in columns])):
             found.problems.append(f"{file}:1: unknown column '{name}'{hint}")
+    found.problems += [
+        f"{file}:1: {columns.count(name)} columns '{name}'; keep one" for name in _COLUMNS if columns.count(name) > 1
+    ]
     if found.problems:
         return
     if len(rows) == 1:
@@ -184,6 +195,8 @@ def _list_csv(file: Path, found: Listing) -> None:
             gone = [f"{where}: no image is named"]
         elif mask is None and split != "test":
             gone.append(f"{where}: image without mask")
+        elif mask is not None and mask.resolve() == image.resolve():
+            gone.append(f"{where}: {mask}: is the image itself, not its mask")
         found.problems += gone
         if not gone:
             stem = stem_of(image) or image.stem

@@ -9,7 +9,7 @@ from typing import Literal
 Split = Literal["train", "validation", "test"]
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-"""Endings of the image files that are looked for; a CSV may name whatever SimpleITK reads."""
+"""Endings of the image files that are looked for; a CSV may name others, see docs/data.md."""
 
 EXPECTED = """\
     e2mip   training_data/{images,masks}/   img_0000.nii.gz with mask_0000.nii.gz or img_0000_mask.nii.gz,
@@ -104,8 +104,15 @@ def images_in(folder: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:
 
 
 def is_broken_folder(path: Path) -> bool:
-    """Whether it is a link to nowhere that looks like a folder: its name has no ending."""
-    return path.is_symlink() and not path.suffix and not path.exists()
+    """Whether it is a link to nowhere that may be a folder: its name does not end like that of a file."""
+    # .json does, .113 of a UID does not.
+    is_file = path.name.startswith(".") or re.fullmatch(r"\.[a-z]\w{0,3}", path.suffix, re.IGNORECASE)
+    return path.is_symlink() and not is_file and not path.exists()
+
+
+def broken(folders: Iterable[Path], problems: list[str]) -> None:
+    """Make a problem of each of these folders that is a link to nowhere."""
+    problems += [f"{path}: {BROKEN}" for path in folders if is_broken_folder(path)]
 
 
 def by_stem(kind: str, folder: Path, problems: list[str]) -> dict[str, Path]:
@@ -126,7 +133,8 @@ def second(path: Path, kind: str, first: Path) -> str:
 
 def missing(folders: Iterable[Path], problems: list[str]) -> bool:
     """Whether one of these folders is not there, which becomes a problem."""
-    gone = [str(path) for path in folders if not path.is_dir()]
-    if gone:
+    absent = [path for path in folders if not path.is_dir()]
+    broken(absent, problems)
+    if gone := [str(path) for path in absent if not is_broken_folder(path)]:
         problems.append(f"{' and '.join(gone)}: no such folder; a data set is laid out like one of these:\n{EXPECTED}")
-    return bool(gone)
+    return bool(absent)

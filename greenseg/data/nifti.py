@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.data.header import Matrix, is_right, problem_of_content, problem_of_grid
+from greenseg.data.header import Matrix, problem_of_content, problem_of_grid
+from greenseg.data.placement import FLAT
 from greenseg.errors import UserError
 
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
@@ -44,6 +45,8 @@ def files_of(path: Path) -> tuple[Path, Path]:
 def read(path: Path) -> sitk.Image:
     """The image in the axes of the file, with two axes or three; scaled by its slope where it has one.
 
+    One of two axes has a third, of one slice, where its header says how it lies in space; see `placement.FLAT`.
+
     Raises:
         UserError: no such file, cut short, damaged, not one grey volume, or its header contradicts itself.
         OSError: a file cannot be read.
@@ -61,7 +64,11 @@ def read(path: Path) -> sitk.Image:
         raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
-    image = sitk.GetImageFromArray(_scaled(values, header) if is_nifti else values)
+    scaled = _scaled(values, header) if is_nifti else values
+    is_flat = scaled.ndim < len(spacing)
+    image = sitk.GetImageFromArray(scaled[None] if is_flat else scaled)
+    if is_flat:
+        image.SetMetaData(FLAT, "yes")
     image.SetSpacing(spacing)
     image.SetOrigin(origin)
     image.SetDirection(directions.ravel().tolist())
@@ -135,10 +142,10 @@ def _grid(header: Any, sizes: Sequence[int], is_nifti: bool) -> tuple[list[float
         )
     # Rounded, since ITK complains of numbers next to 0; + 0.0: never -0.0.
     directions, origin = np.round(affine[:3, :axes] / lengths, 12) + 0.0, affine[:3, 3] + 0.0
-    if axes == 2:
-        directions, origin = directions[:2], origin[:2]
-        if not is_right(directions):  # lies across the plane of x and y: two axes do not say how
-            directions, origin = np.eye(2), np.zeros(2)
+    if axes == 2:  # lies somewhere in space all the same
+        normal = np.cross(directions[:, 0], directions[:, 1])
+        directions = np.column_stack([directions, np.round(normal / np.linalg.norm(normal), 12) + 0.0])
+        spacing.append(1.0)
     if problem := problem_of_grid(spacing, directions):
         raise ValueError(problem)
     return spacing, origin.tolist(), directions

@@ -8,15 +8,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from greenseg.data.listing import BROKEN, Entry, Listing, by_stem, images_in, missing, second, subject_of
+from greenseg.data.listing import (
+    BROKEN,
+    Entry,
+    Listing,
+    broken,
+    by_stem,
+    images_in,
+    is_broken_folder,
+    missing,
+    second,
+    subject_of,
+)
 
+_BACKGROUND = "background"
 _DESCRIPTION = "dataset.json"
 _IGNORE = "ignore"  # the name of the label of what nobody annotated
 
 
 def is_nnunet(root: Path) -> bool:
     """Whether a folder is laid out so: it has `imagesTr`, or a dataset.json that names the files itself."""
-    return (root / "imagesTr").is_dir() or isinstance(_description(root, Listing("nnunet")).get("dataset"), dict)
+    images = root / "imagesTr"
+    return (
+        images.is_dir()
+        or is_broken_folder(images)
+        or isinstance(_description(root, Listing("nnunet")).get("dataset"), dict)
+    )
 
 
 def list_nnunet(root: Path, found: Listing) -> None:
@@ -58,6 +75,7 @@ def _list_folders(root: Path, names: Mapping[int, str], ignored: tuple[int, ...]
         f"{path}: mask without image; expected {images / f'{case}_0000.nii.gz'}" for case, path in mask_of.items()
     ]
     _say_channels(root, names, {case: len(of_case) for case, of_case in channels.items()}, found)
+    broken([root / "imagesTs"], found.problems)
     if (root / "imagesTs").is_dir():
         for path, case, channel in _images(root / "imagesTs", found):
             if channel == 0:
@@ -138,7 +156,11 @@ def _ignored(root: Path, description: Mapping[str, Any], found: Listing) -> tupl
     ignored: set[int] = set()
     try:
         for key, value in description.get("labels", {}).items():
-            name, of_name = (value, key) if str(value).strip().lower() == _IGNORE else (key, value)
+            name, of_name = (value, key) if str(value).strip().lower() in (_IGNORE, _BACKGROUND) else (key, value)
+            if name.strip().lower() == _BACKGROUND and int(str(of_name)) != 0:
+                found.problems.append(
+                    f"{root / _DESCRIPTION}: labels: {_BACKGROUND} is {of_name}; it is 0 in nnU-Net, and here"
+                )
             if name.strip().lower() == _IGNORE:
                 ignored |= {int(str(label)) for label in (of_name if isinstance(of_name, list) else [of_name])}
     except (AttributeError, ValueError) as error:

@@ -5,10 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import SimpleITK as sitk
 
+from greenseg.data.header import is_right
+
 _EQUAL = 1e-2  # share of a spacing by which another one is still the same
 _APART = 0.1  # pixels, and millimetres, by which a mask may lie beside its image
 _TURNED = 1e-2  # of a direction, by which another one is still the same
-_FLAT = "greenseg: two axes"
+_ON_PLANE = 1e-3  # mm
+
+FLAT = "greenseg: two axes"
+"""Mark of a volume of one slice that has two axes in its file, so that it does not say how far the next slice is."""
 
 
 def slice_axis(sizes: Sequence[int], spacing: Sequence[float]) -> int:
@@ -32,15 +37,18 @@ def across_slices(image: sitk.Image, axis: int | None = None) -> sitk.Image:
     """
     if image.GetDimension() == 2:
         volume = sitk.JoinSeries([image])
-        volume.SetMetaData(_FLAT, "yes")
+        for key in image.GetMetaDataKeys():
+            volume.SetMetaData(key, image.GetMetaData(key))
+        volume.SetMetaData(FLAT, "yes")
         return volume
-    axis = slice_axis(image.GetSize(), image.GetSpacing()) if axis is None else axis
+    if axis is None:
+        axis = 2 if _is_flat(image) else slice_axis(image.GetSize(), image.GetSpacing())
     return image if axis == 2 else sitk.PermuteAxes(image, [i for i in range(3) if i != axis] + [axis])
 
 
 def slice_distance(volume: sitk.Image) -> float | None:
     """Distance of the slices of a volume, in mm; None where the file had two axes, which do not say."""
-    return None if volume.HasMetaDataKey(_FLAT) else float(volume.GetSpacing()[2])
+    return None if volume.HasMetaDataKey(FLAT) else float(volume.GetSpacing()[2])
 
 
 def together(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Image, str | None]:
@@ -50,15 +58,20 @@ def together(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Imag
     two axes where the other has a single slice.
     """
     plane, plane_of_mask = image, mask
-    if mixed := image.GetDimension() != mask.GetDimension():
-        if 1 not in max(image, mask, key=sitk.Image.GetDimension).GetSize():
-            return image, mask, f"is {_described(mask)}, its image {_described(image)}; both must show the same slices"
-        plane, plane_of_mask = (i if i.GetDimension() == 2 else across_slices(i)[:, :, 0] for i in (image, mask))
+    mixed = _is_flat(image) != _is_flat(mask)
+    if mixed and 1 not in min(image, mask, key=_is_flat).GetSize():
+        return image, mask, f"is {_described(mask)}, its image {_described(image)}; both must show the same slices"
+    if image.GetDimension() != mask.GetDimension():
+        plane, plane_of_mask = _plane(image), _plane(mask)
+    elif mixed and _is_flat(image):
+        plane = _beside(image, mask)
+    elif mixed:
+        plane_of_mask = _beside(mask, image)
     turned = _turned(plane_of_mask, plane)
     if problem := geometry_problem(plane, turned):
         if turned.GetSize() != plane.GetSize():
             problem = geometry_problem(plane, plane_of_mask) or problem  # the size that its file has
-        if mixed:
+        if mixed or image.GetDimension() != mask.GetDimension():
             problem += "; one of both is 2D, which does not say where it lies in space: store both alike"
         elif turned is not mask:
             problem += (
@@ -68,7 +81,7 @@ def together(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Imag
         elif problem.startswith("lies"):
             problem += "; if the pixels do belong together, give it its image's header"
     volume = across_slices(image)
-    in_slices = across_slices(turned, slice_axis(plane.GetSize(), plane.GetSpacing()))
+    in_slices = across_slices(turned, 2 if _is_flat(image) else slice_axis(plane.GetSize(), plane.GetSpacing()))
     if not problem:
         in_slices.CopyInformation(volume)
     return volume, in_slices, problem
@@ -78,7 +91,8 @@ def geometry_problem(image: sitk.Image, mask: sitk.Image) -> str | None:
     """How a mask's grid disagrees with its image's, of as many axes (size, spacing, origin, direction), or None."""
     sizes, spacing = image.GetSize(), np.array(image.GetSpacing())
     if sizes != mask.GetSize():
-        return f"size {_sizes(mask)} differs from its image's {_sizes(image)}"
+        axes = 2 if sizes[2:] == mask.GetSize()[2:] == (1,) else 3
+        return f"size {_sizes(mask, axes)} differs from its image's {_sizes(image, axes)}"
     if np.abs(np.array(mask.GetSpacing()) / spacing - 1).max() > _EQUAL:
         ours, theirs = ("×".join(f"{s:.4g}" for s in i.GetSpacing()) for i in (mask, image))
         return f"spacing {ours} mm differs from its image's {theirs} mm"
@@ -111,8 +125,38 @@ def _turned(mask: sitk.Image, image: sitk.Image) -> sitk.Image:
 
 
 def _described(image: sitk.Image) -> str:
-    return f"{image.GetDimension()}D ({_sizes(image)} pixels)"
+    axes = 2 if _is_flat(image) else 3
+    return f"{axes}D ({_sizes(image, axes)} pixels)"
 
 
-def _sizes(image: sitk.Image) -> str:
-    return "×".join(map(str, image.GetSize()))
+def _sizes(image: sitk.Image, axes: int) -> str:
+    return "×".join(map(str, image.GetSize()[:axes]))
+
+
+def _is_flat(image: sitk.Image) -> bool:
+    return bool(image.GetDimension() == 2 or image.HasMetaDataKey(FLAT))
+
+
+def _plane(image: sitk.Image) -> sitk.Image:
+    """A single slice with two axes: where it lies across the plane of x and y, at 0 and along these, as ITK has it."""
+    if image.GetDimension() == 2:
+        return image
+    volume = across_slices(image)
+    plane = volume[:, :, 0]
+    directions = np.reshape(volume.GetDirection(), (3, 3))[:2, :2]
+    is_along = is_right(directions)
+    plane.SetDirection((directions if is_along else np.eye(2)).ravel().tolist())
+    plane.SetOrigin(volume.GetOrigin()[:2] if is_along else (0.0, 0.0))
+    return plane
+
+
+def _beside(flat: sitk.Image, single: sitk.Image) -> sitk.Image:
+    """A flat image as thick as a single slice, and at its height where its own header has none (0, as ITK writes)."""
+    axis = slice_axis(single.GetSize(), single.GetSpacing())
+    normal = np.array(flat.GetDirection()[2::3])
+    placed = sitk.Image(flat)
+    placed.SetSpacing((*flat.GetSpacing()[:2], single.GetSpacing()[axis]))
+    if abs(normal @ flat.GetOrigin()) < _ON_PLANE:
+        height = float(normal @ np.subtract(single.GetOrigin(), flat.GetOrigin()))
+        placed.SetOrigin((flat.GetOrigin() + height * normal).tolist())
+    return placed

@@ -1,21 +1,22 @@
 """Volumes: which files of a subject belong to one, in which order, how far apart; and what is wrong with it."""
 
-import re
-from collections import defaultdict
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import Self
 
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.data.listing import natural
+from greenseg.data.numbering import slice_numbers, stacked
 from greenseg.data.placement import slice_distance
 from greenseg.data.positions import SAME, TURNED, Positions, drift_problem, spacing_problem
 from greenseg.errors import UserError
 
-_NUMBER = re.compile(r"\d+")
+_ALIKE = 5e-2  # by what share the distances in the headers of one volume may differ
 _AS_SAID = 1e-2  # by what share the distance of positions may differ from that in the headers
 
 
@@ -106,42 +107,32 @@ def _stacks(parts: Sequence[Part]) -> list[list[int]]:
     """The files that belong together, each by its number, in the order of the numbers in their names."""
     stacks = [[number] for number, part in enumerate(parts) if part.slices > 1]
     flat = [number for number, part in enumerate(parts) if part.slices == 1 and part.distance is None]
-    alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for number, part in enumerate(parts):
-        if part.slices == 1 and part.distance is not None:
-            alike[part.path.parent, _NUMBER.sub("#", part.path.name), round(part.distance, 3)].append(number)
-    for numbers in alike.values():
-        of_slice = _place_of_slice([parts[number].path.name for number in numbers])
-        volumes: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for number in sorted(numbers, key=lambda number: natural(parts[number].path.name)):
-            others = _NUMBER.findall(parts[number].path.name)
-            del others[of_slice]
-            volumes[tuple(others)].append(number)
-        stacks += volumes.values()
+    for numbers in _by_distance(parts):
+        stacks += [[numbers[place] for place in stack] for stack in stacked([parts[n].path for n in numbers])]
     return sorted([*stacks, *([flat] if flat else [])], key=min)
 
 
-def _place_of_slice(names: Sequence[str]) -> slice:
-    """Which of the numbers in names is that of the slice: the one after this word, or the last one that varies."""
-    columns = list(zip(*(_NUMBER.findall(name) for name in names), strict=True))
-    varying = [place for place, column in enumerate(columns) if len(set(column)) > 1]
-    named = re.search(r"slice[_-]?(?=\d)", names[0], re.IGNORECASE)
-    place = len(_NUMBER.findall(names[0][: named.start()])) if named else -1
-    if place not in varying:
-        place = varying[-1] if varying else len(columns)
-    return slice(place, place + 1)
+def _by_distance(parts: Sequence[Part]) -> list[list[int]]:
+    """The files of a single slice, each by its number, those together whose headers give much the same distance."""
+    distances = {n: part.distance for n, part in enumerate(parts) if part.slices == 1 and part.distance is not None}
+    groups: list[list[int]] = []
+    least = -math.inf
+    for number, distance in sorted(distances.items(), key=lambda item: item[1]):
+        if distance > least * (1 + _ALIKE):
+            groups.append([])
+            least = distance
+        groups[-1].append(number)
+    return [sorted(group) for group in groups]
 
 
 def _by_number(volume: Volume, members: Sequence[Part]) -> tuple[Volume, str | None]:
     """A volume in the order of the numbers in its files' names, and what is wrong with them."""
     names = [member.path.name for member in members]
-    columns = zip(*(_NUMBER.findall(name) for name in names), strict=True)
-    numbers = np.array(next((column for column in columns if len(set(column)) > 1), [0] * len(names)), int)
-    steps = np.diff(numbers)
-    least, widest = int(steps.argmin()), int(steps.argmax())
+    steps = [after - before for before, after in pairwise(slice_numbers(names))]  # as long as those of a UID
+    least, widest = steps.index(min(steps)), steps.index(max(steps))
     if steps[least] == 0:
         return volume, f"{names[least]} and {names[least + 1]} have the same number, and their headers no position"
-    if steps[widest] == np.median(steps):
+    if steps[widest] == median_low(steps):
         return volume, None
     note = (
         f"{members[0].path.parent}: no slice between {names[widest]} and {names[widest + 1]}, and the headers have no "
@@ -162,6 +153,7 @@ def _by_position(volume: Volume, members: Sequence[Part], at: Positions) -> tupl
     if (np.diff(at) < 0).all():
         order = order[::-1]  # as their names have it
     mean = float(np.ptp(at)) / (len(at) - 1)
-    if distance is None or abs(mean / distance - 1) > _AS_SAID:
+    differ = len({member.distance for member in members}) > 1
+    if distance is None or differ or abs(mean / distance - 1) > _AS_SAID:
         distance = mean
     return replace(volume, parts=tuple(volume.parts[n] for n in order), distance=distance), spacing_problem(at, names)

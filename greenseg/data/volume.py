@@ -9,11 +9,14 @@ import SimpleITK as sitk
 
 from greenseg.data import detached, kinds, nifti, series
 from greenseg.data.header import problem_of_content, problem_of_grid
-from greenseg.data.listing import stem_of
+from greenseg.data.listing import BROKEN, stem_of
 from greenseg.data.placement import across_slices, together
 from greenseg.errors import UserError
 
+_CHECKED = ("GDCMImageIO", "PNGImageIO", "TIFFImageIO")  # parts of ITK that notice when a file is cut short
+_NO_SPACING = "greenseg: no spacing"
 _LABEL = 1e-3  # by which the value of a label may be off: a slope of float32 gives 2.9999998 for 3
+_NOTHING = 1e-6  # of the highest label, that a slope and an intercept may leave of 0
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it prints to the terminal what is no matter of the user's
 
@@ -49,14 +52,26 @@ def _as_stored(path: Path) -> sitk.Image:
             for values in detached.data_files(path):
                 _check(path, values, kinds.problem_of_values)
             _check(path, path, detached.problem_of)
+            return _from_itk(path)
+        reader = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+        if reader and reader not in _CHECKED:
+            raise UserError(
+                f"{path}: is {reader.removesuffix('ImageIO')}, a format in which nobody notices that a file is cut "
+                f"short; convert it to NIfTI, NRRD or MetaImage"
+            )
+        image = _from_itk(path)
+        if reader != "GDCMImageIO" and all(s == 1 for s in image.GetSpacing()):  # ITK takes 1 where there is none
+            image.SetMetaData(_NO_SPACING, "yes")
+        return image
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    return _from_itk(path)
 
 
 def _check(path: Path, file: Path, problem_of: Callable[[Path], str | None]) -> None:
-    if not file.exists():
+    if not file.exists() and not file.is_symlink() and file != path:
         raise UserError(f"{path}: its other half is not there: no file {file.name!r} in its folder")
+    if not file.is_file():  # a pipe would block
+        raise UserError(f"{file}: {BROKEN}")
     if problem := problem_of(file):
         raise UserError(f"{file}: {problem}")
 
@@ -167,6 +182,11 @@ def read_pair(
     return image, brain
 
 
+def has_spacing(volume: sitk.Image) -> bool:
+    """Whether its file says how wide a pixel is; a picture (PNG, TIFF) need not."""
+    return not volume.HasMetaDataKey(_NO_SPACING)
+
+
 def values_problem(image: sitk.Image) -> str | None:
     """Why one cannot calculate with the values of an image, or None."""
     values = sitk.GetArrayViewFromImage(image)
@@ -182,7 +202,9 @@ def _as_labels(mask: sitk.Image) -> tuple[sitk.Image, str | None]:
     values = sitk.GetArrayViewFromImage(mask)
     labels = values if values.dtype.kind in "iu" else np.rint(values)
     with np.errstate(invalid="ignore"):  # infinity less infinity
-        wrong = np.unique(values[~((labels >= 0) & (np.abs(values - labels) <= _LABEL))]).tolist()
+        fits = (labels >= 0) & (np.abs(values - labels) <= _LABEL)
+        fits &= (labels != 0) | (np.abs(values) <= _NOTHING * labels.max())
+        wrong = np.unique(values[~fits]).tolist()
     if wrong:
         shown = ", ".join(f"{value:.6g}" for value in wrong[:3]) + (", …" if len(wrong) > 3 else "")
         return mask, (

@@ -258,6 +258,22 @@ def test_brain_that_the_grid_loses_is_not_said_to_be_missing(home: Path, tmp_pat
     assert prepare(data, spacing=0.02).masks.sum() == 3 * 3 * 8 * 8
 
 
+def test_an_image_of_which_the_grid_keeps_nothing_is_refused(home: Path, tmp_path: Path) -> None:
+    """Of the mask it keeps brain, so that nothing could be learned, in silence."""
+    data = volumes(tmp_path / "data")
+    for path in (data / "images").iterdir():
+        image = sitk.ReadImage(str(path))
+        image = sitk.ConstantPad(image * 0, (40, 40, 0), (40, 40, 0))
+        image[0, 0, 0] = 100
+        sitk.WriteImage(image, str(path))
+    for path in (data / "masks").iterdir():
+        sitk.WriteImage(sitk.ConstantPad(sitk.ReadImage(str(path)), (40, 40, 0), (40, 40, 0)), str(path))
+    with pytest.raises(UserError) as caught:
+        prepare(data)
+    assert len(caught.value.problems) == 3
+    assert "is 0 on the grid of 32×32 pixels" in caught.value.problems[0]
+
+
 @pytest.mark.parametrize("named", [".hdr", ".img"])
 @pytest.mark.parametrize("changed", [".hdr", ".img"])
 def test_both_files_of_a_pair_count_whichever_is_named(named: str, changed: str, home: Path, tmp_path: Path) -> None:

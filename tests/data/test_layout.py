@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from greenseg.data.check import check
 from greenseg.data.layout import look
 from greenseg.data.listing import EXPECTED, SUFFIXES, subject_of
 from greenseg.data.splits import Case, scan, split_csv
@@ -622,3 +623,73 @@ def test_a_layout_that_is_named_is_not_guessed(tmp_path: Path) -> None:
         look(tmp_path / "cases.txt", "bids")
     with pytest.raises(UserError, match=r"no images .* in layout bids"):
         scan(tmp_path, layout="bids")
+
+
+# ── links to nowhere
+
+
+def link(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to("/nowhere/x")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["images/1.2.840.113", "training_data", "validation_data", "testing_data", "testing_data/images"],
+)  # fmt: skip
+def test_a_broken_link_in_place_of_a_folder_is_named(name: str, tmp_path: Path) -> None:
+    add(tmp_path if not name.startswith("testing_data/") else tmp_path / "training_data", "a", "b")
+    link(tmp_path / name)
+    assert f"{name}: cannot be read: a broken link (is the data fetched?), or no file" in mistakes(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sub-9.1", "sub-1/ses-2.0", "derivatives", "derivatives/masks"])
+def test_a_broken_link_in_bids_is_named_once(name: str, tmp_path: Path) -> None:
+    bids(tmp_path, 1, 2)
+    link(tmp_path / name)
+    link(tmp_path / "sub-1/anat/sub-1_T2w.json")  # that a sidecar was not fetched is no matter
+    assert mistakes(tmp_path) == [f"{name}: cannot be read: a broken link (is the data fetched?), or no file"]
+
+
+@pytest.mark.parametrize("name", ["imagesTr", "labelsTr", "imagesTs"])
+def test_a_broken_link_in_nnunet_is_named_once(name: str, tmp_path: Path) -> None:
+    nnunet(tmp_path, "a", "b")
+    if (tmp_path / name).exists():
+        (tmp_path / name).rename(tmp_path / "x")
+    link(tmp_path / name)
+    assert mistakes(tmp_path) == [f"{name}: cannot be read: a broken link (is the data fetched?), or no file"]
+
+
+def test_a_broken_file_is_said_once_by_check_too(tmp_path: Path) -> None:
+    add(tmp_path, "a", "b", "c")
+    for path in [*(tmp_path / "images").iterdir(), *(tmp_path / "masks").iterdir()]:
+        path.unlink()
+        link(path)
+    problems = check(tmp_path).problems
+    assert len(problems) == 6
+    assert all("broken link" in problem for problem in problems)
+
+
+# ── two of one
+
+
+def test_two_masks_of_other_names_are_several(tmp_path: Path) -> None:
+    add(tmp_path, "a", "b")
+    touch(tmp_path, "masks/a.nii.gz")
+    (problem,) = mistakes(tmp_path)
+    assert problem == "images/a.nii.gz: several masks (a_mask.nii.gz, a.nii.gz); keep one"
+
+
+def test_a_csv_names_each_column_once_and_no_image_as_its_own_mask(tmp_path: Path) -> None:
+    assert look(table(tmp_path, "image,mask,Mask\na.nii,m.nii,m.nii\n")).problems == [
+        f"{tmp_path}/data.csv:1: 2 columns 'mask'; keep one"
+    ]
+    found = look(table(tmp_path, "image,mask,age,age\na.nii,./a.nii,3,3\nb.nii,m.nii,3,3\n"))
+    assert found.problems == [f"{tmp_path}/data.csv:2: {tmp_path}/a.nii: is the image itself, not its mask"]
+
+
+@pytest.mark.parametrize("labels", ['{"brain": 0, "background": 1}', '{"0": "brain", "1": "background"}'])
+def test_the_background_of_nnunet_is_0(labels: str, tmp_path: Path) -> None:
+    (problem,) = mistakes(nnunet(tmp_path, "a", "b", description=f'{{"labels": {labels}}}'))
+    assert problem.startswith("dataset.json: labels: background is 1")

@@ -171,3 +171,34 @@ def test_the_distance_of_slices_is_known_but_for_two_axes(tmp_path: Path) -> Non
     assert slice_distance(read(tmp_path / "flat.nii")) is None
     assert slice_distance(read(tmp_path / "flat.nrrd")) is None
     assert slice_distance(read(tmp_path / "single.nii")) == 4.0
+
+
+_CORONAL = np.array([[-1.5, 0, 0, 10], [0, 0, 4, 20], [0, 1.5, 0, -30], [0, 0, 0, 1.0]])
+
+
+@pytest.mark.parametrize("affine", [np.diag([-1.5, -1.5, 4, 1]), _CORONAL])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_flat_mask_stored_backwards_is_turned(axis: int, affine: np.ndarray, tmp_path: Path) -> None:
+    """Also in a coronal or sagittal plane: two axes of NIfTI lie in space as three do."""
+    flat = MASK[:, :, 1]
+    backwards = affine.copy()
+    backwards[:, axis] *= -1
+    backwards[:, 3] += affine[:, axis] * (flat.shape[axis] - 1)
+    for name, pixels, placed in (("i", flat, affine), ("m", np.flip(flat, axis), backwards)):
+        made = nib.Nifti1Image(np.ascontiguousarray(pixels), placed)
+        made.set_sform(placed, 1)
+        made.set_qform(placed, 1)
+        nib.save(made, tmp_path / f"{name}.nii")
+    image, mask = read_whole(tmp_path / "i.nii", tmp_path / "m.nii")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(image))
+    assert slice_distance(image) is None
+
+
+@pytest.mark.parametrize("affine", [np.diag([-1.5, -1.5, 4, 1]), _CORONAL])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_flat_mask_elsewhere_is_refused(axis: int, affine: np.ndarray, tmp_path: Path) -> None:
+    away = affine.copy()
+    away[axis, 3] += 30
+    nib.save(nib.Nifti1Image(MASK[:, :, 1], affine), tmp_path / "i.nii")
+    nib.save(nib.Nifti1Image(MASK[:, :, 1], away), tmp_path / "m.nii")
+    assert refused(tmp_path / "i.nii", tmp_path / "m.nii").startswith("lies up to 30 mm beside its image")

@@ -10,6 +10,8 @@ import SimpleITK as sitk
 from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.check import check
+from greenseg.data.content import Content
+from greenseg.data.splits import Case
 from greenseg.data.stacks import Part, volumes
 from greenseg.errors import UserError
 
@@ -140,3 +142,47 @@ def test_slices_that_lean_are_sheared() -> None:
     assert "s_slice0.nii and s_slice5.nii lie 7.5 mm apart" in said
     assert "at 69.44°" in said
     assert volumes([Part(p.path, 1, 4.0, (0.0, 2.0, p.origin[2]), (0, 0, 1.01), None) for p in parts])
+
+
+def test_numbers_may_be_longer_than_64_bits() -> None:
+    """Of a UID, or a time stamp to the microsecond."""
+    stem = "2023010112345678901234"
+    assert names([part(f"c_{stem}{n:02d}.nii") for n in (0, 2, 1)]) == [[f"c_{stem}{n:02d}.nii" for n in range(3)]]
+
+
+@pytest.mark.parametrize("at", [0.0, 4.0])
+def test_a_number_that_changes_with_the_slice_tells_no_volume(at: float) -> None:
+    for form in ("s_12{z:02d}30_slice{z}", "s_slice{z}_12{z:02d}30", "s_slice{z}_a{z}", "s_slice{z}_z{z}.5mm"):
+        made = [form.format(z=z) for z in range(12)]
+        assert names([part(made[z], at * z) for z in (5, 0, 11, *range(1, 5), *range(6, 11))]) == [made], form
+    stamped = [part(f"e{e}_{1230 + 10 * z + e}_slice{z}", at * z) for e in (1, 2) for z in range(3)]
+    assert [[name[:2] for name in stack] for stack in names(stamped)] == [["e1"] * 3, ["e2"] * 3]
+    backwards = [part(f"s_{1230 - z}_slice{z}") for z in range(3)]
+    assert [name[-1] for (*stack,) in names(backwards) for name in stack] == ["0", "1", "2"], "not by the time stamp"
+
+
+def test_distances_that_differ_by_rounding_are_one_volume() -> None:
+    (volume,) = volumes([part(f"s{n}", 4.0 * n, distance=4.0 if n % 2 else 4.01) for n in range(12)])
+    assert (volume.slices, volume.distance) == (12, 4.0)
+    assert len(volumes([part(f"s{n}", 4.0 * n, distance=3.0 + n) for n in range(2)])) == 2
+
+
+def test_other_names_of_the_same_slices_are_another_content_but_another_place_is_not(tmp_path: Path) -> None:
+    def content(place: str, form: str, count: int = 3) -> tuple[str, str, str]:
+        root, files = tmp_path / place, []
+        for z in range(count):
+            image = root / form.format(z=z, turned=(z * 2) % 3)
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.write_bytes(bytes([z]))
+            files.append((image, image))
+        made = Content.of([Case("s", "train", tuple(files))])
+        settings = Settings.of({})
+        return made.digest, made.slices_key(settings), made.before_it_was_named().slices_key(settings)
+
+    plain = content("a", "s_slice{z}.nii")
+    for same in ("s_slice{z}.nii", "t_{z}.nii", "deep/s_slice{z}_1{z}.nii"):
+        assert content("b" + same, same) == plain
+    for other in ("s_slice{turned}.nii", "{z}/s.nii"):
+        assert all(a != b for a, b in zip(content("c" + other, other)[:2], plain[:2], strict=True))
+        assert content("d" + other, other)[2] == plain[2], "as an earlier version named it"
+    assert content("e", "x.nii", 1) == content("f", "deep/y7.nii", 1)

@@ -2,6 +2,7 @@
 
 import gzip
 import locale
+import re
 import resource
 import struct
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from greenseg.data.volume import read, read_whole
+from greenseg.data.volume import has_spacing, read, read_whole
 from greenseg.errors import UserError
 
 Edit = Callable[[bytes], bytes]
@@ -295,3 +296,87 @@ def test_values_that_are_no_labels_are_named_with_the_remedy(value: float, shown
     (problem,) = caught.value.problems
     assert problem.startswith(f"{tmp_path / 'm.nii'}: holds values that are no labels ({shown}); ")
     assert "write it as integers" in problem
+
+
+# ── what ITK would not notice
+
+
+@pytest.mark.parametrize("suffix", [".vtk", ".gipl", ".gipl.gz", ".mrc", ".h5", ".jpg", ".nii.dat", ".nrrd.dat"])
+@pytest.mark.parametrize("cut", [0, 9])
+def test_a_format_of_which_nobody_knows_whether_it_is_whole_is_refused(suffix: str, cut: int, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    written = path.with_suffix("") if suffix.endswith(".dat") else path
+    sitk.WriteImage(volume(np.uint8)[:, :, 0] if suffix == ".jpg" else volume(np.int16), str(written))
+    path.write_bytes(written.read_bytes()[: -cut or None])
+    assert re.search("convert it to NIfTI|rename it to a.n", refused(path))
+
+
+def test_a_picture_without_spacing_says_so(tmp_path: Path) -> None:
+    flat = volume(np.uint8)[:, :, 0]
+    for suffix in (".png", ".tif"):
+        for spacing, said in ((1.0, suffix == ".tif"), (0.5, True)):  # of PNG, ITK does not write 1 mm
+            flat.SetSpacing((spacing, spacing))
+            sitk.WriteImage(flat, str(tmp_path / f"a{suffix}"))
+            assert has_spacing(read(tmp_path / f"a{suffix}")) == said
+        content = (tmp_path / f"a{suffix}").read_bytes()
+        (tmp_path / f"a{suffix}").write_bytes(content[:-40])
+        refused(tmp_path / f"a{suffix}")
+
+
+def text_image(path: Path, lines: str, values: bytes) -> Path:
+    nrrd = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 3 2\nencoding: raw\n{}\n\n"
+    meta = "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\n{}\nElementType = MET_UCHAR\nElementDataFile = {}\n"
+    beside = path.with_suffix(".raw")
+    if path.suffix == ".nrrd":
+        path.write_bytes(nrrd.format(lines).encode() + values)
+    else:
+        path.write_text(meta.format(lines, beside.name))
+        beside.write_bytes(values)
+    return path
+
+
+_GRID = "space: left-posterior-superior\nspace directions: (2,0,0) (0,2,0) (0,0,4)"
+_UNIT = "\nspace units: "
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "extra", "message"),
+    [
+        ("a.nrrd", _GRID, 0, ""),
+        ("a.nrrd", f'{_GRID}{_UNIT}"mm" "mm" "mm"', 0, ""),
+        ("a.nrrd", "spacings: 2 2 4", 0, ""),
+        ("a.nrrd", "spacings: 2 2 nan", 0, "its header gives no spacing"),
+        ("a.nrrd", "content: x", 0, "its header gives no spacing"),
+        ("a.nrrd", f'{_GRID}{_UNIT}"cm" "cm" "cm"', 0, "its header gives the spacing in 'cm'"),
+        ("a.nrrd", f'{_GRID}{_UNIT}"mm" "mm" "um"', 0, "its header gives the spacing in 'um'"),
+        ("a.nrrd", 'spacings: 2 2 4\nunits: "m" "m" "m"', 0, "its header gives the spacing in 'm'"),
+        ("a.nrrd", _GRID, 7, "longer than its header promises: 31 bytes for 24"),
+        ("a.nrrd", f"{_GRID}\nbyte skip: 7", 7, ""),
+        ("a.nrrd", f"{_GRID}\nbyte skip: -1", 7, ""),
+        ("a.mhd", "ElementSpacing = 2 2 4", 0, ""),
+        ("a.mhd", "ElementSize = 2 2 4", 0, ""),
+        ("a.mhd", "Comment = x", 0, "its header gives no spacing"),
+        ("a.mhd", "ElementSpacing = 2 2 4", 7, "longer than its header promises: 31 bytes for 24"),
+        ("a.mhd", "ElementSpacing = 2 2 4\nHeaderSize = 7", 7, ""),
+        ("a.mhd", "ElementSpacing = 2 2 4\nHeaderSize = -1", 7, ""),
+        ("a.mhd", "ElementSpacing = 2 2 4\nHeaderSize = 7", 6, "cut short: 23 bytes"),
+    ],
+)  # fmt: skip
+def test_the_grid_is_that_of_the_header_or_refused(
+    name: str, lines: str, extra: int, message: str, tmp_path: Path
+) -> None:
+    path = text_image(tmp_path / name, lines, bytes(extra) + bytes(range(24)))
+    if message:
+        assert refused(path).startswith(message)
+    else:
+        image = read(path)
+        assert image.GetSpacing() == (2, 2, 4)
+        assert sitk.GetArrayFromImage(image).ravel().tolist() == list(range(24))
+
+
+@pytest.mark.parametrize("value", [0.0005, 1e-9])
+def test_a_label_that_would_become_0_is_refused(value: float, tmp_path: Path) -> None:
+    sitk.WriteImage(volume(np.float32), str(tmp_path / "i.nrrd"))
+    sitk.WriteImage(sitk.Cast(volume(np.int16) > 5, sitk.sitkFloat32) * value, str(tmp_path / "m.nrrd"))
+    with pytest.raises(UserError, match="holds values that are no labels"):
+        read_whole(tmp_path / "i.nrrd", tmp_path / "m.nrrd")
