@@ -102,7 +102,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     whole = run_of(settings, tmp_path / "whole")
 
     def interrupt(self: Checkpoints, trainer: Any, module: Any) -> None:
-        self._save(trainer, "last.ckpt", weights_only=True)
+        self._save(trainer, "last.ckpt", weights_only=False)
         raise Interrupted("SIGINT")
 
     with monkeypatch.context() as patch:
