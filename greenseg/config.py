@@ -57,7 +57,7 @@ def _setting(default: Any, help: str, *, group: str, neutral: Any = None, **limi
 
     Args:
         neutral: the value that does what was done before the setting existed; by default, its default. Identities leave
-            it out, and it never changes. Whoever changes a default keeps the old one here: a file that does not name
+            it out, and it never changes. When a default changes, the old one stays here: a file that does not name
             the setting then trains something else.
     """
     extra = {"group": group, "neutral": default if neutral is None else neutral}
@@ -722,7 +722,7 @@ _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fa
 
 
 def _remedy(kind: type, value: Any) -> str:
-    """How to write a value of another type that was probably meant; empty where that cannot be told."""
+    """How to write the value that was probably meant; empty where that is unknown."""
     if kind is str and isinstance(value, int | float):
         return "; write it in quotes"
     if kind is bool and str(value).lower() in _SWITCHES:

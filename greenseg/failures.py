@@ -1,4 +1,4 @@
-"""Why a run failed, in a word that a report can group by. Imports nothing heavy: errors are told by their names."""
+"""Why a run failed, in a word that a report can group by. Errors are known by name, so that imports stay light."""
 
 import errno
 from enum import StrEnum

@@ -81,7 +81,9 @@ def keep(name: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, remedy: str) -> Iterator[None]:
-    """Hold a lock file while the context lasts; waits for whoever holds it. It dies with its process.
+    """Hold a lock while the context lasts, after waiting for the process that holds it now.
+
+    The lock is released when its process ends, however it ends.
 
     Raises:
         UserError: there can be none, as the folder cannot be written or the file system has no locks; with the remedy.

@@ -151,7 +151,7 @@ def test_a_whole_network_is_named_like_any_other(network: str, width: float) -> 
 
 
 def test_identities_stay_what_they_were() -> None:
-    """Where one of these changes, nobody's runs are found again: a sweep would train everything anew."""
+    """Where one of these changes, nobody's runs are found again: a sweep would train everything again."""
     assert Settings().identity[:8] == "eab3990b", "directories of earlier versions are named by eight digits"
     resnet = Settings.of({"model": "resnet-fpn", "precision": "bf16-mixed", "lr": 1, "seed": 3})
     assert resnet.identity == "711e96bd" + resnet.identity[8:]

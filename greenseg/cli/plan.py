@@ -66,8 +66,8 @@ def notes(runs: Sequence[PlannedRun]) -> list[str]:
     for run in runs:
         if run.by_path and run.contents > 1 and run.known:
             said.append(
-                f"{run.settings.data}: these settings were trained on {run.contents} contents, and which one is meant "
-                f"cannot be told here; {run.known.path} is taken"
+                f"{run.settings.data}: these settings were trained on {run.contents} contents. The data cannot be read "
+                f"here, so greenseg uses {run.known.path}"
             )
     unknown = sum(run.by_path and run.content is not None for run in runs)
     if unknown:

@@ -189,7 +189,7 @@ def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names
 
 
 def _watch(paths: Sequence[Path], query: "Query") -> None:
-    """Show the table anew whenever a run gets on, until Ctrl-C."""
+    """Show the table, and update it as runs progress, until Ctrl-C."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text

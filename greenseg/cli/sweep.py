@@ -81,7 +81,7 @@ def sweep(
     from greenseg.cli.sweep_view import JsonView
     from greenseg.data.content import Contents
     from greenseg.report.units import count
-    from greenseg.runs.summary import account_anew
+    from greenseg.runs.summary import apply_accounting
     from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Limits, Stop
     from greenseg.sweep.plan import refusal
@@ -105,7 +105,7 @@ def sweep(
     for planned_run in plan.runs:
         if planned_run.status == "damaged":
             warn(f"{planned_run.problem}; the run starts over")
-        if planned_run.outdated and (problem := account_anew(planned_run.directory, planned_run.settings)):
+        if planned_run.outdated and (problem := apply_accounting(planned_run.directory, planned_run.settings)):
             warn(problem)
     to_do = {id(run) for run in plan.todo}
     planned_jobs = list(zip(plan.runs, every, strict=True))

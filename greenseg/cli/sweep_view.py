@@ -250,16 +250,16 @@ class JsonView:
         self.tell("start", job, settings=job.settings.resolved())
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """A run sent an event; of its steps nothing is told."""
+        """A run sent an event; steps are not printed."""
         if event["event"] in ("epoch", "warning"):
             self.tell(job=job, **event)
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """A run ended."""
         metrics = _recorded(job)
-        told: dict[str, Any] = {"status": outcome.status, "kind": outcome.kind, "reason": outcome.reason or None}
-        told |= {name: metrics.get(name) for name in ("dice", "joules", "seconds", "epochs")}
-        self.tell("end", job, again=outcome.again, **told)
+        values: dict[str, Any] = {"status": outcome.status, "kind": outcome.kind, "reason": outcome.reason or None}
+        values |= {name: metrics.get(name) for name in ("dice", "joules", "seconds", "epochs")}
+        self.tell("end", job, again=outcome.again, **values)
 
     def tell(self, event: str, job: Job | None = None, **values: Any) -> None:
         """Print an event."""

@@ -49,7 +49,7 @@ def train(
     from greenseg.report.panel import run_panel
     from greenseg.report.reader import read_runs
     from greenseg.runs.index import RunIndex, make_directory
-    from greenseg.runs.summary import account_anew
+    from greenseg.runs.summary import apply_accounting
     from greenseg.sweep import machine
     from greenseg.sweep.local import Job, Launcher, Stop, last_lines
     from greenseg.sweep.plan import leave_alone, look, refusal
@@ -69,8 +69,8 @@ def train(
     for note in notes([planned]):
         warn(note)
     if status == "finished" and not again:
-        say(f"Already trained (train it anew with --again): {run.path}")
-        if problem := account_anew(run, resolved):
+        say(f"Already trained (--again trains it again): {run.path}")
+        if problem := apply_accounting(run, resolved):
             warn(problem)
     elif status == "running" and ranks(resolved)[0] == 0:
         warn(_busy(run))

@@ -11,7 +11,7 @@ from greenseg.config import Settings
 
 @dataclass(frozen=True)
 class _Strength:
-    """How far images are changed; ranges are drawn from uniformly, anew for every slice."""
+    """How far images are changed; each slice draws from these ranges uniformly."""
 
     degrees: float
     shift: float  # share of the image's side

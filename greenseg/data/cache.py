@@ -95,7 +95,7 @@ def data_root(settings: Settings, say: Callable[[str], None] = lambda _: None) -
 
     Args:
         settings: of a run.
-        say: told, in one sentence, where the phantom is and whether it was just made.
+        say: called with a sentence that says where the phantom is and whether it was just made.
     """
     if settings.data != PHANTOM:
         return Path(settings.data)
@@ -141,7 +141,7 @@ def prepare(
             f"some (greenseg data cache --clear), or set GREENSEG_CACHE to a folder elsewhere",
             str(_home()),
         ) from None
-    if problems := [told for split in _SPLITS if (told := _without_brain(slices, split, settings, root))]:
+    if problems := [problem for split in _SPLITS if (problem := _without_brain(slices, split, settings, root))]:
         raise UserError(problems)
     return slices
 

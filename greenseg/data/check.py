@@ -183,7 +183,7 @@ def _listed(labels: Sequence[int]) -> str:
 
 
 def _splits(listing: Listing, root: Path) -> dict[str, str]:
-    """Subject → split with the defaults, as far as that can be told."""
+    """Subject → split with the default settings; empty where the data set cannot be split."""
     try:
         return {case.subject: case.split for case in cases(listing, root, 0.2, 0, 0, 0)}
     except UserError:
@@ -211,7 +211,6 @@ class _Seen:
         self._empty, self._most = 0, 0
         self.cut_along: set[str] = set()
         self._parts: list[Part] = []
-        self._images: list[sitk.Image] = []
         self._without_spacing: list[Path] = []
         self.best: Picture | None = None
 
@@ -238,7 +237,6 @@ class _Seen:
             max([float(values.max()), *report.intensity[1:]]),
         ]
         self._parts.append(Part.of(entry.image, image))
-        self._images.append(image)
         content = _content(image)
         if mask is None:
             return content
@@ -261,7 +259,8 @@ class _Seen:
         if self._masked:
             report.empty_slices, report.foreground = self._empty, self._brain / self._pixels
         if report.intensity and report.intensity[0] < 0:
-            arrays = [sitk.GetArrayViewFromImage(image).astype(np.float32).ravel() for image in self._images]
+            # Read again, as few data sets need it: the images of all files of a subject may not fit into memory.
+            arrays = [sitk.GetArrayFromImage(read(part.path)).astype(np.float32).ravel() for part in self._parts]
             report.floor = floor_of(np.concatenate(arrays))
         return report
 

@@ -196,7 +196,7 @@ def _axes(affine: Matrix) -> str:
 
 
 def _values(file: BinaryIO | gzip.GzipFile, start: int, sizes: Sequence[int], kind: np.dtype[Any]) -> Values:
-    """The pixels, [slice, y, x]. Memory is that of what is there, not of what is promised."""
+    """The pixels, [slice, y, x]. Memory grows with the bytes in the file, not with the sizes in the header."""
     while start > 0 and (skipped := file.read(min(start, _CHUNK))):
         start -= len(skipped)
     promised, found = math.prod(sizes) * kind.itemsize, bytearray()

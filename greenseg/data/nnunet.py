@@ -18,6 +18,7 @@ from greenseg.data.listing import (
     is_broken_folder,
     missing,
     second,
+    some,
     subject_of,
 )
 
@@ -97,11 +98,13 @@ def _list_named(
 ) -> None:
     """The cases of the section `dataset` of dataset.json: case → `images`, one a channel, and `label`."""
     where = root / _DESCRIPTION
-    try:
-        listed = {case: ([root / image for image in c["images"]], root / c["label"]) for case, c in cases.items()}
-    except (KeyError, TypeError) as error:
-        found.problems.append(f"{where}: dataset: each case needs 'images', a list, and 'label': {error!r}")
+    wrong = [case for case, files in cases.items() if not _is_case(files)]
+    if wrong:
+        found.problems.append(
+            f"{where}: dataset: {some(wrong)}: a case needs 'images', a list of files, and 'label', a file"
+        )
         return
+    listed = {case: ([root / image for image in c["images"]], root / c["label"]) for case, c in cases.items()}
     for case, (images, label) in listed.items():
         gone = [f"{where}: dataset: {case}: {path}: {BROKEN}" for path in (*images[:1], label) if not path.exists()]
         if not images:
@@ -110,6 +113,12 @@ def _list_named(
         if not gone:
             found.entries.append(Entry(images[0], label, subject_of(case), None, f"{where}: {case}", ignored))
     _say_channels(root, names, {case: len(images) for case, (images, _) in listed.items()}, found)
+
+
+def _is_case(files: Any) -> bool:
+    if not isinstance(files, dict) or not isinstance(images := files.get("images"), list):
+        return False
+    return all(isinstance(name, str) for name in [*images, files.get("label")])
 
 
 def _say_channels(root: Path, names: Mapping[int, str], channels: Mapping[str, int], found: Listing) -> None:
@@ -132,7 +141,7 @@ def _description(root: Path, found: Listing) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         if isinstance(content, dict):
             return content
         error: object = f"a {type(content).__name__}"
@@ -143,12 +152,14 @@ def _description(root: Path, found: Listing) -> dict[str, Any]:
 
 
 def _channel_names(root: Path, description: Mapping[str, Any], found: Listing) -> dict[int, str]:
-    named = description.get("channel_names", description.get("modality", {}))
-    try:
-        return {number: str(name) for number, name in sorted((int(key), name) for key, name in named.items())}
-    except (AttributeError, TypeError, ValueError) as error:
-        found.problems.append(f"{root / _DESCRIPTION}: not a description of an nnU-Net data set: {error}")
+    key = "channel_names" if "channel_names" in description else "modality"
+    named = description.get(key, {})
+    if not isinstance(named, dict) or not all(number.isdecimal() for number in named):
+        found.problems.append(
+            f'{root / _DESCRIPTION}: {key}: a mapping of number to name is needed, such as {{"0": "T2"}}'
+        )
         return {}
+    return {number: str(name) for number, name in sorted((int(number), name) for number, name in named.items())}
 
 
 def _ignored(root: Path, description: Mapping[str, Any], found: Listing) -> tuple[int, ...]:
@@ -163,8 +174,11 @@ def _ignored(root: Path, description: Mapping[str, Any], found: Listing) -> tupl
                 )
             if name.strip().lower() == _IGNORE:
                 ignored |= {int(str(label)) for label in (of_name if isinstance(of_name, list) else [of_name])}
-    except (AttributeError, ValueError) as error:
-        found.problems.append(f"{root / _DESCRIPTION}: labels: not name and number of each: {error}")
+    except (AttributeError, ValueError):
+        example = json.dumps({_BACKGROUND: 0, "brain": 1})
+        found.problems.append(
+            f"{root / _DESCRIPTION}: labels: a mapping of name to number is needed, such as {example}"
+        )
         return ()
     if wrong := [label for label in ignored if label <= 0]:
         found.problems.append(f"{root / _DESCRIPTION}: labels: {_IGNORE} is {wrong[0]}; a label is above 0")

@@ -68,10 +68,10 @@ def spacing_problem(
     pairs = [(int(order[n]), int(order[n + 1]), float(gap)) for n, gap in enumerate(gaps)]
     if twice := [(one, other) for one, other, gap in pairs if gap < _UNEVEN * usual]:
         one, other = twice[0]
-        told = difference(one, other)
+        by = f" ({differs})" if (differs := difference(one, other)) else ""
         more = f", and {len(twice) - 1} more do so" if len(twice) > 1 else ""
         return (
-            f"{names[one]} and {names[other]} lie at the same place{f' ({told})' if told else ''}{more}; a volume "
+            f"{names[one]} and {names[other]} lie at the same place{by}{more}; a volume "
             f"needs one slice a place: keep one of both, or a folder for each"
         )
     wide = [(one, other, gap) for one, other, gap in pairs if abs(gap / usual - 1) > _UNEVEN]

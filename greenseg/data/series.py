@@ -49,6 +49,9 @@ def read(folder: Path) -> sitk.Image:
             or differ in size, pixels or orientation.
         RuntimeError: ITK cannot read it.
     """
+    # GDCM opens every file, and waits for ever at a pipe.
+    if odd := [path.name for path in folder.iterdir() if path.exists() and not (path.is_file() or path.is_dir())]:
+        raise UserError(f"{folder}: {odd[0]} is no regular file; take it out")
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     files_of = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), one) for one in series]
     damaged, without_pixels = strays.look(folder, {Path(file).name for files in files_of for file in files})
@@ -184,12 +187,12 @@ def _no_volume(reader: sitk.ImageSeriesReader, names: Sequence[str]) -> str | No
         return problem
 
     def difference(one: int, other: int) -> str:
-        told = {tag: [reader.GetMetaData(n, tag).strip(" \0") for n in (one, other) if reader.HasMetaDataKey(n, tag)]
+        found = {tag: [reader.GetMetaData(n, tag).strip(" \0") for n in (one, other) if reader.HasMetaDataKey(n, tag)]
                 for tag in (_INSTANCE, *_TELLING)}  # fmt: skip
-        if len(told[_INSTANCE]) == 2 and len(set(told[_INSTANCE])) == 1:
+        if len(found[_INSTANCE]) == 2 and len(set(found[_INSTANCE])) == 1:
             return "copies of one image"
         return next(
-            (f"{name} {' and '.join(told[tag])}" for tag, name in _TELLING.items() if len(set(told[tag])) > 1), ""
+            (f"{name} {' and '.join(found[tag])}" for tag, name in _TELLING.items() if len(set(found[tag])) > 1), ""
         )
 
     return spacing_problem(np.array(places) @ normal, names, difference)

@@ -140,7 +140,7 @@ class EnergyMonitor(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Keeps the total fresh for whoever shows it; without waiting for the GPU.
+        # Keeps the total that is shown fresh, without waiting for the GPU.
         if time.monotonic() - self._last_lap > _REFRESH_SECONDS:
             self._enter(TRAIN, sync=False)
 
@@ -194,7 +194,7 @@ class EnergyMonitor(pl.Callback):
         others = set(on_this_node) - {pid}
         # Lightning starts the other ranks of a node as children of the first, whose process tree then holds them all.
         descends = any(parent.pid in others for parent in psutil.Process().parents())
-        measured_by_package = "cpu" not in self.meter.missing  # RAPL counts the node, whoever asks
+        measured_by_package = "cpu" not in self.meter.missing  # RAPL counts the node, whichever rank asks
         if descends or (measured_by_package and pid != on_this_node[0]):
             self.meter.leave_cpu_to_another()
             # What this rank has booked so far, another has as well.

@@ -91,7 +91,7 @@ def sizes(
         content = recall(_KEPT)
         cached = content["sizes"] if content["versions"] == versions else {}
     except (TypeError, KeyError):
-        pass  # none yet, or a damaged one: it is made anew
+        pass  # none yet, or a damaged one: it is made again
     missing = [model for model in models if f"{model}@{image_size}" not in cached]
     for done, model in enumerate(missing):
         progress(done, len(missing))

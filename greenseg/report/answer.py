@@ -260,7 +260,7 @@ def legend(comparison: Comparison) -> list[str]:
     ):
         said.append("±: 95 % interval of the mean over repeats (Student t).")
     if any(row.probability is not None for row in comparison.rows):
-        said.append("chance: how often it is on the front when repeats are drawn anew (bootstrap, 1000 draws).")
+        said.append("chance: how often it is on the front when repeats are resampled (bootstrap, 1000 samples).")
     runs = comparison.runs
     wasted = sum(run.energy.joules for run in runs if run.status != "finished")
     spent = f"All runs together: {joules(sum(run.energy.joules for run in runs))}"

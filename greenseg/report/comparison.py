@@ -129,11 +129,11 @@ class Comparison:
         kind = frozenset((component, ways[component]) for component in counted if component in ways)
         estimated = any("estimated" in way for _, found in kind for way in found)
         if any(len(way) > 1 for _, found in kind for way in found):
-            return (kind, frozenset({id(of)}))  # who knows how much of it is what: it is like no other
+            return (kind, frozenset({id(of)}))  # how much of it was measured is unknown, so nothing else is like it
         return (kind, frozenset(map(str, watts))) if estimated else (kind,)
 
     def mixed(self, result: Result) -> frozenset[str]:
-        """Components that count and whose joules are known in one way here, in another there: it is not ranked."""
+        """Components that count and whose source differs between repeats, so that the result is not ranked."""
         if self.allow_mixed_sources:
             return frozenset()
         return result.mixed & set(self.energy.components) if self.energy.components else result.mixed
@@ -325,9 +325,9 @@ class Comparison:
 
 
 class _Trial(NamedTuple):
-    """A finished repeat, as far as effects are concerned: its values of all that differs, and its figures.
+    """A finished repeat: the settings that differ between results, and its figures.
 
-    Its joules are compared with others on the same terms: the kind of its joules, and what they were reckoned with.
+    Effects compare joules on equal terms only: the same kind of source, and the same accounting settings.
     """
 
     values: tuple[Any, ...]

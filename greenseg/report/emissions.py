@@ -23,9 +23,9 @@ COLUMNS = (
 
 
 def emissions_csv(runs: Iterable[Run]) -> str:
-    """The runs, one row each; `experiment_id` is that of their configuration, as JSON names it.
+    """One row per run; `experiment_id` is the name of its configuration in the JSON report.
 
-    What greenseg does not know stays empty: emissions without a carbon intensity, places.
+    Columns that greenseg does not know stay empty: places, and emissions without a carbon intensity.
     """
     runs = list(runs)
     configurations = {id(run): result.configuration for result in by_configuration(runs) for run in result.runs}

@@ -79,7 +79,7 @@ def front_probability(
 ) -> NDArray[np.float64]:
     """How likely each configuration is on the front of means, shape (n,): the share of bootstrap samples where it is.
 
-    In each sample, every configuration's repeats are drawn anew, with replacement (Efron 1979, Annals of Statistics 7,
+    In each sample, every configuration's repeats are resampled, with replacement (Efron 1979, Annals of Statistics 7,
     1–26). One with a single repeat stays where it is. Deterministic under the seed.
 
     Args:

@@ -69,9 +69,8 @@ def run_panel(run: Run) -> Panel:
     for row in _chosen(run):
         grid.add_row(*row)
     grid.add_row("run", str(run.directory.path))
-    title = Text(
-        f"{join_model(settings['encoder'], settings['decoder'])}, seed {settings['seed']}"
-    )  # text is markup to it
+    model = join_model(settings["encoder"], settings["decoder"])
+    title = Text(f"{model}, seed {settings['seed']}")  # a Panel reads a plain string as markup
     return Panel(grid, title=title, title_align="left", border_style="green")
 
 

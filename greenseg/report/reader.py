@@ -15,7 +15,7 @@ from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn, restated_by_attempt
 from greenseg.report.units import count
 from greenseg.runs.directory import BadRecord, RunDirectory
-from greenseg.runs.summary import Watts, estimate_watts, summary
+from greenseg.runs.summary import Watts, estimate_watts, has_all_epochs, summary
 
 _MOST_NAMED = 3
 
@@ -47,7 +47,7 @@ class Reader:
                     run = self._read(directory)
                 except BadRecord as error:
                     damaged.append(str(error))
-                except WRONG as error:  # of a run that did not finish: all is told anew, from its epochs
+                except WRONG as error:  # the summary of an unfinished run is made from its epochs
                     what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                     damaged.append(f"{directory.path}: damaged: run.json or epochs.jsonl: {what}")
                 else:
@@ -194,8 +194,8 @@ def _in_equal_terms(runs: Sequence[Run]) -> tuple[list[Run], str]:
         attempts = estimates.get(id(run), ())
         watts = tuple(latest[attempt.cpu].watts for attempt in attempts)
         odd = {now for attempt, now in zip(attempts, watts, strict=True) if attempt.watts != now}
-        if odd:
-            changed[id(run)] = _restated(run, watts)
+        if odd and (made := _restated(run, watts)):
+            changed[id(run)] = made
             used |= odd
     if not changed:
         return list(runs), ""
@@ -237,9 +237,12 @@ def _estimates(run: Run) -> Sequence[_Estimate]:
     return found
 
 
-def _restated(run: Run, watts: tuple[Watts, ...]) -> Run:
-    record = run.directory.record()
-    attempts, epochs = restated_by_attempt(record, run.directory.epochs(), watts)
+def _restated(run: Run, watts: tuple[Watts, ...]) -> Run | None:
+    """The run with its estimates by other constants; None if its epochs.jsonl lacks epochs."""
+    record, lines = run.directory.record(), run.directory.epochs()
+    if "metrics" in record and not has_all_epochs(record, lines):
+        return None
+    attempts, epochs = restated_by_attempt(record, lines, watts)
     changed = summary(record | {"attempts": attempts}, epochs)
     return replace(run, record={**run.record, **changed}, watts=frozenset(watts), restated=watts)
 

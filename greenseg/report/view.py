@@ -84,5 +84,5 @@ class ReportView:
             yield Text(f"{count(hidden, 'smaller effect')} more in --format json.", style="dim")
         if unpaired := answer.unpaired(comparison):
             yield Text(
-                f"No two runs differ only in {', nor only in '.join(unpaired)}: no effect can be told.", style="dim"
+                f"No two runs differ only in {', nor only in '.join(unpaired)}: no effect can be computed.", style="dim"
             )

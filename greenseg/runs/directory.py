@@ -86,11 +86,11 @@ class RunDirectory:
                 write_atomically(file, text)
 
     def clear(self) -> None:
-        """Forget what the run did, so that it starts anew; config.yaml stays."""
+        """Discard the record, the epochs and the checkpoints, so that the run starts over; config.yaml stays."""
         for file in ("run.json", "epochs.jsonl"):
             (self.path / file).unlink(missing_ok=True)
         if self.log.exists():
-            os.truncate(self.log, 0)  # whoever prints into it goes on doing so
+            os.truncate(self.log, 0)  # a process that prints into it goes on doing so
         for checkpoint in self.checkpoints.glob("*"):
             checkpoint.unlink()
 
@@ -189,14 +189,14 @@ class RunDirectory:
     def wait_for_start(self, seconds: float) -> None:
         """Wait until the process that leads the run, on another node perhaps, has begun.
 
-        Only then is it decided whether it starts anew or goes on from a checkpoint.
+        Only then is it decided whether it starts over or goes on from a checkpoint.
 
         Raises:
             UserError: it has not after so many seconds.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            with contextlib.suppress(BadRecord):  # it may start anew because of that
+            with contextlib.suppress(BadRecord):  # it may start over because of that
                 if self.status() == "running":
                     return
             time.sleep(0.2)

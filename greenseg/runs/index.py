@@ -265,7 +265,7 @@ def _numbered(name: str, is_taken: Callable[[str], bool]) -> str:
 
 
 def _is_of(directory: RunDirectory, settings: Settings, content: Content | None) -> bool:
-    """Whether a directory is that of this run, or of none that can be told."""
+    """Whether a directory belongs to this run, or nothing in it says whose it is."""
     entry = entry_of(directory)
     if entry.settings is None:
         return not entry.newer

@@ -37,7 +37,7 @@ def accounted_otherwise(record: dict[str, Any], settings: Settings) -> bool:
     return any(then.get(name, default) != getattr(settings, name) for name, default in _ACCOUNTED.items())
 
 
-def account_anew(run: RunDirectory, settings: Settings) -> str:
+def apply_accounting(run: RunDirectory, settings: Settings) -> str:
     """Apply the accounting settings of today to a run that has finished: target, carbon, cost, warm-up.
 
     Returns:
@@ -160,7 +160,7 @@ def summary(record: dict[str, Any], epochs: list[dict[str, Any]]) -> dict[str, A
             ),
             "last_dice": scored[-1]["dice"],
         }
-        surface = record.get("surface", {})  # told once, at the end of the run
+        surface = record.get("surface", {})  # computed once, at the end of the run
         if surface.get("epoch") == best["epoch"] and surface["hd95"] is not None:
             metrics |= {"hd95": surface["hd95"], "volume_hd95": surface["volume_hd95"]}
     # After the warm-up; where a run is shorter than that, of all it has.

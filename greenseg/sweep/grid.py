@@ -181,7 +181,7 @@ def expand(
         runs = [overlays.over(values) for values in wanted]
         if seeds:
             runs = [run.model_copy(update={"seed": seed}) for run in runs for seed in seeds]
-        # Runs are told apart by what varies: of a hundred thousand identities of eight digits, some coincide.
+        # By the settings that vary: of a hundred thousand identities of eight digits, some coincide.
         varied = {name for values in wanted for name in values} | {"encoder", "decoder", "seed"}
         tell_apart = values_of([name for name in varied if group_of(name) != ACCOUNTING])
         distinct: dict[Any, Settings] = {}

@@ -38,7 +38,7 @@ class Job:
     Attributes:
         settings: of the run.
         run: its directory; made if it is not there.
-        anew: forget what the run did before.
+        start_over: discard the earlier attempts of the run.
         context: what surrounds it and belongs into its record: its place in the order, idle watts, pauses.
         content: what it is trained on; None where that is not known.
         tries: how often it was begun here.
@@ -46,7 +46,7 @@ class Job:
 
     settings: Settings
     run: RunDirectory
-    anew: bool = False
+    start_over: bool = False
     context: dict[str, Any] = field(default_factory=dict)
     content: Content | None = None
     tries: int = 0
@@ -168,7 +168,7 @@ class Launcher:
         listener: follows them.
         limits: when to try again, and when to give up.
         cool_down: the pause before every run but the first.
-        warm: fork runs from a process that has imported everything, instead of starting each anew.
+        warm: fork runs from a process that has imported everything, instead of starting a new program for each.
         spent: joules by directory, of runs that count towards `max_energy` and have been paid already.
 
     Attributes:
@@ -260,7 +260,7 @@ class Launcher:
             status = job.run.status()
         except BadRecord:
             return True
-        if job.anew or status not in ("finished", "running"):
+        if job.start_over or status not in ("finished", "running"):
             return True
         finished = Outcome("finished", "by another process")
         self._conclude(job, finished if status == "finished" else Outcome("busy", "another process trains it"))
@@ -296,8 +296,8 @@ class Launcher:
         job.run = make_directory(job.run, job.settings, job.content)
         context = job.context | ({"imports": self._workers.imports} if self._workers.imports and not alone else {})
         environment = slot.environment | {events.CONTEXT: json.dumps(context)}
-        if job.anew:
-            environment[events.ANEW] = "1"
+        if job.start_over:
+            environment[events.START_OVER] = "1"
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         os.set_blocking(reading, False)
@@ -368,7 +368,7 @@ class Launcher:
     # ── ending
 
     def _conclude(self, job: Job, outcome: Outcome) -> None:
-        job.anew = job.anew and outcome.status == "busy"
+        job.start_over = job.start_over and outcome.status == "busy"
         job.tries -= outcome.again  # that it was begun in vain was not its own doing
         retry = outcome.kind in TRANSIENT and job.tries <= self._limits.retries
         if (retry or outcome.again) and not self._stop.requests and not self.halted:

@@ -19,7 +19,7 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
 
     Args:
         runs: settings of every run that will start.
-        say: told, once, what a user should know.
+        say: called once with each sentence for the user.
         progress: called with the number of files read and their total, while slices are made.
 
     Raises:
@@ -34,9 +34,9 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
     distinct = {tuple(getattr(run, name) for name in made_of + split_by): run for run in runs}
     roots = {data: cache.data_root(run, say) for data, run in {run.data: run for run in runs}.items()}
     problems: dict[str, None] = {}
-    told: set[Any] = set()  # slices whose bytes were compared, and of which all has been said
+    said: set[Any] = set()  # slices whose bytes were compared, and of which all has been said
     for kind, run in distinct.items():
-        meter, first_time = EnergyMeter(), kind[: len(made_of)] not in told
+        meter, first_time = EnergyMeter(), kind[: len(made_of)] not in said
 
         def cost(meter: EnergyMeter = meter) -> dict[str, Any]:
             return meter.lap().to_json()
@@ -46,7 +46,7 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
         except UserError as error:
             problems.update(dict.fromkeys(error.problems))
             continue
-        told.add(kind[: len(made_of)])
+        said.add(kind[: len(made_of)])
         if slices.built:
             count, side, _ = slices.index["shape"]
             say(f"Prepared {count} slices of {side}×{side}: {slices.bytes / 1e6:,.1f} MB in {slices.folder}")

@@ -3,12 +3,12 @@
 It imports torch, Lightning and the rest once; every run is then a process of its own that has them already, some 20 ms
 after it was asked for. What makes that safe: it computes nothing, so that it has one thread, no OpenMP team, no
 autograd engine and no CUDA context when it forks (OpenBLAS is kept from starting threads by its environment, and the
-count of threads is told to whoever started it).
+count of threads is sent to the process that started it).
 
 It speaks JSON over a socket of packets. Asked `{"run": directory, "set": {variable: value}, "unset": [variable]}`, as
 changes of the environment that it was given itself, with the run's event pipe and log as file descriptors, it answers
-`{"started": pid}`, and `{"ended": pid, "code": …}` when that is over; a code
-below 0 is a signal's. It dies with whoever started it, and its runs with it: they are asked to end, as by Ctrl-C.
+`{"started": pid}`, and `{"ended": pid, "code": …}` when that is over; a code below 0 is a signal's. It ends with the
+process that started it, and asks its runs to end, as by Ctrl-C.
 
 Zeus' helper processes import this module as `__main__`: heavy imports stand in functions.
 """
@@ -40,7 +40,7 @@ PACKET = 1 << 20
 def main(descriptor: int) -> None:
     """Import the stack, then fork runs until the other end of the socket is closed."""
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are for whoever started it
+        signal.signal(number, signal.SIG_IGN)  # they are for the process that started it
     given = dict(os.environ)
     control = socket.socket(fileno=descriptor)
     for module in _STACK:
@@ -97,7 +97,7 @@ def _fork(run: str, variables: dict[str, str], descriptors: list[int], ours: tup
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setsid()
         end_with_parent(server)
-        with contextlib.suppress(OSError):  # where memory runs out, the kernel shall choose the run, not us
+        with contextlib.suppress(OSError):  # where memory runs out, the kernel should choose the run, not us
             Path("/proc/self/oom_score_adj").write_text("500")
         for each in ours:
             os.close(each)

@@ -25,8 +25,8 @@ class Slot:
     @property
     def environment(self) -> dict[str, str]:
         """Variables that tell the run."""
-        told = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
-        return told | ({THREADS: str(self.threads)} if self.threads else {})
+        variables = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
+        return variables | ({THREADS: str(self.threads)} if self.threads else {})
 
 
 class Slots:
@@ -86,7 +86,7 @@ class Slots:
 
 
 def choose_gpus(wanted: str = "") -> list[str]:
-    """The GPUs of this machine that shall be used, as CUDA_VISIBLE_DEVICES takes them.
+    """The GPUs of this machine to use, as CUDA_VISIBLE_DEVICES takes them.
 
     Args:
         wanted: names of some, separated by commas; empty for all that this process sees.

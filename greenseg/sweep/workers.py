@@ -157,7 +157,10 @@ class Workers:
             print(said, file=sys.stderr, flush=True)
 
     def _end_server(self) -> str:
-        """Forget the server, which has died or shall; returns its last words. Its runs end, watched without it."""
+        """End the server, if it has not died, and return the last line that it printed.
+
+        Its runs end as well; from now on they are watched without it.
+        """
         assert self._control is not None
         assert self._server is not None
         self._selector.unregister(self._control)
@@ -180,7 +183,7 @@ class Workers:
         Args:
             run: its directory.
             environment: variables to set for it, over those of this process.
-            events: file descriptor that it shall send its events to.
+            events: file descriptor that it sends its events to.
             log: file descriptor for what it prints.
             alone: it must be a program of its own, since it will execute itself again.
         """

@@ -90,8 +90,8 @@ class Checkpoints(Checkpoint):
 
     Attributes:
         best_epoch: that of the best Dice; None before there is one.
-        best_predictions: what was predicted in it, as `Predictions.gathered` returns it. What takes long to tell from
-            masks is told once, at the end of the run; `last.ckpt` carries them there.
+        best_predictions: the predictions of that epoch, as `Predictions.gathered` returns them. Figures that take long
+            to compute are computed from them once, at the end of the run. `last.ckpt` keeps them until then.
     """
 
     def __init__(self, run: RunDirectory, run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What a running run tells whoever started it: one JSON object a line, over a pipe.
+"""Events that a run sends to the process that started it: one JSON object per line, over a pipe.
 
 The training never waits for its audience: what does not fit into the pipe is dropped, and a closed pipe is ignored.
 What matters is in the run directory.
@@ -15,14 +15,14 @@ VARIABLE = "GREENSEG_EVENTS_FD"
 CONTEXT = "GREENSEG_CONTEXT"
 """Environment variable that holds, as JSON, what surrounds the run and belongs into its record."""
 
-ANEW = "GREENSEG_ANEW"
-"""Environment variable that is set where a run shall forget what it did before; it does so once it holds the lock."""
+START_OVER = "GREENSEG_START_OVER"
+"""Environment variable that makes a run discard its earlier attempts; it does so once it holds the lock."""
 
 THREADS = "GREENSEG_THREADS"
 """Environment variable that holds how many threads the run may compute with on a CPU."""
 
 PARENT = "GREENSEG_PARENT"
-"""Environment variable that holds the process ID of whoever started the run, and with whom it shall end."""
+"""Environment variable that holds the ID of the process that started the run. The run ends with it."""
 
 BUSY = 3
 """Exit code of a run's program where another process trains that run."""

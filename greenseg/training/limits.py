@@ -1,11 +1,11 @@
 """Limits of GPUs, set while a run trains and put back whatever ends it: a power limit, and a locked graphics clock.
 
-They hold for a whole GPU, whoever uses it, and outlive the process that set them. Therefore:
+They hold for all users of a GPU, and outlive the process that set them. Therefore:
 
 - Every run claims its GPUs by locks that die with its process: alone where it sets a limit, else together with other
   runs that set none.
 - What a GPU had before stands in a file before anything is changed, and until it has been put back. Where the run
-  itself cannot do so, being killed, its launcher does, or whoever claims the GPU next, or `greenseg doctor`.
+  itself cannot do so, being killed, its launcher does, or the next process that claims the GPU, or `greenseg doctor`.
 
 Zeus talks to the driver, itself or through zeusd. Imports no torch.
 """
@@ -46,7 +46,7 @@ class Gpu:
 
     @property
     def lock(self) -> Path:
-        """Locked by whoever trains on it."""
+        """Locked by the processes that train on it."""
         return _folder() / f"{self.uuid}.lock"
 
     @property
@@ -265,7 +265,7 @@ def limited(wanted: Mapping[str, int], gpus: int, unrestored: list[str]) -> Iter
     Args:
         wanted: setting → value; may be empty.
         gpus: how many GPUs the run trains on, the first ones that this process sees.
-        unrestored: is told what could not be put back in the end, and how to repair it; so is stderr.
+        unrestored: gets a message for each limit that could not be put back, with the repair; stderr gets it, too.
 
     Yields:
         Setting → what the GPUs have now, one value for each where they differ; of the limits that were set.
@@ -343,7 +343,7 @@ def _folder() -> Path:
 
 
 def _boot() -> str:
-    """Names the time since the machine started: a driver that starts anew has forgotten every limit."""
+    """Names the time since the machine started: a driver that has restarted has forgotten every limit."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

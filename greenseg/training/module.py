@@ -22,7 +22,7 @@ from greenseg.training import optimization
 from greenseg.training.predictions import Predictions
 
 _RECENT = 16
-"""Batches from which the statistics of batch normalisation are taken anew."""
+"""Batches from which the statistics of batch normalisation are taken again."""
 
 
 def shard(network: torch.nn.Module, mesh: DeviceMesh) -> None:

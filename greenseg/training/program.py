@@ -56,7 +56,7 @@ def main(directory: Path) -> int:
             if not claimed:
                 print(f"{directory}: another process trains this run", file=sys.stderr)
                 return events.BUSY
-            if os.environ.get(events.ANEW):
+            if os.environ.get(events.START_OVER):
                 run.clear()
             elif run.record().get("status") == "finished":  # by another process, since it was planned
                 return ExitCode.OK

@@ -234,7 +234,7 @@ def _fit(
         use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
         num_sanity_val_steps=0,
         logger=False,
-        enable_progress_bar=False,  # whoever started the run shows progress
+        enable_progress_bar=False,  # the process that started the run shows progress
         enable_model_summary=False,
     )
     on_cpu = trainer.strategy.root_device.type == "cpu"

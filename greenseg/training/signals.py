@@ -19,7 +19,7 @@ def end_with_parent(parent: int) -> None:
     Linux only: elsewhere a process outlives a parent that was killed.
 
     Args:
-        parent: process ID of the parent, which it told before it could die.
+        parent: process ID that the parent passed on before it could die.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

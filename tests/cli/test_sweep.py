@@ -177,7 +177,7 @@ def test_a_damaged_record_is_named_and_the_rest_reported(greenseg: Command, swee
     assert report.returncode == 1
     assert str(damaged.relative_to(tmp_path)) in report.stderr
     assert "1 configuration, 1 run" in report.stdout
-    # The sweep trains it anew, and nothing else.
+    # The sweep trains it again, and nothing else.
     before = whole.read_bytes()
     assert greenseg("sweep", sweep_file).returncode == 0
     assert json.loads(damaged.read_text())["status"] == "finished"

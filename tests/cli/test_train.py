@@ -88,8 +88,8 @@ def test_train_records_what_was_asked_what_ran_and_what_it_cost(
     for metric in ("dice", "iou", "volume_dice", "hd95", "volume_hd95", "last_dice"):
         assert repeated["metrics"][metric] == written["metrics"][metric], "same configuration, same seed, same metrics"
 
-    anew = greenseg(*arguments, "--again")
-    assert anew.returncode == 0, anew.stderr
+    retrained = greenseg(*arguments, "--again")
+    assert retrained.returncode == 0, retrained.stderr
     assert len(record(run)["attempts"]) == 1, "what was there before is forgotten"
     assert (run / "run.log").read_text().count("epoch 2/2") == 1, "and what is printed now is kept"
 

@@ -198,7 +198,7 @@ def main(first: int, count: int, folder: Path) -> None:
 
 
 def outcomes(first: int, count: int, folder: Path) -> Iterator[tuple[int, str]]:
-    """Attempt `count` seeds in a process that is started anew whenever it was taken down."""
+    """Attempt `count` seeds in a process that is restarted whenever it was taken down."""
     seed = first
     while seed < first + count:
         arguments = [sys.executable, "-m", __spec__.name, str(seed), str(first + count - seed), str(folder)]

@@ -337,10 +337,35 @@ def test_the_first_channel_is_used_and_said(description: str | None, tmp_path: P
     )
 
 
-@pytest.mark.parametrize("description", ["{", "[]", '{"channel_names": ["T2"]}', '{"channel_names": 3}', "\0"])
-def test_a_wrong_dataset_json_is_named(description: str, tmp_path: Path) -> None:
+_NO_DESCRIPTION = "not a description of an nnU-Net data set: "
+
+
+@pytest.mark.parametrize(
+    ("description", "why"),
+    [
+        ("{", _NO_DESCRIPTION), ("[]", _NO_DESCRIPTION), ("\0", _NO_DESCRIPTION), ("[" * 100_000, _NO_DESCRIPTION),
+        ('{"channel_names": ["T2"]}', "channel_names: a mapping of number to name is needed"),
+        ('{"channel_names": 3}', "channel_names: a mapping of number to name is needed"),
+        ('{"modality": {"first": "T2"}}', "modality: a mapping of number to name is needed"),
+        ('{"labels": null}', "labels: a mapping of name to number is needed"),
+        ('{"labels": ["brain"]}', "labels: a mapping of name to number is needed"),
+    ],
+)  # fmt: skip
+def test_a_wrong_dataset_json_is_named(description: str, why: str, tmp_path: Path) -> None:
     (problem,) = mistakes(nnunet(tmp_path, "a", "b", description=description))
-    assert problem.startswith("dataset.json: not a description of an nnU-Net data set: ")
+    assert problem.startswith(f"dataset.json: {why}")
+
+
+@pytest.mark.parametrize("case", [3, "x.nii", {"label": "y"}, {"images": "x.nii", "label": "y"}, {"images": ["x"]}])
+def test_a_wrong_case_of_dataset_json_is_named(case: object, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"dataset": {"case7": case}}))
+    (problem,) = mistakes(tmp_path)
+    assert problem.startswith("dataset.json: dataset: case7: a case needs 'images', a list of files")
+
+
+def test_a_dataset_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    nnunet(tmp_path, "a", "b", description="\ufeff" + '{"channel_names": {"0": "T2"}}')
+    assert look(tmp_path).problems == []
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,13 @@ def test_a_folder_without_a_series_says_what_it_holds(tmp_path: Path) -> None:
     assert refused(tmp_path / "empty") == "no DICOM series in this folder"
 
 
+def test_a_pipe_among_the_slices_is_named(tmp_path: Path) -> None:
+    """GDCM would wait for ever."""
+    folder = series(tmp_path)
+    os.mkfifo(folder / "IM9.dcm")
+    assert "IM9.dcm is no regular file" in refused(folder)
+
+
 def test_all_slices_at_one_place(tmp_path: Path) -> None:
     assert "all 8 slices lie at the same place" in refused(series(tmp_path / "s", 0.0))
 

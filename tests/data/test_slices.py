@@ -155,7 +155,7 @@ def test_files_are_read_once_and_a_change_is_noticed(phantom: Path, tmp_path: Pa
     assert read_files, "another grid, other slices"
     path = next((data / "training_data" / "images").iterdir())
     path.write_bytes(path.read_bytes())
-    assert prepare().folder == first.folder, "the same content, written anew"
+    assert prepare().folder == first.folder, "the same content, written again"
     assert not read_files
     sitk.WriteImage(sitk.ReadImage(str(path)) * 2 + 1, str(path))
     prepare()

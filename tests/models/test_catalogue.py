@@ -57,7 +57,7 @@ def test_sizes_are_those_of_the_network_that_is_trained_and_are_kept() -> None:
     assert enet.gmacs == pytest.approx(4 * found[0].gmacs)  # type: ignore[operator]
 
 
-def test_a_damaged_cache_is_made_anew() -> None:
+def test_a_damaged_cache_is_made_again() -> None:
     (before,) = sizes(["enet"], 64)
     for damage in ("", "[]", "{", '{"versions": {}, "sizes": {"enet@64": {"parameters": 1, "gmacs": 1}}}'):
         (cache_folder() / "models.json").write_text(damage)

@@ -234,7 +234,7 @@ def test_a_figure_that_some_repeats_lack_is_none(tmp_path: Path) -> None:
     assert mean(result, "dice") is not None
 
 
-def test_only_what_changed_is_read_anew(tmp_path: Path) -> None:
+def test_only_what_changed_is_read_again(tmp_path: Path) -> None:
     run, going_on = write(tmp_path, record({"seed": 1})), write(tmp_path, record({"seed": 2}, "running"), [epoch(0)])
     reader = Reader()
     (first, before), _ = reader.read([run, going_on])
@@ -296,6 +296,20 @@ def test_each_attempt_is_restated_by_the_constants_of_its_cpu(tmp_path: Path) ->
     assert [attempt["energy"]["train"]["joules"]["cpu"]["estimate"] for attempt in attempts] == [800, 600]
     assert [line["train"]["joules"]["cpu"]["estimate"] for line in epochs] == [800, 600]
     assert len(reader.notes) == 1
+
+
+def test_a_run_that_lacks_epochs_keeps_its_figures(tmp_path: Path) -> None:
+    """Its summary cannot be made again: Dice and joules per epoch were lost."""
+    run = on_two_machines(tmp_path, first={"cpu": "epyc"}, last={"cpu": "laptop"})
+    later = record({"seed": 1}, total=energy(10, cpu_estimate=80))
+    later["hardware"]["cpu"] = "epyc"
+    later["energy_method"] |= {"core_watts": (8.0, 8.0, 8.0), "gb_watts": GB}
+    later["ended"] = "2026-02-01"
+    before = run.record()["metrics"]
+    (run.path / "epochs.jsonl").unlink()
+    (read, _), _ = read_runs([run, write(tmp_path, later)])
+    assert not read.restated
+    assert read.metrics == before
 
 
 def trained_on(content: str, files: str = "", **settings: object) -> Json:

@@ -44,9 +44,9 @@ def test_clear_forgets_all_but_the_configuration(run: RunDirectory) -> None:
         file.write_text("something")
     with run.log.open("a") as log:  # as the one who starts a run has it open
         run.clear()
-        log.write("anew")
+        log.write("now")
     assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.yaml", "run.log"]
-    assert run.log.read_text() == "anew", "what was printed before is gone, what is printed now is kept"
+    assert run.log.read_text() == "now", "what was printed before is gone, what is printed now is kept"
     assert not list(run.checkpoints.iterdir())
     assert run.status() == "new"
     run.clear()

@@ -10,7 +10,7 @@ from greenseg.data.epoch import slices_per_epoch
 from greenseg.data.loader import TrainingBatches
 from greenseg.report.curves import curve
 from greenseg.report.reader import read_runs
-from greenseg.runs.summary import account_anew, summary
+from greenseg.runs.summary import apply_accounting, summary
 from tests.runs import energy, epoch, record, write
 
 
@@ -48,7 +48,7 @@ def test_accounting_needs_every_epoch(kept: int, tmp_path: Path) -> None:
     written = record({}) | {"attempts": [attempt(train=30, validation=8)]}
     run = write(tmp_path, written | summary(written, lines), lines[:kept])
     before = run.record()
-    problem = account_anew(run, Settings.of({"energy_to_dice": 0.7}))
+    problem = apply_accounting(run, Settings.of({"energy_to_dice": 0.7}))
     after = run.record()
     assert bool(problem) == (kept < 2)
     assert after["metrics"]["dice"] == before["metrics"]["dice"] == 0.8

@@ -178,7 +178,7 @@ def test_a_gpu_that_is_not_visible_is_put_back_too(
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
-def test_a_machine_that_started_anew_has_forgotten_limits(nvml: FakeNvml, folder: Path) -> None:
+def test_a_machine_that_restarted_has_forgotten_limits(nvml: FakeNvml, folder: Path) -> None:
     leave_behind(folder, {"power_limit": 275_000}, boot="an earlier one")
     assert limits.restore() == []
     assert (nvml.history, notes(folder)) == ([], [])
