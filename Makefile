@@ -40,7 +40,7 @@ bench: $(READY) ## Measure overheads against floors, training and the data path 
 	$(BIN)/python -m benchmarks
 
 docs: $(READY) ## Write docs/settings.md and docs/sweep.schema.json from the declaration of the settings
-	$(BIN)/python -m greenseg.config > docs/settings.md
+	$(BIN)/python -m greenseg.settings.docs > docs/settings.md
 	$(BIN)/python -m greenseg.sweep.schema > docs/sweep.schema.json
 
 clean: ## Remove .venv, runs and data/phantom

@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, RandomSampler
 
-from greenseg.config import Settings
 from greenseg.data import phantom
 from greenseg.data.grid import mask_to_grid, normalise, to_grid
 from greenseg.files import cache_folder
+from greenseg.settings import Settings
 
 SPAWN = multiprocessing.get_context("spawn")  # nothing is inherited
 ROUNDS = 3

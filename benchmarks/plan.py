@@ -17,8 +17,8 @@ from statistics import median
 from typing import Any
 
 from greenseg import yamlfile
-from greenseg.config import Settings
 from greenseg.runs.directory import RunDirectory
+from greenseg.settings import Settings
 from greenseg.sweep.file import read_sweep
 
 TURNS = 5

@@ -25,11 +25,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from greenseg.config import Settings
 from greenseg.data import cache, phantom
 from greenseg.data.loader import SliceDataset
 from greenseg.files import cache_folder
 from greenseg.runs.directory import find_runs
+from greenseg.settings import Settings
 
 ROUNDS = 3
 EPOCHS = 3

@@ -30,15 +30,15 @@ DECODERS: dict[str, str] = {
 """Our name of a decoder → the name of its class in smp."""
 
 NETWORKS: dict[str, str] = {
-    "attention-squeeze-unet": "AttentionSqueezeUNet",
-    "cgnet": "CGNet",
-    "contextnet": "ContextNet",
-    "enet": "ENet",
-    "erfnet": "ERFNet",
-    "espnetv2": "ESPNetv2",
-    "lraspp": "LRASPP",
+    "attention-squeeze-unet": "attention_squeeze_unet.AttentionSqueezeUNet",
+    "cgnet": "cgnet.CGNet",
+    "contextnet": "contextnet.ContextNet",
+    "enet": "enet.ENet",
+    "erfnet": "erfnet.ERFNet",
+    "espnetv2": "espnetv2.ESPNetv2",
+    "lraspp": "lraspp.LRASPP",
 }
-"""Our name of a whole network → the name of its class in `greenseg.models.light`."""
+"""Our name of a whole network → its module and class in `greenseg.models.light`."""
 
 ENCODERS: tuple[str, ...] = tuple(
     """

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from greenseg import yamlfile
-from greenseg.config import Settings
 from greenseg.data import cache, fingerprint
 from greenseg.data import content as contents
 from greenseg.errors import UserError
 from greenseg.report.reader import read_runs
 from greenseg.runs.directory import BadRecord, RunDirectory
 from greenseg.runs.index import make_directory
+from greenseg.settings import Settings
 from greenseg.sweep.file import read_sweep
 from tests.runs import record, write
 from tests.versions.blocks import write_blocks

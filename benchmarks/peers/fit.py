@@ -5,9 +5,9 @@ from pathlib import Path
 
 def fit(directory: str) -> None:
     """Train the run in a directory, in this process."""
-    from greenseg.config import Settings, read_config
     from greenseg.energy import EnergyMeter
     from greenseg.runs.directory import RunDirectory
+    from greenseg.settings import Settings, read_config
     from greenseg.training.run import train
 
     run = RunDirectory(Path(directory))

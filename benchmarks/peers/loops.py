@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from greenseg.config import Settings
 from greenseg.models import network
+from greenseg.settings import Settings
 
 Seconds = Iterator[float]
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from greenseg.config import Settings
 from greenseg.errors import ExitCode, UserError
+from greenseg.settings import Settings
 
 app = typer.Typer(help="Check data sets, manage their cache, make a phantom.", no_args_is_help=True)
 

@@ -16,10 +16,10 @@ def doctor(
     """Show what this machine can measure, why not what it cannot, and what it can run."""
     from greenseg.cli.view import print_uncut, warn
     from greenseg.energy.doctor import examine
-    from greenseg.training import limits
+    from greenseg.machine import claims, preflight
 
-    unrestored = limits.restore()
-    found = examine(idle) | {"limits": limits.examine(), "unrestored": unrestored, "run": _what_runs()}
+    unrestored = claims.restore()
+    found = examine(idle) | {"limits": preflight.examine(), "unrestored": unrestored, "run": _what_runs()}
     if as_json:
         print(json.dumps(found, indent=2))
     else:
@@ -37,9 +37,9 @@ def _what_runs() -> dict[str, Any]:
     import torch
     from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 
+    from greenseg.machine.cores import usable_cores
+    from greenseg.machine.preflight import strategy_problem
     from greenseg.strategies import STRATEGIES
-    from greenseg.sweep.machine import strategy_problem
-    from greenseg.training.machine import usable_cores
 
     kinds = {"cpu": CPUAccelerator, "gpu": CUDAAccelerator, "mps": MPSAccelerator}
     names = [name for name, kind in kinds.items() if kind.is_available()]

@@ -21,8 +21,8 @@ def models(
     Without MODEL: the light networks, every decoder, and the encoders that have a short name. Every encoder goes
     with (nearly) every decoder: `greenseg models '*-unet'` lists all encoders.
     """
-    from greenseg.config import Settings
     from greenseg.models.catalogue import Size, matching, overview, sizes
+    from greenseg.settings import Settings
 
     Settings.of({"image_size": image_size})
     groups = {"": matching(patterns)} if patterns else overview()

@@ -10,9 +10,9 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from greenseg.config import Settings, choices, group_of
 from greenseg.errors import UserError
 from greenseg.files import OUT_REMEDY
+from greenseg.settings import Settings, choices, group_of
 from greenseg.sweep import quantity
 
 IDLE_HELP = "First measure for so long, such as 30s, what the idle machine draws, to tell joules above idle."

@@ -11,8 +11,8 @@ from greenseg.sweep.file import Sweep, read_sweep
 
 if TYPE_CHECKING:
     from greenseg.cli.sweep_view import JsonView, PlainView
+    from greenseg.launch.queue import Job
     from greenseg.runs.directory import RunDirectory
-    from greenseg.sweep.local import Job
     from greenseg.sweep.plan import Plan
 
 
@@ -71,23 +71,24 @@ def sweep(
         return
 
     from greenseg.cli.view import FilesView, say, warn
-    from greenseg.training import limits
+    from greenseg.machine import claims
 
-    for message in limits.restore():
+    for message in claims.restore():
         warn(message)
     if plan.impossible:
         raise UserError(plan.impossible)
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
     from greenseg.data.content import Contents
+    from greenseg.launch.prepare import prepare
+    from greenseg.launch.queue import Job, Launcher, Limits, Stop
+    from greenseg.launch.slots import Slots
+    from greenseg.machine import preflight
+    from greenseg.machine.cores import usable_cores
+    from greenseg.machine.gpus import choose
     from greenseg.report.units import count
     from greenseg.runs.summary import apply_accounting
-    from greenseg.sweep import machine
-    from greenseg.sweep.local import Job, Launcher, Limits, Stop
     from greenseg.sweep.plan import refusal
-    from greenseg.sweep.prepare import prepare
-    from greenseg.sweep.slots import Slots, choose_gpus
-    from greenseg.training.machine import usable_cores
 
     if plan.newer:
         raise UserError(plan.newer)
@@ -115,9 +116,9 @@ def sweep(
 
     # Those that another process trains come last: it has them, for now.
     wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
-    chosen = choose_gpus(gpus) if gpus or wanted else []
+    chosen = choose(gpus) if gpus or wanted else []
     slots = Slots(chosen, usable_cores(), jobs)
-    machine.check_gpus([job.settings for job in wanted], chosen, slots.each)
+    preflight.check_gpus([job.settings for job in wanted], chosen, slots.each)
     done = [job.run for run, job in planned_jobs if run.status == "finished"]
     view = view_of(planned, todo, done, quiet, as_json)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""

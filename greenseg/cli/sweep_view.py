@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from greenseg.cli.view import name_of
-from greenseg.config import Settings
+from greenseg.launch.queue import Job, Outcome
 from greenseg.report.comparison import Comparison
 from greenseg.report.objectives import ENERGIES, QUALITIES
 from greenseg.report.reader import read_runs
@@ -21,7 +21,7 @@ from greenseg.report.results import Result, by_configuration
 from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
 from greenseg.runs.directory import RunDirectory
-from greenseg.sweep.local import Job, Outcome
+from greenseg.settings import Settings
 
 _MARKS = {"finished": ("done", "green"), "failed": ("failed", "red")}
 _FRONT_ROWS = 4

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds, with_settings
-from greenseg.config import Settings, overlay, read_config
 from greenseg.errors import ExitCode, UserError
+from greenseg.settings import Settings, overlay, read_config
 
 if TYPE_CHECKING:
     from greenseg.runs.directory import RunDirectory
@@ -46,18 +46,17 @@ def train(
     from greenseg.cli.view import FilesView, TrainingView, print_uncut, say, warn
     from greenseg.data.content import Contents
     from greenseg.failures import Failure
+    from greenseg.launch.prepare import prepare
+    from greenseg.launch.queue import Job, Launcher, Stop, last_lines
+    from greenseg.launch.slots import Slots
+    from greenseg.launch.workers import become
+    from greenseg.machine import claims, gpus, preflight
+    from greenseg.machine.cores import ranks, usable_cores
     from greenseg.report.panel import run_panel
     from greenseg.report.reader import read_runs
     from greenseg.runs.index import RunIndex, make_directory
     from greenseg.runs.summary import apply_accounting
-    from greenseg.sweep import machine
-    from greenseg.sweep.local import Job, Launcher, Stop, last_lines
     from greenseg.sweep.plan import leave_alone, look, refusal
-    from greenseg.sweep.prepare import prepare
-    from greenseg.sweep.slots import Slots, choose_gpus
-    from greenseg.sweep.workers import become
-    from greenseg.training import limits
-    from greenseg.training.machine import ranks, usable_cores
 
     planned = look(resolved, Contents().of(resolved), RunIndex(out), str(out / "train"))
     run, status = planned.directory, planned.status
@@ -79,11 +78,11 @@ def train(
         raise UserError(refusal(planned))
     else:
         check_out(out, to_write=True)
-        for message in limits.restore():
+        for message in claims.restore():
             warn(message)
-        machine.check(resolved)
+        preflight.check(resolved)
         if resolved.accelerator in ("auto", "gpu"):
-            machine.check_gpus([resolved], choose_gpus()[: resolved.devices])
+            preflight.check_gpus([resolved], gpus.choose()[: resolved.devices])
         with FilesView() as preparation:
             prepare([resolved], say, preparation.update)
         if ranks(resolved)[0] > 0:

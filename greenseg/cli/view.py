@@ -18,9 +18,9 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from greenseg.config import Settings
+from greenseg.launch.queue import Job, Outcome
 from greenseg.report.units import duration, joules
-from greenseg.sweep.local import Job, Outcome
+from greenseg.settings import Settings
 
 console = Console(markup=False, emoji=False)
 errors = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from kornia import augmentation as K
 
-from greenseg.config import Settings
+from greenseg.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.config import PHANTOM, Settings
 from greenseg.data import phantom
 from greenseg.data.content import Content, preprocessing
 from greenseg.data.grid import ByteArray, FloatArray, brain_outside, mask_to_grid, normalise, to_grid
@@ -38,6 +37,7 @@ from greenseg.data.stacks import volumes as volumes_of
 from greenseg.data.volume import labels_of, read_pair
 from greenseg.errors import UserError
 from greenseg.files import CACHE_REMEDY, cache_folder, locked, write_json
+from greenseg.settings import PHANTOM, Settings
 
 _SPLITS: dict[Literal["train", "validation"], str] = {"train": "training", "validation": "validation"}
 _IMAGES, _MASKS, _INDEX = "images.f32", "masks.u8", "index.json"

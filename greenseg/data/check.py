@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.config import Layout
 from greenseg.data.intensity import floor_of
 from greenseg.data.layout import look
 from greenseg.data.listing import Entry, Listing, some
@@ -19,6 +18,7 @@ from greenseg.data.splits import cases, refuse_ignored
 from greenseg.data.stacks import Part, volumes
 from greenseg.data.volume import has_spacing, is_brain, read, read_whole, values_problem
 from greenseg.errors import UserError
+from greenseg.settings import Layout
 
 _SPLITS = {"train": "training", "validation": "validation"}
 _VOID = 255  # the largest label of a byte

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from greenseg.config import PHANTOM, Settings, values_of
 from greenseg.data import PREPROCESSING, UNNAMED, builtin_phantom
 from greenseg.data.fingerprint import digest, digests
 from greenseg.data.listing import some
 from greenseg.data.numbering import stacked
 from greenseg.data.splits import SPLIT_BY, Case, cases_of
 from greenseg.errors import UserError
+from greenseg.settings import PHANTOM, Settings, values_of
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
-from greenseg.config import Layout
 from greenseg.data.bids import list_bids
 from greenseg.data.listing import (
     BROKEN,
@@ -26,6 +25,7 @@ from greenseg.data.listing import (
 )
 from greenseg.data.nnunet import is_nnunet, list_nnunet
 from greenseg.errors import UserError, did_you_mean
+from greenseg.settings import Layout
 
 
 def look(root: Path, layout: Layout = "auto") -> Listing:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from greenseg.config import Layout, Settings
 from greenseg.data.layout import look
 from greenseg.data.listing import Listing, some
 from greenseg.errors import UserError
+from greenseg.settings import Layout, Settings
 
 SPLIT_BY = ("data", "layout", "validation_share", "split_seed", "folds", "fold")
 """The settings that decide which files train, and which validate."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from greenseg import __version__
 from greenseg import model_names as names
-from greenseg.config import Settings
 from greenseg.errors import UserError
 from greenseg.files import keep, recall
+from greenseg.settings import Settings
 
 _KEPT = "models.json"
 _DECODER, _ENCODER = "unet", "mobilenet_v2"  # that the overview shows all others with

@@ -10,8 +10,8 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
-from greenseg.config import Settings
 from greenseg.errors import UserError
+from greenseg.settings import Settings
 
 _SECONDS = 3.0
 

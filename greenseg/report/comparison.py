@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from greenseg.config import ACCOUNTING, group_of
 from greenseg.report import front as fronts
 from greenseg.report.labels import axes, differing, label
 from greenseg.report.objectives import Objective
@@ -15,6 +14,7 @@ from greenseg.report.results import CONTENT, REPEATS, Result, best_first, mean_f
 from greenseg.report.run import Run, Way
 from greenseg.report.statistics import Change, Mean, change, mean_of, paired_change
 from greenseg.runs.summary import Watts
+from greenseg.settings import ACCOUNTING, group_of
 
 Kind = tuple[frozenset[Any], ...]
 """How the joules of each component are known, and estimates by which constants: only what shares it can be ranked."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from greenseg.config import Settings
 from greenseg.report import answer
 from greenseg.report.columns import column, default_columns
 from greenseg.report.comparison import Comparison, Row
@@ -15,6 +14,7 @@ from greenseg.report.labels import setting_text, source
 from greenseg.report.objectives import OBJECTIVES, Objective
 from greenseg.report.run import Run
 from greenseg.report.table import title
+from greenseg.settings import Settings
 
 MOST_CURVES = 3000
 """Runs whose learning curves are in the page; more would make it slow to open."""

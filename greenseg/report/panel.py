@@ -7,11 +7,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from greenseg.machine.levers import LEVERS
 from greenseg.model_names import join_model
 from greenseg.report.labels import value_text
 from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
-from greenseg.training.limits import LEVERS
 
 
 def run_panel(run: Run) -> Panel:

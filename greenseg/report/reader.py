@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from greenseg.config import Settings, trained_anywhere
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn, restated_by_attempt
 from greenseg.report.units import count
 from greenseg.runs.directory import BadRecord, RunDirectory
 from greenseg.runs.summary import Watts, estimate_watts, has_all_epochs, summary
+from greenseg.settings import Settings, trained_anywhere
 
 _MOST_NAMED = 3
 

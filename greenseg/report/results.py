@@ -8,14 +8,14 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
-from greenseg.config import REPEATS as REPEATS_GROUP
-from greenseg.config import group_of, repeated_anywhere
 from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, QUALITIES, Objective
 from greenseg.report.run import NEUTRAL, Run, Way
 from greenseg.report.statistics import Mean, mean_of
 from greenseg.runs.summary import Watts
+from greenseg.settings import REPEATS as REPEATS_GROUP
+from greenseg.settings import group_of, repeated_anywhere
 
 _DIGITS = 8  # of a content, as a report shows it
 REPEATS = tuple(name for name in NEUTRAL if group_of(name) == REPEATS_GROUP)

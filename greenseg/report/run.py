@@ -7,11 +7,11 @@ from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, NoReturn, Self
 
-from greenseg.config import Settings, neutral
 from greenseg.energy import Energy
 from greenseg.energy.reading import ESTIMATE
 from greenseg.runs.directory import BadRecord, RunDirectory
 from greenseg.runs.summary import Watts, restated
+from greenseg.settings import Settings, neutral
 
 NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() if not field.exclude}
 """Settings as a greenseg had them that did not know them yet."""

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from greenseg import yamlfile
-from greenseg.config import Settings
 from greenseg.errors import UserError
 from greenseg.files import has_no_locks, write_atomically, write_json
+from greenseg.settings import Settings
 
 Status = Literal["new", "running", "finished", "failed", "interrupted"]
 _STATUSES = get_args(Status)

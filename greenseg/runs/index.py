@@ -14,12 +14,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from greenseg.config import Settings, read_config, trained, trained_anywhere
 from greenseg.data import content as contents
 from greenseg.data.content import Content
 from greenseg.errors import UserError
 from greenseg.files import OUT_REMEDY, locked
 from greenseg.runs.directory import BadRecord, NewerRecord, RunDirectory
+from greenseg.settings import Settings, read_config, trained, trained_anywhere
 
 _NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
 _EARLIER_DIGITS = 8

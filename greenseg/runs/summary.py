@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from greenseg.config import ACCOUNTING, Settings, group_of
 from greenseg.data.epoch import slices_per_epoch
 from greenseg.energy import Energy
 from greenseg.energy.derived import JOULES_PER_KWH, carbon_intensities, joules_to_reach
 from greenseg.energy.reading import APPORTIONED, ESTIMATE, Reading
 from greenseg.runs.directory import RunDirectory
+from greenseg.settings import ACCOUNTING, Settings, group_of
 
 
 def account_for_attempts(attempts: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:

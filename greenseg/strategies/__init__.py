@@ -6,12 +6,9 @@ Imports nothing heavy: command line and YAML ask it, too.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-Name = Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed_stage_2"]
-
-_HALF = ("16-mixed", "bf16-mixed", "16-true", "bf16-true")
-_TRANSFORMER_ENGINE = ("transformer-engine", "transformer-engine-float16")
+from greenseg.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -20,24 +17,37 @@ class Strategy:
 
     Attributes:
         make: given the number of devices over all nodes, returns what Lightning's Trainer takes.
-        runs_on: kinds of device that it works on, as `greenseg.sweep.machine.device` names them.
+        runs_on: kinds of device that it works on, as `greenseg.machine.gpus.device` names them.
         least: number of devices over all nodes that it needs.
         extra: of greenseg, and the package in it, without which it is not there; empty for none.
-        refuses: setting → values that it does not go with.
+        optimizes: what an optimizer gets to update: whole weights, `shards` of them, or one `flat` piece of all. An
+            optimizer must say that it works on it.
+        only: setting → the values that it goes with; settings that are not named may have any.
     """
 
     make: Callable[[int], Any]
     runs_on: tuple[str, ...] = ("cpu", "gpu")
     least: int = 1
     extra: str = ""
-    refuses: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    optimizes: Literal["whole", "shards", "flat"] = "whole"
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
-    def problem(self, devices: int, settings: Mapping[str, Any]) -> str | None:
-        """What it does not go with: the number of devices, or any of these settings; None where all is well."""
-        wrong = [f"{name}: {json.dumps(value).strip(chr(34))}" for name, value in settings.items()
-                 if value in self.refuses.get(name, ())]  # fmt: skip
-        if devices < self.least:
-            wrong.insert(0, "devices: 1")
+    def problem(self, devices: int, optimizer: str, settings: Mapping[str, Any]) -> str | None:
+        """What it does not go with: the number of devices, the optimizer, or a setting; None where all is well.
+
+        Args:
+            devices: over all nodes.
+            optimizer: its name.
+            settings: values of those that some strategy limits, see `LIMITED`.
+        """
+        wrong = ["devices: 1"] if devices < self.least else []
+        if self.optimizes != "whole" and self.optimizes not in OPTIMIZERS[optimizer].works_on:
+            wrong.append(f"optimizer: {optimizer}")
+        wrong += [
+            f"{name}: {json.dumps(value).strip(chr(34))}"
+            for name, value in settings.items()
+            if value not in self.only.get(name, (value,))
+        ]
         return f"does not go with {' or '.join(wrong)}" if wrong else None
 
 
@@ -58,34 +68,32 @@ def _zero2(devices: int) -> Any:
     return Zero2()
 
 
-STRATEGIES: dict[Name, Strategy] = {
+STRATEGIES: dict[str, Strategy] = {
     "auto": Strategy(lambda devices: "auto", ("cpu", "gpu", "mps")),
     "ddp": Strategy(lambda devices: "ddp"),
     "ddp_find_unused_parameters_true": Strategy(lambda devices: "ddp_find_unused_parameters_true"),
     "fsdp": Strategy(
         _fsdp,
         least=2,
-        refuses={
-            "precision": ("16-mixed", "64-true", *_TRANSFORMER_ENGINE),
-            # These compute with tensors that are not sharded beside such that are; AdamW in 8 bit has kernels of its
-            # own for whole tensors, and sophia needs second derivatives.
-            "optimizer": ("adafactor", "novograd", "sophia", "adamw-8bit"),
-            "compile": (True,),
-        },
+        optimizes="shards",
+        only={"precision": ("32-true", "bf16-mixed", "16-true", "bf16-true"), "compile": (False,)},
     ),
     "deepspeed_stage_2": Strategy(
         _zero2,
         runs_on=("gpu",),  # Lightning's refuses CPUs
         least=2,
         extra="deepspeed",
-        refuses={
-            # Half precision fails: it makes the weights half as wide, and not the images.
-            "precision": (*_HALF, "64-true", *_TRANSFORMER_ENGINE),
-            # It hands an optimizer one flat piece of all weights: no matrices and no layers, and no other methods than
-            # a step.
-            "optimizer": ("adafactor", "novograd", "muon", "sophia", "schedule-free-adamw", "adamw-8bit"),
-            "compile": (True,),
-        },
+        optimizes="flat",
+        # Half precision fails: it makes the weights half as wide, and not the images.
+        only={"precision": ("32-true",), "compile": (False,)},
     ),
 }
-assert tuple(STRATEGIES) == get_args(Name)
+"""Name → strategy."""
+
+LIMITED = tuple(dict.fromkeys(name for known in STRATEGIES.values() for name in known.only))
+"""Settings that some strategy limits."""
+
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = Literal[tuple(STRATEGIES)]

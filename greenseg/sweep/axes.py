@@ -4,8 +4,8 @@ import re
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from greenseg.config import Settings
 from greenseg.errors import did_you_mean
+from greenseg.settings import Settings
 from greenseg.sweep import quantity
 from greenseg.sweep.findings import Findings
 from greenseg.sweep.grid import Axis, Branch, Values, in_order, spread

@@ -30,11 +30,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from greenseg.config import CONSTRAINTS, Settings, violations
 from greenseg.errors import UserError, did_you_mean
+from greenseg.machine.cool_down import CoolDown
+from greenseg.settings import CONSTRAINTS, Settings, violations
 from greenseg.sweep import quantity
 from greenseg.sweep.axes import AxesReader
-from greenseg.sweep.cool_down import CoolDown
 from greenseg.sweep.findings import Findings, Layer
 from greenseg.sweep.grid import Axis, Values, expand
 from greenseg.yamlfile import Document, Key, load, parse

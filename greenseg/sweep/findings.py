@@ -4,8 +4,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from greenseg.config import canonical, overlay
 from greenseg.errors import UserError
+from greenseg.settings import canonical, overlay
 from greenseg.sweep.grid import Values
 from greenseg.yamlfile import Document, Key
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from greenseg import model_names as names
-from greenseg.config import ACCOUNTING, Overlays, Settings, group_of, values_of
+from greenseg.settings import ACCOUNTING, Overlays, Settings, group_of, values_of
 
 Values = dict[str, Any]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from greenseg.config import ACCOUNTING, Settings, group_of, values_of, violations
 from greenseg.data.content import Content, Contents
+from greenseg.machine import preflight
 from greenseg.runs.directory import BadRecord, RunDirectory
 from greenseg.runs.index import RunIndex, entry_of
 from greenseg.runs.summary import accounted_otherwise, summary
-from greenseg.sweep import machine
+from greenseg.settings import ACCOUNTING, Settings, group_of, values_of, violations
 from greenseg.sweep.file import Sweep, find_place
 
 STATUSES = ("finished", "failed", "interrupted", "running", "damaged", "newer", "new")
@@ -122,9 +122,9 @@ class Plan:
         todo = [run.settings for run in self.todo]
         messages = [
             f"{find_place(self.sweep.places, run, constraint.settings) or self.sweep.name}: {message}"
-            for run, constraint, message in violations(machine.ALONE, todo)
+            for run, constraint, message in violations(preflight.ALONE, todo)
         ]
-        return list(dict.fromkeys(messages)) + machine.data_problems(todo)
+        return list(dict.fromkeys(messages)) + preflight.data_problems(todo)
 
     @cached_property
     def changed(self) -> list[PlannedRun]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from greenseg import model_names as names
-from greenseg.config import Settings
+from greenseg.settings import Settings
 from greenseg.sweep import quantity
 from greenseg.sweep.file import KEYS, NAME, ORDERS
 

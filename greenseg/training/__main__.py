@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+from greenseg.machine.signals import end_with_parent
 from greenseg.training.events import PARENT
 from greenseg.training.program import run_and_exit
-from greenseg.training.signals import end_with_parent
 
 if __name__ == "__main__":
     if PARENT in os.environ:

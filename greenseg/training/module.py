@@ -13,11 +13,13 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import update_bn
 
-from greenseg.config import SCHEDULE_FREE, Settings
 from greenseg.data import augment
 from greenseg.data.loader import Batch
 from greenseg.metrics.overlap import VolumeOverlap
 from greenseg.models import network
+from greenseg.models.memory_format import channels_last
+from greenseg.optimizers import OPTIMIZERS
+from greenseg.settings import Settings
 from greenseg.training import optimization
 from greenseg.training.predictions import Predictions
 
@@ -48,7 +50,7 @@ class Segmentation(pl.LightningModule):
         super().__init__()
         self.settings = settings
         self.network = network.build(settings)
-        self.forward_network = torch.compile(self.network) if settings.compile else self.network
+        self.schedules_itself = OPTIMIZERS[settings.optimizer].schedules_itself
         self.augmentation = augment.build(settings)
         self.dice_loss = smp.losses.DiceLoss(mode="binary", from_logits=True)
         self.overlap = VolumeOverlap(volumes)
@@ -63,8 +65,8 @@ class Segmentation(pl.LightningModule):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of images: float32 [batch, 1, height, width] → the same shape."""
         if self.settings.channels_last:
-            images = network.channels_last(images)
-        return self.forward_network(images)  # type: ignore[no-any-return]
+            images = channels_last(images)
+        return self.network(images)  # type: ignore[no-any-return]
 
     def loss(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Soft Dice (Milletari et al. 2016, arXiv:1606.04797) + binary cross-entropy, equally weighted."""
@@ -80,7 +82,7 @@ class Segmentation(pl.LightningModule):
             torch.manual_seed(int(state.generate_state(1)[0]))
             self.recent.clear()
             self._freeze_encoder(self.current_epoch < self.settings.freeze_encoder)
-        if self.settings.optimizer == SCHEDULE_FREE:
+        if self.schedules_itself:
             self.trainer.optimizers[0].train()  # type: ignore[attr-defined]
 
     def _freeze_encoder(self, frozen: bool) -> None:
@@ -92,7 +94,7 @@ class Segmentation(pl.LightningModule):
     def loss_of(self, batch: Batch) -> torch.Tensor:
         """Loss of a batch, augmented."""
         images, masks = augment.apply(self.augmentation, batch["image"], batch["mask"])
-        if self.settings.optimizer == SCHEDULE_FREE:
+        if self.schedules_itself:
             self.recent.append(images)
         return self.loss(self(images), masks)
 
@@ -103,7 +105,7 @@ class Segmentation(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         self.predictions.clear()
-        if self.settings.optimizer == SCHEDULE_FREE:
+        if self.schedules_itself:
             # It validates, and saves, averaged weights (Defazio et al. 2024, arXiv:2405.15682), and steps from others,
             # to which the statistics of batch normalisation belong until some training images have been seen again.
             self.trainer.optimizers[0].eval()  # type: ignore[attr-defined]
@@ -139,7 +141,7 @@ class Segmentation(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
         optimizer = optimization.optimizer(self.network, self.settings, steps)
-        schedule = optimization.schedule(optimizer, self.settings, steps)
+        schedule = optimization.SCHEDULES[self.settings.schedule](optimizer, self.settings, steps)
         return {"optimizer": optimizer, "lr_scheduler": schedule} if schedule else optimizer
 
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:

@@ -13,12 +13,13 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import Sampler
 
-from greenseg.config import SCHEDULE_FREE, Settings
 from greenseg.data.loader import Batch, SliceDataset, TrainingBatches, loader
 from greenseg.energy import Energy
 from greenseg.failures import Failure, kind_of
+from greenseg.machine.cores import usable_cores
+from greenseg.optimizers import OPTIMIZERS
+from greenseg.settings import Settings
 from greenseg.training import optimization
-from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
 
 _NO_ROOM = (Failure.OUT_OF_GPU_MEMORY, Failure.OUT_OF_MEMORY)
@@ -181,7 +182,7 @@ def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, lis
     fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
     model = _Loss(trial).to(fabric.device)
     loss_of, optimizer = fabric.setup(model, optimization.optimizer(model.module.network, trial, steps=1))
-    if settings.optimizer == SCHEDULE_FREE:
+    if OPTIMIZERS[settings.optimizer].schedules_itself:
         optimizer.optimizer.train()
     batch = fabric.to_device(_with_brain(dataset, int(settings.batch_size), settings.seed))
     losses: list[float] = []

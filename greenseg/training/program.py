@@ -19,14 +19,14 @@ _PATIENCE_SECONDS = 1800.0  # of a rank on another node, for rank 0 to begin: as
 
 def main(directory: Path) -> int:
     """Train the run in a directory that has a config.yaml; returns the exit code."""
-    from greenseg.config import Settings, read_config
     from greenseg.energy import EnergyMeter
     from greenseg.energy.estimate import Model
     from greenseg.energy.sensors import visible_gpus
     from greenseg.errors import ExitCode, UserError
+    from greenseg.machine.cores import ranks
     from greenseg.runs.directory import RunDirectory
+    from greenseg.settings import Settings, read_config
     from greenseg.training import events
-    from greenseg.training.machine import ranks
 
     settings = Settings.of(read_config(directory / "config.yaml"))
     run = RunDirectory(directory)

@@ -10,11 +10,11 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from greenseg.energy import EnergyMonitor
 from greenseg.failures import Diverged
+from greenseg.machine.signals import stop_later
 from greenseg.runs.directory import RunDirectory
 from greenseg.training import events
 from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.module import Segmentation
-from greenseg.training.signals import stop_later
 
 _EVENT_SECONDS = 0.25
 _HOPELESS = 25  # readings of a loss that is not finite: more than a gradient scaler needs to come down from 65536

@@ -19,7 +19,6 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
 from greenseg import __version__
-from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data import content as contents
 from greenseg.data.content import Content
@@ -30,15 +29,17 @@ from greenseg.energy.estimate import cpu_name
 from greenseg.errors import UserError
 from greenseg.failures import Failure, kind_of
 from greenseg.files import write_atomically
+from greenseg.machine import claims, levers
+from greenseg.machine.cores import usable_cores
 from greenseg.metrics import surface
 from greenseg.models import network
 from greenseg.runs.directory import SCHEMA, RunDirectory
 from greenseg.runs.index import Entry
 from greenseg.runs.summary import account_for_attempts, summary
+from greenseg.settings import Settings
 from greenseg.strategies import STRATEGIES
-from greenseg.training import events, limits, probe
+from greenseg.training import events, probe
 from greenseg.training.checkpoints import Checkpoints, Last, PlainFiles, Unusable, read_last
-from greenseg.training.machine import usable_cores
 from greenseg.training.module import Segmentation
 from greenseg.training.predictions import unpacked
 from greenseg.training.recorder import Recorder
@@ -147,7 +148,7 @@ def train(
             start_over(why)
         # The rank that drives a node's first GPU sets the limits of all its GPUs.
         gpus = settings.devices if meter.gpus == (0,) else 0
-        with limits.limited(limits.wanted(settings), gpus, unrestored) as limits_set:
+        with claims.limited(levers.wanted(settings), gpus, unrestored) as limits_set:
             _fit(run, settings, monitor, rank, record, last, limits_set, save, start_over)
     except Interrupted:
         end("interrupted")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from greenseg.config import Settings
 from greenseg.report.units import joules
 from greenseg.runs.directory import RunDirectory
+from greenseg.settings import Settings
 from tests.conftest import Command
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from greenseg.machine.cores import usable_cores
 from greenseg.runs.directory import find_runs
-from greenseg.training.machine import usable_cores
 from tests.conftest import Command
 
 

@@ -236,7 +236,7 @@ def test_two_processes_train_as_one_run_and_are_counted_once(
     # One process, given the network that two have trained, measures the same Dice, and the same surfaces.
     script = f"""
 import json, sys, torch, pytorch_lightning as pl
-from greenseg.config import Settings
+from greenseg.settings import Settings
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, ValidationBatches, loader
 from greenseg.training.module import Segmentation

@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.check import check
 from greenseg.errors import UserError
 from greenseg.files import cache_folder
+from greenseg.settings import Settings
 
 FORMATS = (".nii", ".nii.gz", ".mha", ".packed.mha", ".mhd", ".nrrd", ".packed.nrrd", ".nhdr")
 _TYPES = (np.uint8, np.int16, np.float32, np.float64)

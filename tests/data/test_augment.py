@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from greenseg.config import Settings
 from greenseg.data.augment import RandomBiasField, apply, build
+from greenseg.settings import Settings
 
 NAMES = ["none", "flips", "light", "strong"]
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset
 from greenseg.data.splits import scan
 from greenseg.errors import UserError
+from greenseg.settings import Settings
 from tests.conftest import SMALL, Command
 
 
@@ -133,7 +133,7 @@ def test_damaged_memory_of_fingerprints_is_forgotten(content: str, home: Path, t
 
 def test_several_processes_make_it_once(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data", 8)
-    code = "import sys, json; from greenseg.config import Settings; from greenseg.data import cache\n"
+    code = "import sys, json; from greenseg.settings import Settings; from greenseg.data import cache\n"
     code += "print(cache.prepare(Settings.of(json.loads(sys.argv[1]))).built)"
     wanted = json.dumps({"data": str(data), "image_size": 256, "spacing": 0.5})
     racing = [subprocess.Popen([sys.executable, "-c", code, wanted], stdout=-1, text=True) for _ in range(4)]
@@ -184,7 +184,7 @@ def test_the_command_compares_bytes(greenseg: Command, tmp_path: Path) -> None:
 
 def test_a_preparation_that_was_killed_leaves_nothing_that_is_used(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data", 4)
-    code = "import sys, json, time; from greenseg.config import Settings; from greenseg.data import cache\n"
+    code = "import sys, json, time; from greenseg.settings import Settings; from greenseg.data import cache\n"
     code += (
         "cache.prepare(Settings.of(json.loads(sys.argv[1])), progress=lambda done, total: time.sleep(done > 2 and 60))"
     )

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.grid import normalise
 from greenseg.data.intensity import floor_of, lifted
+from greenseg.settings import Settings
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 

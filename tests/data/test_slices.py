@@ -12,13 +12,13 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenseg.config import Settings
 from greenseg.data import cache as slice_cache
 from greenseg.data.grid import normalise, to_grid
 from greenseg.data.loader import NOBODY, SliceDataset, TrainingBatches, ValidationBatches, loader
 from greenseg.data.phantom import write_phantom
 from greenseg.data.volume import read, read_pair
 from greenseg.errors import UserError
+from greenseg.settings import Settings
 
 
 def small(data: Path, **changes: object) -> Settings:
@@ -163,7 +163,7 @@ def test_files_are_read_once_and_a_change_is_noticed(phantom: Path, tmp_path: Pa
 
 
 def test_several_processes_prepare_the_same_data_at_once(phantom: Path, cache: Path) -> None:
-    code = "import sys, json; from greenseg.config import Settings; from greenseg.data import cache\n"
+    code = "import sys, json; from greenseg.settings import Settings; from greenseg.data import cache\n"
     code += "print(cache.prepare(Settings.of(json.loads(sys.argv[1]))).images.sum())"
     wanted = json.dumps({"data": str(phantom), "image_size": 64, "spacing": 4.5})
     racing = [subprocess.Popen([sys.executable, "-c", code, wanted], stdout=-1, text=True) for _ in range(3)]

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.check import check
 from greenseg.data.content import Content
 from greenseg.data.splits import Case
 from greenseg.data.stacks import Part, volumes
 from greenseg.errors import UserError
+from greenseg.settings import Settings
 
 
 def part(name: str, at: float = 0.0, *, slices: int = 1, distance: float | None = 4.0, constant: float | None = None,

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from greenseg.config import Settings
 from greenseg.files import cache_folder
 from greenseg.model_names import DECODERS, NETWORKS, split_model
-from greenseg.models import light, network
+from greenseg.models import network
 from greenseg.models.catalogue import Size, matching, overview, sizes
+from greenseg.models.light.lraspp import LRASPP
+from greenseg.settings import Settings
 
 
 def test_multiply_accumulates_are_those_of_the_formula() -> None:
@@ -25,7 +26,7 @@ def test_multiply_accumulates_are_those_that_torchvision_publishes() -> None:
     class Colour(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = light.LRASPP(3, 21)
+            self.network = LRASPP(3, 21)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.network(x.expand(-1, 3, -1, -1))  # type: ignore[no-any-return]

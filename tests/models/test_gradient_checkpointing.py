@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from greenseg.config import Settings
 from greenseg.model_names import DECODERS, NETWORKS
 from greenseg.models import network
 from greenseg.models.gradient_checkpointing import apply, blocks
+from greenseg.settings import Settings
 
 ENCODERS = ("mobilenet", "efficientnet-b0", "densenet121", "mit_b0", "tu-convnext_atto", "vgg11", "dpn68")
 MODELS = [

@@ -1,15 +1,22 @@
 """The light networks, held against their publications."""
 
+import pkgutil
+
 import pytest
 import torch
 from torch import nn
 
 from greenseg.model_names import NETWORKS
-from greenseg.models import light
+from greenseg.models.light.attention_squeeze_unet import AttentionSqueezeUNet
 from greenseg.models.light.blocks import conv_bn_prelu
+from greenseg.models.light.cgnet import CGNet
+from greenseg.models.light.contextnet import ContextNet
+from greenseg.models.light.enet import ENet
+from greenseg.models.light.erfnet import ERFNet
 from greenseg.models.light.espnetv2 import EESP, Down, ESPNetv2, level_channels
+from greenseg.models.light.lraspp import LRASPP
 
-CLASSES = [getattr(light, name) for name in NETWORKS.values()]
+CLASSES = [pkgutil.resolve_name(f"greenseg.models.light.{path}") for path in NETWORKS.values()]
 
 
 def parameters(network: nn.Module) -> int:
@@ -25,10 +32,10 @@ def statistics(network: nn.Module) -> int:
     ("network", "published", "digits"),
     [
         # M parameters, 3 input channels, as many outputs as in the publication; to the digits that it gives.
-        (light.AttentionSqueezeUNet(3, 2), 2.59, 2),  # 2 classes: skin lesion or not; arXiv:2405.15778 gives 2.59
-        (light.CGNet(3, 19), 0.5, 1),  # Cityscapes, M3N21
-        (light.ERFNet(3, 20), 2.06, 2),  # Cityscapes with its unlabelled class
-        (light.LRASPP(3, 21), 3.22, 2),  # Pascal VOC; torchvision
+        (AttentionSqueezeUNet(3, 2), 2.59, 2),  # 2 classes: skin lesion or not; arXiv:2405.15778 gives 2.59
+        (CGNet(3, 19), 0.5, 1),  # Cityscapes, M3N21
+        (ERFNet(3, 20), 2.06, 2),  # Cityscapes with its unlabelled class
+        (LRASPP(3, 21), 3.22, 2),  # Pascal VOC; torchvision
     ],
 )
 def test_parameters_are_as_published(network: nn.Module, published: float, digits: int) -> None:
@@ -39,17 +46,17 @@ def test_lraspp_has_exactly_the_parameters_of_torchvision() -> None:
     from torchvision.models.segmentation import LRASPP_MobileNet_V3_Large_Weights
 
     weights = LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1
-    assert parameters(light.LRASPP(3, 21)) == weights.meta["num_params"]
+    assert parameters(LRASPP(3, 21)) == weights.meta["num_params"]
 
 
 def test_enet_has_the_published_size_with_the_statistics_of_its_batch_normalisation() -> None:
-    network = light.ENet(3, 20)
+    network = ENet(3, 20)
     assert round((parameters(network) + statistics(network)) / 1e6, 2) == 0.37
     assert parameters(network) == pytest.approx(0.37e6, rel=0.02)  # without them
 
 
 def test_contextnet_has_the_published_size_with_the_biases_that_batch_normalisation_makes_redundant() -> None:
-    network = light.ContextNet(3, 19)
+    network = ContextNet(3, 19)
     biases = statistics(network) // 2  # one for each channel that is normalised
     assert round((parameters(network) + biases) / 1e6, 2) == 0.85
 

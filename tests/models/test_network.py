@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from greenseg.config import Settings, problems_of
 from greenseg.errors import UserError
 from greenseg.model_names import DECODERS, NETWORKS, incompatible, timm_names
 from greenseg.models import network
+from greenseg.models.memory_format import channels_last
+from greenseg.settings import Settings, problems_of
 
 
 def build(**values: Any) -> torch.nn.Module:
@@ -176,7 +177,7 @@ def test_channels_stay_innermost_through_the_whole_network(model: str) -> None:
     net = build(model=model, image_size=128)
     for module in net.modules():
         module.register_forward_hook(look)
-    net(network.channels_last(torch.randn(2, 1, 128, 128)))
+    net(channels_last(torch.randn(2, 1, 128, 128)))
     assert not wrong
 
 

@@ -13,13 +13,13 @@ import typer
 from typer.testing import CliRunner
 
 from greenseg.cli.options import with_settings
-from greenseg.config import Settings, choices
 from greenseg.report.page import as_html, page_data, train_command
 from greenseg.report.reader import read_runs
 from greenseg.report.results import by_configuration
 from greenseg.report.run import Run
 from greenseg.report.select import Query
 from greenseg.runs.directory import RunDirectory, find_runs
+from greenseg.settings import Settings, choices
 from tests.report.browser import CHROMIUM, Page, chromium
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid, one

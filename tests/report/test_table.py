@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from greenseg.config import Settings, choices
 from greenseg.report.columns import FRONT, OPTIONAL, column, default_columns
 from greenseg.report.labels import source
 from greenseg.report.panel import run_panel
@@ -18,6 +17,7 @@ from greenseg.report.reader import read_runs
 from greenseg.report.select import Query
 from greenseg.report.units import duration, joule_unit, joules, number, parameter_unit, percent
 from greenseg.report.view import ReportView
+from greenseg.settings import Settings, choices
 from tests.report.comparisons import compared, results
 from tests.runs import Json, energy, record, write
 

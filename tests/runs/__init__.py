@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from greenseg.config import Settings
 from greenseg.runs.directory import RunDirectory
+from greenseg.settings import Settings
 
 Json = dict[str, Any]
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenseg.config import Settings, read_config
 from greenseg.energy import Energy
 from greenseg.runs.directory import BadRecord, RunDirectory, find_runs
 from greenseg.runs.summary import account_for_attempts, summary
+from greenseg.settings import Settings, read_config
 from tests.runs import Json, energy, epoch, record, write
 
 

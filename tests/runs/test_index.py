@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from greenseg.config import Settings
 from greenseg.data.content import Content, Contents
 from greenseg.report.reader import read_runs
 from greenseg.report.results import CONTENT, by_configuration
 from greenseg.report.select import Query
 from greenseg.runs.directory import RunDirectory, find_runs
 from greenseg.runs.index import RunIndex, make_directory
+from greenseg.settings import Settings
 from tests.runs import energy, epoch, record, write
 from tests.versions.blocks import write_blocks
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from greenseg.config import Settings
 from greenseg.data.epoch import slices_per_epoch
 from greenseg.data.loader import TrainingBatches
 from greenseg.report.curves import curve
 from greenseg.report.reader import read_runs
 from greenseg.runs.summary import apply_accounting, summary
+from greenseg.settings import Settings
 from tests.runs import energy, epoch, record, write
 
 

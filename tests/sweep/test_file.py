@@ -10,8 +10,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greenseg.config import Settings
 from greenseg.errors import UserError
+from greenseg.settings import Settings
 from greenseg.sweep.file import Sweep, read_sweep
 
 Values = dict[str, Any]

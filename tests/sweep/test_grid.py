@@ -10,12 +10,12 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greenseg.config import Overlays, Settings, overlay, problems_of
 from greenseg.errors import UserError
+from greenseg.settings import Overlays, Settings, overlay, problems_of
 from greenseg.sweep.file import Sweep, read_sweep
 from greenseg.sweep.grid import spread
+from tests.settings.test_settings import MAPPINGS
 from tests.sweep.test_file import Values, differing, mistakes, sweep
-from tests.test_config import MAPPINGS
 
 POOLS: dict[str, list[Any]] = {
     "precision": ["32-true", "16-mixed", "bf16-mixed"],
@@ -162,7 +162,7 @@ def test_expansion_is_that_of_the_reference(
 @example(base={"model": "resnet18-fpn"}, values={"encoder": "", "decoder": "unet"})
 @settings(deadline=None)
 def test_settings_that_are_not_validated_again_are_those_that_are(base: Values, values: Values) -> None:
-    from greenseg.config import canonical
+    from greenseg.settings import canonical
 
     expected = overlay(base, values)
     if problems_of(expected) or problems_of(base):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from greenseg.errors import UserError
-from greenseg.sweep.cool_down import CoolDown
+from greenseg.machine.cool_down import CoolDown
 from greenseg.sweep.file import Sweep, read_sweep
 
 GRID = "grid:\n  batch_size: [1, 2, 4, 8, 16, 32]\nseeds: [0, 1, 2]\n"

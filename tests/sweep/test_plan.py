@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from greenseg.config import Settings
 from greenseg.runs.directory import RunDirectory
+from greenseg.settings import Settings
 from greenseg.sweep.file import read_sweep
 from greenseg.sweep.plan import Plan, Prediction, Range, make_plan
 from tests.conftest import Command

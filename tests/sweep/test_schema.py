@@ -10,11 +10,11 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greenseg.config import Settings, choices
 from greenseg.errors import UserError
+from greenseg.settings import Settings, choices
 from greenseg.sweep.file import KEYS, read_sweep
 from greenseg.sweep.schema import schema
-from tests.test_config import VALUES
+from tests.settings.test_settings import VALUES
 
 ROOT = Path(__file__).parents[2]
 VALIDATOR = jsonschema.Draft7Validator(schema())

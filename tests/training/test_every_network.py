@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from greenseg.config import Settings
 from greenseg.energy import EnergyMeter
 from greenseg.model_names import DECODERS, NETWORKS
 from greenseg.runs.directory import RunDirectory
+from greenseg.settings import Settings
 from greenseg.training.run import train
 
 NUMBER = 4

@@ -9,15 +9,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from greenseg.config import Settings, choices, problems_of
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, ValidationBatches
 from greenseg.energy import EnergyMeter
 from greenseg.errors import UserError
+from greenseg.machine import preflight
 from greenseg.metrics.overlap import VolumeOverlap
 from greenseg.models import network
 from greenseg.runs.directory import RunDirectory
-from greenseg.sweep import machine
+from greenseg.settings import Settings, choices, problems_of
 from greenseg.training import optimization
 from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.run import Interrupted, train
@@ -225,4 +225,4 @@ def test_8_bit_adam_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_8_bit_adam_without_a_gpu_is_refused_before_anything_starts() -> None:
     run = Settings.model_validate({"optimizer": "adamw-8bit", "accelerator": "cpu"})
     with pytest.raises(UserError, match="adamw-8bit: needs a CUDA GPU"):
-        machine.check(run)
+        preflight.check(run)

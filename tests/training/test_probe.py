@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenseg.config import Settings
 from greenseg.data import cache
 from greenseg.data.loader import Batch, SliceDataset, TrainingBatches
 from greenseg.energy import Energy, EnergyMeter
 from greenseg.energy.reading import Reading
 from greenseg.runs.directory import RunDirectory
+from greenseg.settings import Settings
 from greenseg.training import events, probe
 from greenseg.training.module import Segmentation
 from greenseg.training.run import train

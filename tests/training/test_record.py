@@ -11,13 +11,13 @@ from typing import Any
 import psutil
 import pytest
 
-from greenseg.config import Settings
 from greenseg.energy import Energy
+from greenseg.launch.prepare import prepare
 from greenseg.report.labels import source
 from greenseg.report.reader import read_runs
 from greenseg.report.results import by_configuration
 from greenseg.runs.directory import RunDirectory
-from greenseg.sweep.prepare import prepare
+from greenseg.settings import Settings
 from tests.energy.fakes import FakeRapl
 
 PROGRAM = """

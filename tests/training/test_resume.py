@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from greenseg.config import Settings, choices
 from greenseg.energy import Energy, EnergyMeter
 from greenseg.runs.directory import RunDirectory
+from greenseg.settings import Settings, choices
 from greenseg.training import events, probe
 from greenseg.training.run import Interrupted, train
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from greenseg.config import Settings, problems_of
 from greenseg.errors import UserError
-from greenseg.sweep import machine
+from greenseg.machine import gpus, preflight
+from greenseg.settings import Settings, problems_of
 from tests.cli.test_train import epochs, only_run, record, start, wait_for_epochs
 from tests.conftest import SMALL, Command, free_port
 
@@ -44,28 +44,28 @@ def test_what_fsdp_goes_with() -> None:
 def test_deepspeed_names_its_extra_after_what_no_extra_helps_against(
     gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "find_spec", lambda name: None)
-    monkeypatch.setattr(machine, "gpus", lambda: gpus)
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    monkeypatch.setattr(gpus, "count", lambda: gpus)
     with pytest.raises(UserError) as caught:
-        machine.check(Settings.of({"strategy": "deepspeed_stage_2", "devices": 2}))
+        preflight.check(Settings.of({"strategy": "deepspeed_stage_2", "devices": 2}))
     assert caught.value.problems == [
         f"strategy deepspeed_stage_2: {message}needs deepspeed: pip install 'greenseg[deepspeed]'"
     ]
 
 
 def test_deepspeed_needs_gpus_and_an_optimizer_that_knows_no_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "find_spec", lambda name: name)
+    monkeypatch.setattr(preflight, "find_spec", lambda name: name)
     values = {"strategy": "deepspeed_stage_2", "devices": 2, "accelerator": "cpu"}
     (problem,) = problems_of(values | {"optimizer": "muon"})
     assert str(problem) == "strategy: deepspeed_stage_2 does not go with optimizer: muon"
     with pytest.raises(UserError, match="strategy deepspeed_stage_2: Lightning has it for CUDA, not for CPUs"):
-        machine.check(Settings.of(values))
+        preflight.check(Settings.of(values))
 
 
 def test_a_strategy_that_lightning_has_not_for_the_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "apple", lambda: True)
+    monkeypatch.setattr(gpus, "apple", lambda: True)
     with pytest.raises(UserError, match="strategy fsdp: Lightning has it for CPUs and CUDA, not for Apple's GPU"):
-        machine.check(Settings.of({"strategy": "fsdp", "devices": 2, "accelerator": "mps"}))
+        preflight.check(Settings.of({"strategy": "fsdp", "devices": 2, "accelerator": "mps"}))
 
 
 def test_every_optimizer_that_fsdp_takes_steps_as_with_ddp() -> None:

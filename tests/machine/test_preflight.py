@@ -6,18 +6,18 @@ from typing import Any, NoReturn
 
 import pytest
 
-from greenseg.config import Settings
 from greenseg.errors import UserError
-from greenseg.sweep import machine
+from greenseg.machine import gpus, preflight
+from greenseg.settings import Settings
 from greenseg.sweep.file import read_sweep
 from greenseg.sweep.plan import make_plan
 from tests.conftest import Command
 from tests.runs import record, write
 
 
-def be(monkeypatch: pytest.MonkeyPatch, gpus: int, apple: bool = False) -> None:
-    monkeypatch.setattr(machine, "gpus", lambda: gpus)
-    monkeypatch.setattr(machine, "apple", lambda: apple)
+def be(monkeypatch: pytest.MonkeyPatch, number: int, apple: bool = False) -> None:
+    monkeypatch.setattr(gpus, "count", lambda: number)
+    monkeypatch.setattr(gpus, "apple", lambda: apple)
 
 
 @pytest.mark.parametrize("workers", [2, "auto"])
@@ -26,13 +26,13 @@ def test_workers_need_shared_memory(workers: int | str, monkeypatch: pytest.Monk
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("multiprocessing.context.BaseContext.Lock", fail)
-    machine.check(Settings.of({"workers": 0}))
+    preflight.check(Settings.of({"workers": 0}))
     with pytest.raises(UserError, match=rf"workers {workers}: .* /dev/shm .*Read-only .* set workers: 0"):
-        machine.check(Settings.of({"workers": workers}))
+        preflight.check(Settings.of({"workers": workers}))
 
 
 @pytest.mark.parametrize(
-    ("gpus", "apple", "values", "expected"),
+    ("number", "apple", "values", "expected"),
     [
         (0, False, {}, None),
         (0, False, {"devices": 2, "strategy": "ddp"}, None),
@@ -58,14 +58,14 @@ def test_workers_need_shared_memory(workers: int | str, monkeypatch: pytest.Monk
     ],
 )
 def test_what_a_machine_can_run(
-    gpus: int, apple: bool, values: dict[str, Any], expected: str | None, monkeypatch: pytest.MonkeyPatch
+    number: int, apple: bool, values: dict[str, Any], expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    be(monkeypatch, gpus, apple)
+    be(monkeypatch, number, apple)
     if not expected:
-        machine.check(Settings.of(values))
+        preflight.check(Settings.of(values))
         return
     with pytest.raises(UserError) as caught:
-        machine.check(Settings.of(values))
+        preflight.check(Settings.of(values))
     (problem,) = caught.value.problems
     assert expected in problem
 
@@ -154,4 +154,4 @@ def test_what_cannot_be_what_this_machine_cannot_and_the_data_are_said_at_once(
 
 def test_data_that_the_system_will_not_look_at_is_a_problem_of_the_data() -> None:
     name = "x" * 300  # longer than a file system takes
-    assert machine.data_problems([Settings.of({"data": name})]) == [f"{name}: File name too long"]
+    assert preflight.data_problems([Settings.of({"data": name})]) == [f"{name}: File name too long"]

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from greenseg.config import Settings
 from greenseg.energy import Energy
 from greenseg.energy.reading import APPORTIONED
 from greenseg.failures import Failure
+from greenseg.launch.queue import Job, Launcher, Limits, Outcome, Stop
+from greenseg.launch.slots import Slots
 from greenseg.runs.directory import RunDirectory
-from greenseg.sweep.local import Job, Launcher, Limits, Outcome, Stop
-from greenseg.sweep.slots import Slots
+from greenseg.settings import Settings
 from tests.energy.fakes import FakeRapl
 
 Act = Callable[[Job, dict[str, Any]], None]
@@ -119,7 +119,7 @@ def test_a_kill_for_want_of_memory_is_an_answer(phantom: Path, tmp_path: Path, m
         kills += 1
         os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr("greenseg.sweep.local.out_of_memory_kills", lambda: kills)
+    monkeypatch.setattr("greenseg.launch.queue.out_of_memory_kills", lambda: kills)
     victim = job(phantom, tmp_path, epochs=3)
     audience = launch(victim, act=in_the_second_epoch_of(victim, kernel_kills), limits=Limits(retries=1))
     ((_, outcome),) = audience.outcomes

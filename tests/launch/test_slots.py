@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenseg.config import Settings
 from greenseg.errors import UserError
-from greenseg.sweep.slots import Slot, Slots, choose_gpus
+from greenseg.launch.slots import Slot, Slots
+from greenseg.machine import gpus
+from greenseg.settings import Settings
 
 ONE, TWO, CPU = Settings(), Settings(devices=2, strategy="ddp"), Settings(accelerator="cpu")
 
@@ -76,12 +77,12 @@ def test_nothing_is_ever_given_away_too_often(
 
 
 def test_gpus_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("greenseg.sweep.slots.visible_gpus", lambda: 2)
+    monkeypatch.setattr("greenseg.machine.gpus.visible_gpus", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert choose_gpus() == ["0", "1"]
-    assert choose_gpus("1") == ["1"]
+    assert gpus.choose() == ["0", "1"]
+    assert gpus.choose("1") == ["1"]
     with pytest.raises(UserError) as caught:
-        choose_gpus("1,2,x")
+        gpus.choose("1,2,x")
     assert caught.value.problems == ["--gpus: no GPU '2'; here are 0, 1", "--gpus: no GPU 'x'; here are 0, 1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-1f")
-    assert choose_gpus() == ["4", "GPU-1f"]
+    assert gpus.choose() == ["4", "GPU-1f"]

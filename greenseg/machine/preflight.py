@@ -1,81 +1,56 @@
 """What this machine cannot run, said before anything starts. Imports no torch: GPUs are counted by their driver."""
 
+import contextlib
 import multiprocessing
 import os
-import platform
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from greenseg import strategies
-from greenseg.config import PHANTOM, Constraint, Settings, values_of, violations
 from greenseg.data.splits import SPLIT_BY, cases_of
 from greenseg.errors import UserError
+from greenseg.machine import claims, gpus
+from greenseg.machine.cores import node_rank
+from greenseg.machine.gpus import Gpu
+from greenseg.machine.levers import LEVERS, wanted, watts
+from greenseg.optimizers import OPTIMIZERS
+from greenseg.precisions import PRECISIONS
+from greenseg.settings import PHANTOM, Constraint, Settings, values_of, violations
 from greenseg.strategies import STRATEGIES
-from greenseg.training import limits
-from greenseg.training.machine import node_rank
-
-
-@cache
-def gpus() -> int:
-    """GPUs that this process sees."""
-    from greenseg.energy.sensors import visible_gpus  # not for a run that names its device
-
-    return visible_gpus()
-
-
-def apple() -> bool:
-    """Whether this is Apple silicon, whose GPU Lightning calls mps."""
-    return (platform.system(), platform.machine()) == ("Darwin", "arm64")
-
-
-def device(accelerator: str) -> str:
-    """What Lightning trains on where it is asked for this accelerator: cpu, gpu or mps."""
-    if accelerator in ("auto", "gpu"):
-        return "mps" if apple() else "gpu" if accelerator == "gpu" or gpus() else "cpu"
-    return accelerator
 
 
 def _accelerator(accelerator: str) -> str | None:
-    if accelerator == "gpu" and device("gpu") == "gpu" and not gpus():
+    if accelerator == "gpu" and gpus.device("gpu") == "gpu" and not gpus.count():
         return "accelerator gpu: no GPU answers here; `greenseg doctor` says why"
-    if accelerator == "mps" and not apple():
+    if accelerator == "mps" and not gpus.apple():
         return "accelerator mps: only Apple silicon has it"
     return None
 
 
 def _devices(devices: int, accelerator: str) -> str | None:
-    kind = device(accelerator)
-    there = gpus() if kind == "gpu" else 1
+    kind = gpus.device(accelerator)
+    there = gpus.count() if kind == "gpu" else 1
     if kind == "cpu" or not there or devices <= there:
         return None
     return f"devices {devices}: there {'is 1 GPU' if there == 1 else f'are {there} GPUs'} here"
 
 
-_PRECISIONS = {
-    ("16-true", "cpu"): "on a CPU it is slow, and ends in NaN; 16-mixed and bf16-true work",
-    ("transformer-engine", "cpu"): "needs a GPU",
-    ("transformer-engine-float16", "cpu"): "needs a GPU",
-    ("transformer-engine", "mps"): "needs a GPU of NVIDIA",
-    ("transformer-engine-float16", "mps"): "needs a GPU of NVIDIA",
-    ("64-true", "mps"): "Apple's GPU has no 64-bit numbers",
-}
-
-
 def _precision(precision: str, accelerator: str) -> str | None:
-    reason = _PRECISIONS.get((precision, device(accelerator)))
-    if not reason and precision.startswith("transformer-engine") and not find_spec("transformer_engine"):
-        reason = "needs the package transformer_engine"
+    known = PRECISIONS[precision]
+    reason = known.fails_on.get(gpus.device(accelerator))
+    if not reason and known.package and not find_spec(known.package):
+        reason = f"needs the package {known.package}"
     return f"precision {precision}: {reason}" if reason else None
 
 
 _KINDS = {"cpu": "CPUs", "gpu": "CUDA", "mps": "Apple's GPU"}
 
 
-def strategy_problem(strategy: strategies.Name, accelerator: str) -> str | None:
+def strategy_problem(strategy: str, accelerator: str) -> str | None:
     """Why a strategy does not work here: the kind of device, then the package that it needs; None where it does."""
-    kind, known = device(accelerator), STRATEGIES[strategy]
+    kind, known = gpus.device(accelerator), STRATEGIES[strategy]
     reasons = []
     if kind not in known.runs_on:
         reasons.append(f"Lightning has it for {' and '.join(_KINDS[k] for k in known.runs_on)}, not for {_KINDS[kind]}")
@@ -84,35 +59,69 @@ def strategy_problem(strategy: strategies.Name, accelerator: str) -> str | None:
     return "; and it ".join(reasons) or None
 
 
-def _strategy(strategy: strategies.Name, accelerator: str) -> str | None:
+def _strategy(strategy: str, accelerator: str) -> str | None:
     problem = strategy_problem(strategy, accelerator)
     return problem and f"strategy {strategy}: {problem}"
 
 
 def _optimizer(optimizer: str, accelerator: str) -> str | None:
-    if optimizer == "adamw-8bit" and device(accelerator) != "gpu":
-        return "optimizer adamw-8bit: needs a CUDA GPU, and there is none to train on"
-    return None
-
-
-def _power_limit(power_limit: int, accelerator: str) -> str | None:
-    return _limit("power_limit", power_limit, accelerator)
-
-
-def _gpu_clock(gpu_clock: int, accelerator: str) -> str | None:
-    return _limit("gpu_clock", gpu_clock, accelerator)
+    kind, known = gpus.device(accelerator), OPTIMIZERS[optimizer]
+    if kind in known.runs_on:
+        return None
+    return f"optimizer {optimizer}: works on {' and '.join(_KINDS[k] for k in known.runs_on)}, not on {_KINDS[kind]}"
 
 
 def _limit(name: str, value: int, accelerator: str) -> str | None:
-    if value and device(accelerator) != "gpu":
+    """Why the GPUs that this process sees do not take this value of a limit, or None."""
+    seen, lever = gpus.visible() if value and gpus.device(accelerator) == "gpu" else [], LEVERS[name]
+    if value and not seen:
         return f"{name} {value}: needs a GPU of NVIDIA, and there is none to train on"
-    return limits.problem(name, value) if value else None
+    wrong = []
+    for gpu in seen:
+        try:
+            low, high = lever.bounds(gpu.device)
+        except Exception as error:  # some GPUs do not know this limit
+            wrong.append(f"GPU {gpu.index} has no such limit ({error})")
+        else:
+            if not low <= value <= high:
+                wrong.append(f"GPU {gpu.index} takes {low} to {high} {lever.unit}")
+    return f"{name} {value}: {', '.join(wrong)}" if wrong else None
 
 
-def _permission(power_limit: int, gpu_clock: int, accelerator: str) -> str | None:
-    if not (power_limit or gpu_clock) or device(accelerator) != "gpu":
+def _permission(accelerator: str, *limits: int) -> str | None:
+    if not any(limits) or gpus.device(accelerator) != "gpu":
         return None
-    return limits.no_permission()
+    return no_permission()
+
+
+def no_permission() -> str | None:
+    """Why this process must not set limits of the GPUs that it sees, and what to do, or None."""
+    refused = [str(gpu.index) for gpu in gpus.visible() if not _may_set(gpu)]
+    if not refused:
+        return None
+    return (
+        f"limits of GPU {', '.join(refused)}: no permission to set them; run greenseg as root (in a container: with "
+        "--cap-add SYS_ADMIN), or have root run `zeusd serve --socket-path /run/zeusd/zeusd.sock --socket-permissions "
+        "666` and set ZEUSD_SOCK_PATH=/run/zeusd/zeusd.sock"
+    )
+
+
+def _may_set(gpu: Gpu) -> bool:
+    """Tried by setting the power limit to what it is: Zeus itself asks the driver for a change only."""
+    import pynvml
+    from zeus.device.gpu.nvidia import ZeusdNVIDIAGPU
+
+    if isinstance(gpu.device, ZeusdNVIDIAGPU):
+        return True  # Zeus refuses a daemon that must not control GPUs
+    try:
+        with claims.locked(gpu) as lock:
+            if lock:  # else a run has it, and its limit may be changing just now
+                pynvml.nvmlDeviceSetPowerManagementLimit(gpu.device.handle, gpu.device.get_power_management_limit())
+    except pynvml.NVMLError as error:
+        return bool(error.value != pynvml.NVML_ERROR_NO_PERMISSION)
+    except Exception:  # it has no power limit, or there is no place for locks: that is said elsewhere
+        pass
+    return True
 
 
 def _workers(workers: int | str) -> str | None:
@@ -144,9 +153,8 @@ CONSTRAINTS = (
     Constraint(("precision", "accelerator"), _precision),
     Constraint(("strategy", "accelerator"), _strategy),
     Constraint(("optimizer", "accelerator"), _optimizer),
-    Constraint(("power_limit", "accelerator"), _power_limit),
-    Constraint(("gpu_clock", "accelerator"), _gpu_clock),
-    Constraint(("power_limit", "gpu_clock", "accelerator"), _permission),
+    *(Constraint((name, "accelerator"), partial(_limit, name)) for name in LEVERS),
+    Constraint(("accelerator", *LEVERS), _permission),
     Constraint(("workers",), _workers),
 )
 ALONE = (*CONSTRAINTS, Constraint(("nodes",), _alone))
@@ -181,27 +189,42 @@ def check(settings: Settings) -> None:
         raise UserError(problems)
 
 
-def check_gpus(runs: Sequence[Settings], gpus: Sequence[str], each: int = 1) -> None:
+def check_gpus(runs: Sequence[Settings], names: Sequence[str], each: int = 1) -> None:
     """Whether runs can have their GPUs: what one sets of a GPU, all others on it would suffer.
 
     Args:
         runs: those to start.
-        gpus: where to, as CUDA_VISIBLE_DEVICES takes them.
+        names: of the GPUs to start them on, as CUDA_VISIBLE_DEVICES takes them.
         each: how many may share one at a time.
 
     Raises:
         UserError: another run of greenseg has one of them and limits do not allow for both, or these runs would share
             one while some of them set a limit; all reasons.
     """
-    runs = [run for run in runs if device(run.accelerator) == "gpu"]
+    runs = [run for run in runs if gpus.device(run.accelerator) == "gpu"]
     if not runs:
         return
-    alone = any(limits.wanted(run) for run in runs)
-    problems = limits.blocked(gpus, alone)
+    alone = any(wanted(run) for run in runs)
+    problems = claims.blocked(names, alone)
     if alone and each > 1:
         problems.append(
             f"--jobs: {each} runs would share a GPU, and power_limit and gpu_clock hold for a whole GPU: each would "
-            f"suffer what another sets. Leave --jobs out, or give at most {len(gpus)}: one run a GPU"
+            f"suffer what another sets. Leave --jobs out, or give at most {len(names)}: one run a GPU"
         )
     if problems:
         raise UserError(problems)
+
+
+def examine() -> list[dict[str, Any]]:
+    """Which limits every GPU that this process sees takes, and whether they may be set; for `greenseg doctor`."""
+    found: list[dict[str, Any]] = []
+    for gpu in gpus.visible():
+        bounds: dict[str, list[int] | None] = dict.fromkeys(LEVERS)
+        for name, lever in LEVERS.items():
+            with contextlib.suppress(Exception):  # it does not know this limit
+                bounds[name] = list(lever.bounds(gpu.device))
+        now = None
+        with contextlib.suppress(Exception):
+            now = watts(gpu.device.get_power_management_limit())
+        found.append({"gpu": gpu.index, "bounds": bounds, "power_limit": now, "may_be_set": _may_set(gpu)})
+    return found

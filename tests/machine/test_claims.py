@@ -20,14 +20,13 @@ import psutil
 import pytest
 import yaml
 
-from greenseg.config import Settings
 from greenseg.errors import UserError
 from greenseg.failures import Failure
+from greenseg.launch.queue import Job, Launcher, Outcome, Stop
+from greenseg.launch.slots import Slots
+from greenseg.machine import claims, gpus, preflight
 from greenseg.runs.directory import RunDirectory, find_runs
-from greenseg.sweep import machine
-from greenseg.sweep.local import Job, Launcher, Outcome, Stop
-from greenseg.sweep.slots import Slots
-from greenseg.training import limits
+from greenseg.settings import Settings
 from tests.conftest import Command
 from tests.energy.fakes import FakeGpu, FakeNvml, constant, forget_nvml
 
@@ -81,7 +80,7 @@ def test_limits_are_set_for_every_gpu_and_what_was_found_is_put_back(
     nvml = FakeNvml([gpu(0), gpu(1, limits=(100, 300, 290)), gpu(2)]).install(monkeypatch.setattr)
     unrestored: list[str] = []
     with contextlib.suppress(RuntimeError, KeyboardInterrupt):  # noqa: SIM117
-        with limits.limited({"power_limit": 200, "gpu_clock": 1000}, 2, unrestored) as ran:
+        with claims.limited({"power_limit": 200, "gpu_clock": 1000}, 2, unrestored) as ran:
             assert ran == {"power_limit": 200, "gpu_clock": 1005}, "the nearest clock that the GPU has"
             assert [nvml.power_limit(n) for n in range(3)] == [200_000, 200_000, FOUND]
             assert [nvml.locked_clock(n) for n in range(3)] == [1005, 1005, 0]
@@ -96,21 +95,21 @@ def test_limits_are_set_for_every_gpu_and_what_was_found_is_put_back(
 
 def test_gpus_that_end_up_different_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeNvml([gpu(0), gpu(1, clocks=(300, 990))]).install(monkeypatch.setattr)
-    with limits.limited({"gpu_clock": 1000}, 2, []) as ran:
+    with claims.limited({"gpu_clock": 1000}, 2, []) as ran:
         assert ran == {"gpu_clock": [1005, 990]}
 
 
 def test_the_gpus_that_the_run_sees_are_meant(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml.gpus = [gpu(0), gpu(1), gpu(2)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"2,{uuid(1)[:12]}")
-    with limits.limited({"power_limit": 200}, 1, []):
+    with claims.limited({"power_limit": 200}, 1, []):
         assert [nvml.power_limit(n) for n in range(3)] == [FOUND, FOUND, 200_000]
 
 
 def test_a_run_that_sets_nothing_changes_nothing(nvml: FakeNvml, folder: Path) -> None:
-    with limits.limited({}, 1, []) as ran, limits.limited({}, 1, []):  # two of them share the GPU
+    with claims.limited({}, 1, []) as ran, claims.limited({}, 1, []):  # two of them share the GPU
         assert ran == {}
-    with limits.limited({}, 0, []) as ran:  # on the CPU
+    with claims.limited({}, 0, []) as ran:  # on the CPU
         assert ran == {}
     assert nvml.history == []
     assert notes(folder) == []
@@ -120,7 +119,7 @@ def test_a_limit_that_is_refused_leaves_nothing_behind(nvml: FakeNvml, folder: P
     nvml.permission = False
     for wanted in ({"power_limit": 200}, {"gpu_clock": 1005}):
         unrestored: list[str] = []
-        with pytest.raises(UserError, match=r"GPU 0 refuses it"), limits.limited(wanted, 1, unrestored):
+        with pytest.raises(UserError, match=r"GPU 0 refuses it"), claims.limited(wanted, 1, unrestored):
             pass
         assert (unrestored, notes(folder)) == ([], [])
 
@@ -129,7 +128,7 @@ def test_what_cannot_be_put_back_is_said_with_its_repair(
     nvml: FakeNvml, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unrestored: list[str] = []
-    with limits.limited({"power_limit": 200, "gpu_clock": 1005}, 1, unrestored):
+    with claims.limited({"power_limit": 200, "gpu_clock": 1005}, 1, unrestored):
         nvml.permission = False
     (note,) = notes(folder)
     repair = (
@@ -141,10 +140,10 @@ def test_what_cannot_be_put_back_is_said_with_its_repair(
     assert message in capsys.readouterr().err
     # Until it is repaired nobody trains there: neither limit nor joules would be what they are said to be.
     for wanted in ({}, {"power_limit": 300}):
-        with pytest.raises(UserError, match="could not put back"), limits.limited(wanted, 1, []):
+        with pytest.raises(UserError, match="could not put back"), claims.limited(wanted, 1, []):
             pass
     nvml.permission = True
-    assert limits.restore() == []
+    assert claims.restore() == []
     assert (nvml.power_limit(0), nvml.locked_clock(0), notes(folder)) == (FOUND, 0, [])
 
 
@@ -153,17 +152,17 @@ def test_what_cannot_be_put_back_is_said_with_its_repair(
 
 def test_what_a_dead_process_left_is_put_back_by_the_next(nvml: FakeNvml, folder: Path) -> None:
     leave_behind(folder, {"power_limit": 275_000, "gpu_clock": None})
-    with limits.limited({"power_limit": 200}, 1, []):
+    with claims.limited({"power_limit": 200}, 1, []):
         assert nvml.power_limit(0) == 200_000
     assert nvml.power_limit(0) == 275_000, "what was there before the first of them"
     assert ((0, "clock", 0) in nvml.history, notes(folder)) == (True, [])
     leave_behind(folder, {"power_limit": 250_000})
-    with limits.limited({}, 1, []):
+    with claims.limited({}, 1, []):
         assert nvml.power_limit(0) == 250_000
     leave_behind(folder, {"power_limit": 225_000})
-    assert limits.restore(pid=77) == []
+    assert claims.restore(pid=77) == []
     assert nvml.power_limit(0) == 250_000, "that was another process's"
-    assert limits.restore(pid=1) == []
+    assert claims.restore(pid=1) == []
     assert (nvml.power_limit(0), notes(folder)) == (225_000, [])
 
 
@@ -173,14 +172,14 @@ def test_a_gpu_that_is_not_visible_is_put_back_too(
     nvml.gpus = [gpu(0), gpu(1)]
     leave_behind(folder, {"power_limit": 275_000})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert limits.restore() == []
+    assert claims.restore() == []
     assert nvml.power_limit(0) == 275_000
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_a_machine_that_restarted_has_forgotten_limits(nvml: FakeNvml, folder: Path) -> None:
     leave_behind(folder, {"power_limit": 275_000}, boot="an earlier one")
-    assert limits.restore() == []
+    assert claims.restore() == []
     assert (nvml.history, notes(folder)) == ([], [])
 
 
@@ -191,23 +190,23 @@ def test_a_machine_that_restarted_has_forgotten_limits(nvml: FakeNvml, folder: P
 def test_a_damaged_note_is_said_and_nothing_is_guessed(text: str, nvml: FakeNvml, folder: Path) -> None:
     file = leave_behind(folder, {})
     file.write_text(text)
-    (message,) = limits.restore()
+    (message,) = claims.restore()
     assert message.startswith(f"GPU 0: {file} is damaged")
     assert f"nvidia-smi -i {uuid(0)} -pl" in message
-    with pytest.raises(UserError, match="is damaged"), limits.limited({"power_limit": 200}, 1, []):
+    with pytest.raises(UserError, match="is damaged"), claims.limited({"power_limit": 200}, 1, []):
         pass
-    assert limits.blocked(["0"], alone=False) == [message]
+    assert claims.blocked(["0"], alone=False) == [message]
     assert nvml.history == []
 
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from greenseg.training import limits
+from greenseg.machine import claims
 from tests.energy.fakes import FakeNvml, constant
 
 FakeNvml([constant(100, uuid=sys.argv[1])], registers=Path(sys.argv[2])).install()
-with limits.limited({"power_limit": 200, "gpu_clock": 1005} if sys.argv[3] == "sets" else {}, 1, []):
+with claims.limited({"power_limit": 200, "gpu_clock": 1005} if sys.argv[3] == "sets" else {}, 1, []):
     print("holds", flush=True)
     time.sleep(600)
 """
@@ -230,47 +229,47 @@ def holder(registers: Path, does: str) -> Iterator["subprocess.Popen[str]"]:
 def test_a_living_owner_is_respected_and_a_dead_one_is_succeeded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(claims, "_PATIENCE_SECONDS", 0.2)
     nvml = FakeNvml([gpu()], registers=tmp_path / "registers.json").install(monkeypatch.setattr)
     with holder(tmp_path / "registers.json", "sets") as process:
         assert (nvml.power_limit(0), nvml.locked_clock(0)) == (200_000, 1005)
-        assert limits.restore() == []
-        assert limits.no_permission() is None
+        assert claims.restore() == []
+        assert preflight.no_permission() is None
         for wanted in ({}, {"power_limit": 300}):
-            with pytest.raises(UserError) as caught, limits.limited(wanted, 1, []):
+            with pytest.raises(UserError) as caught, claims.limited(wanted, 1, []):
                 pass
             (message,) = caught.value.problems
             assert message.startswith(f"GPU 0: another run of greenseg has it (process {process.pid} has set limits")
-            assert limits.blocked([uuid(0)[:12]], alone=bool(wanted)) == [message]
+            assert claims.blocked([uuid(0)[:12]], alone=bool(wanted)) == [message]
         assert nvml.history == [(0, "power", 200_000), (0, "clock", 1005)], "by its owner, and by nobody else"
         process.kill()
         process.wait()
         assert (nvml.power_limit(0), len(notes(folder))) == (200_000, 1)
-        assert limits.restore(process.pid) == []
+        assert claims.restore(process.pid) == []
     assert (nvml.power_limit(0), nvml.locked_clock(0), notes(folder)) == (FOUND, 0, [])
 
 
 def test_no_limit_is_set_under_a_run_that_set_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(claims, "_PATIENCE_SECONDS", 0.2)
     nvml = FakeNvml([gpu()], registers=tmp_path / "registers.json").install(monkeypatch.setattr)
     with holder(tmp_path / "registers.json", "trains"):
-        with limits.limited({}, 1, []):
+        with claims.limited({}, 1, []):
             pass
-        with pytest.raises(UserError, match="it trains there"), limits.limited({"power_limit": 200}, 1, []):
+        with pytest.raises(UserError, match="it trains there"), claims.limited({"power_limit": 200}, 1, []):
             pass
-        assert limits.blocked(["0"], alone=False) == []
-        assert limits.blocked(["0"], alone=True) != []
+        assert claims.blocked(["0"], alone=False) == []
+        assert claims.blocked(["0"], alone=True) != []
     assert nvml.history == []
 
 
 # ── before anything starts
 
 
-def refused(monkeypatch: pytest.MonkeyPatch, gpus: int = 1, **values: Any) -> list[str]:
-    monkeypatch.setattr(machine, "gpus", lambda: gpus)
-    monkeypatch.setattr(machine, "apple", lambda: False)
+def refused(monkeypatch: pytest.MonkeyPatch, number: int = 1, **values: Any) -> list[str]:
+    monkeypatch.setattr(gpus, "count", lambda: number)
+    monkeypatch.setattr(gpus, "apple", lambda: False)
     try:
-        machine.check(Settings.of(values))
+        preflight.check(Settings.of(values))
     except UserError as error:
         return error.problems
     return []
@@ -285,7 +284,7 @@ def test_limits_that_gpus_do_not_take_are_refused(nvml: FakeNvml, monkeypatch: p
     ]
     nvml.gpus = [gpu(0), gpu(1, limits=(150, 300, 300), clocks=())]
     monkeypatch.setattr("zeus.device.gpu._gpus", None)
-    assert refused(monkeypatch, gpus=2, power_limit=350, gpu_clock=300) == [
+    assert refused(monkeypatch, number=2, power_limit=350, gpu_clock=300) == [
         "power_limit 350: GPU 1 takes 150 to 300 W",
         "gpu_clock 300: GPU 1 has no such limit (Not Supported)",
     ]
@@ -307,20 +306,20 @@ def test_without_permission_limits_are_refused_with_the_remedy(nvml: FakeNvml, m
 @pytest.mark.parametrize("values", [{}, {"accelerator": "cpu"}, {"accelerator": "gpu"}])
 def test_without_a_gpu_to_train_on_limits_are_refused(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zeus.device.gpu._gpus", None)
-    gpus = 1 if values.get("accelerator") == "cpu" else 0
-    assert refused(monkeypatch, gpus, power_limit=200, **values)[-1] == (
+    number = 1 if values.get("accelerator") == "cpu" else 0
+    assert refused(monkeypatch, number, power_limit=200, **values)[-1] == (
         "power_limit 200: needs a GPU of NVIDIA, and there is none to train on"
     )
 
 
 def test_runs_that_would_share_a_gpu_must_not_limit_it(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "gpus", lambda: 1)
+    monkeypatch.setattr(gpus, "count", lambda: 1)
     plain, limit = Settings(), Settings.of({"power_limit": 200})
-    machine.check_gpus([plain, plain], ["0"], Slots(["0"], 8, 2).each)
-    machine.check_gpus([plain, limit], ["0"], Slots(["0"], 8).each)
-    machine.check_gpus([Settings.of({"accelerator": "cpu"}), plain], ["0"], 2)
+    preflight.check_gpus([plain, plain], ["0"], Slots(["0"], 8, 2).each)
+    preflight.check_gpus([plain, limit], ["0"], Slots(["0"], 8).each)
+    preflight.check_gpus([Settings.of({"accelerator": "cpu"}), plain], ["0"], 2)
     with pytest.raises(UserError) as caught:
-        machine.check_gpus([plain, limit], ["0"], Slots(["0"], 8, 2).each)
+        preflight.check_gpus([plain, limit], ["0"], Slots(["0"], 8, 2).each)
     (message,) = caught.value.problems
     assert message.startswith("--jobs: 2 runs would share a GPU")
     assert message.endswith("Leave --jobs out, or give at most 1: one run a GPU")
@@ -421,7 +420,7 @@ def test_what_could_not_be_put_back_stands_in_the_record(
     (note,) = notes(folder)
     assert message.endswith(f"Repair it: sudo nvidia-smi -i {uuid(0)} -pl 350 && rm '{note}'")
     forbidden.unlink()
-    assert limits.restore() == []
+    assert claims.restore() == []
     assert everywhere.power_limit(0) == FOUND
 
 
@@ -536,7 +535,7 @@ def test_zeusd_sets_limits_where_greenseg_must_not(
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         monkeypatch.setenv("ZEUSD_SOCK_PATH", socket)
         assert refused(monkeypatch, power_limit=200, gpu_clock=1000) == []
-        with limits.limited({"power_limit": 200, "gpu_clock": 1000}, 1, []) as ran:
+        with claims.limited({"power_limit": 200, "gpu_clock": 1000}, 1, []) as ran:
             assert ran == {"power_limit": 200, "gpu_clock": 1005}
             assert (nvml.power_limit(0), nvml.locked_clock(0)) == (200_000, 1005)
         assert (nvml.power_limit(0), nvml.locked_clock(0), notes(folder)) == (FOUND, 0, [])

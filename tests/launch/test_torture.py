@@ -31,7 +31,7 @@ RUNS, EPOCHS = (3, 3) if KILLS < 20 else (4, KILLS // 4)
 def targets(sweep: "subprocess.Popen[bytes]") -> dict[str, list[psutil.Process]]:
     """What there is to kill, by kind."""
     try:
-        servers = [p for p in psutil.Process(sweep.pid).children() if "greenseg.sweep.server" in p.cmdline()]
+        servers = [p for p in psutil.Process(sweep.pid).children() if "greenseg.launch.server" in p.cmdline()]
         runs = [run for server in servers for run in server.children()]
     except psutil.Error:
         return {}
@@ -62,7 +62,7 @@ def leaves_nothing_running() -> Iterator[None]:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         left = [p for p in psutil.process_iter(["cmdline", "pid"]) if p.pid not in before]
-        ours = [p for p in left if "greenseg.sweep.server" in " ".join(p.info["cmdline"] or [])]
+        ours = [p for p in left if "greenseg.launch.server" in " ".join(p.info["cmdline"] or [])]
         mine = [p for p in ours if str(os.getpid()) in str(p.environ().get("GREENSEG_TORTURE", ""))]
         if not mine:
             return

@@ -1,12 +1,9 @@
 """Which run goes where: GPUs and shares of the CPU, handed out and given back."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greenseg.config import Settings
-from greenseg.energy.sensors import visible_gpus
-from greenseg.errors import UserError
+from greenseg.settings import Settings
 from greenseg.training.events import THREADS
 
 
@@ -83,24 +80,3 @@ class Slots:
                 self._load[gpu] -= 1
         else:
             self._on_cpu -= 1
-
-
-def choose_gpus(wanted: str = "") -> list[str]:
-    """The GPUs of this machine to use, as CUDA_VISIBLE_DEVICES takes them.
-
-    Args:
-        wanted: names of some, separated by commas; empty for all that this process sees.
-
-    Raises:
-        UserError: one that is wanted is not there.
-    """
-    number = visible_gpus()
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    seen = (named or [str(index) for index in range(number)])[:number]
-    if not wanted:
-        return seen
-    chosen = list(dict.fromkeys(name.strip() for name in wanted.split(",")))
-    here = f"here are {', '.join(seen)}" if seen else "greenseg sees none here"
-    if missing := [name for name in chosen if name not in seen]:
-        raise UserError([f"--gpus: no GPU '{name}'; {here}" for name in missing])
-    return chosen

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from greenseg.config import Settings
 from greenseg.energy import EnergyMeter
 from greenseg.errors import UserError
 from greenseg.models import weights
+from greenseg.settings import Settings
 
 Progress = Callable[[int, int], None]
 _NEGLIGIBLE = 0.005  # share of a subject's brain

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from greenseg.sweep.cool_down import CoolDown, Pause
+from greenseg.machine.cool_down import CoolDown, Pause
 from tests.energy.fakes import FakeNvml, constant, forget_nvml
-from tests.sweep.test_local import job, launch
+from tests.launch.test_queue import job, launch
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def forget() -> Iterator[None]:
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, in the first place of the list; only waiting advances it."""
     now = [1000.0]
-    monkeypatch.setattr("greenseg.sweep.cool_down.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("greenseg.machine.cool_down.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -10,7 +10,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greenseg.config import (
+from greenseg.errors import UserError
+from greenseg.model_names import NETWORKS
+from greenseg.runs.directory import RunDirectory
+from greenseg.settings import (
     ACCOUNTING,
     REPEATS,
     Settings,
@@ -20,12 +23,9 @@ from greenseg.config import (
     overlay,
     problems_of,
     read_config,
-    settings_page,
     trained,
 )
-from greenseg.errors import UserError
-from greenseg.model_names import NETWORKS
-from greenseg.runs.directory import RunDirectory
+from greenseg.settings.docs import settings_page
 from greenseg.sweep.file import read_sweep
 from tests.conftest import Command
 

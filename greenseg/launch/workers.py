@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from greenseg.energy import EnergyMeter
-from greenseg.sweep.server import PACKET
+from greenseg.launch.server import PACKET
 from greenseg.training.events import PARENT, VARIABLE
 
 # glibc returns large blocks to the kernel at once and faults them in again, page by page, at every step of a network
@@ -107,7 +107,7 @@ class Workers:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             self._server = subprocess.Popen(
-                [sys.executable, "-m", "greenseg.sweep.server", str(its.fileno())],
+                [sys.executable, "-m", "greenseg.launch.server", str(its.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,

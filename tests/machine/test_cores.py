@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from greenseg.training.machine import cpu_quota, usable_cores
+from greenseg.machine.cores import cpu_quota, usable_cores
 
 V2 = "30 24 0:26 {shown} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "33 32 0:29 {shown} /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct"
@@ -97,7 +97,7 @@ def test_a_machine_without_cgroups_has_no_quota(tmp_path: Path) -> None:
 def test_cores_are_those_of_affinity_or_quota_whichever_is_less(
     quota: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("greenseg.training.machine.cpu_quota", lambda: quota)
+    monkeypatch.setattr("greenseg.machine.cores.cpu_quota", lambda: quota)
     allowed = len(os.sched_getaffinity(0))
     assert usable_cores() == min(allowed, quota or allowed)
 
@@ -138,7 +138,7 @@ def test_a_real_quota_is_seen(cgroup: Path) -> None:
     code = f"""
 import os
 open({str(cgroup / "cgroup.procs")!r}, "w").write(str(os.getpid()))
-from greenseg.training.machine import cpu_quota, usable_cores
+from greenseg.machine.cores import cpu_quota, usable_cores
 print(cpu_quota(), usable_cores())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

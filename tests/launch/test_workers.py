@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from greenseg.sweep.workers import Process, ServerDied, Workers
+from greenseg.launch.workers import Process, ServerDied, Workers
 
 AT_ONCE = "raise SystemExit('no licence')"
 WHEN_ASKED = """
@@ -44,7 +44,7 @@ def test_a_server_that_always_dies_is_given_up(
 ) -> None:
     site = tmp_path / "site"
     site.mkdir()
-    only = f"if 'greenseg.sweep.server' in sys.orig_argv:\n{program}".replace("\n", "\n    ")
+    only = f"if 'greenseg.launch.server' in sys.orig_argv:\n{program}".replace("\n", "\n    ")
     (site / "sitecustomize.py").write_text(f"import os, sys\n{only}\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *sys.path]))
     with selectors.DefaultSelector() as selector, Workers(True, selector) as workers:
@@ -61,10 +61,10 @@ def test_a_server_that_hangs_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys, time\n'greenseg.sweep.server' in sys.orig_argv and time.sleep(60)\n"
+        "import sys, time\n'greenseg.launch.server' in sys.orig_argv and time.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    monkeypatch.setattr("greenseg.sweep.workers._START_SECONDS", 0.3)
+    monkeypatch.setattr("greenseg.launch.workers._START_SECONDS", 0.3)
     with selectors.DefaultSelector() as selector, Workers(True, selector) as workers:
         assert workers.prepare(lambda: True)
         assert workers.imports is None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from greenseg.config import Settings
+from greenseg.settings import Settings
 
 
 def usable_cores() -> int:

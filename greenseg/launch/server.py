@@ -1,4 +1,4 @@
-"""The program that runs are forked from: `python -m greenseg.sweep.server FD`, started by `greenseg.sweep.workers`.
+"""The program that runs are forked from: `python -m greenseg.launch.server FD`, started by `greenseg.launch.workers`.
 
 It imports torch, Lightning and the rest once; every run is then a process of its own that has them already, some 20 ms
 after it was asked for. What makes that safe: it computes nothing, so that it has one thread, no OpenMP team, no
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from greenseg.errors import ExitCode
-from greenseg.training.signals import end_with_parent
+from greenseg.machine.signals import end_with_parent
 
 # Zeus brings pandas and scikit-learn along.
 _STACK = ("greenseg.training.run", "greenseg.training.program", "zeus.monitor")

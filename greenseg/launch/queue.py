@@ -12,17 +12,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from greenseg.config import Settings
 from greenseg.data.content import Content
 from greenseg.errors import ExitCode
 from greenseg.failures import TRANSIENT, Failure, kind_of, out_of_memory_kills
+from greenseg.launch.slots import Slot, Slots
+from greenseg.launch.workers import Process, ServerDied, Workers
+from greenseg.machine import claims
+from greenseg.machine.cool_down import CoolDown, Pause
 from greenseg.runs.directory import SCHEMA, BadRecord, RunDirectory, Status
 from greenseg.runs.index import make_directory
 from greenseg.runs.summary import account_for_attempts, summary
-from greenseg.sweep.cool_down import CoolDown, Pause
-from greenseg.sweep.slots import Slot, Slots
-from greenseg.sweep.workers import Process, ServerDied, Workers
-from greenseg.training import events, limits
+from greenseg.settings import Settings
+from greenseg.training import events
 
 NO_PROGRESS_SECONDS = 1800.0
 """A run that says nothing for so long is ended: no step, no epoch. Compilation and a slow first epoch fit well in."""
@@ -452,7 +453,7 @@ class Launcher:
 
 def _put_limits_back(pid: int | None = None) -> list[str]:
     """Put back what dead runs, or that of one process, set of GPUs; says, and returns, what could not be put back."""
-    unrestored = limits.restore(pid)
+    unrestored = claims.restore(pid)
     for message in unrestored:
         print(message, file=sys.stderr, flush=True)
     return unrestored

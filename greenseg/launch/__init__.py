@@ -1,0 +1,1 @@
+"""Carrying runs out: a queue with its policy, and the executor that starts, watches and stops their processes."""

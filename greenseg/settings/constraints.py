@@ -1,0 +1,160 @@
+"""What settings must fulfil together, on every machine."""
+
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from greenseg import model_names as names
+from greenseg.optimizers import OPTIMIZERS
+from greenseg.precisions import PRECISIONS
+from greenseg.settings.fields import Fields
+from greenseg.strategies import LIMITED, STRATEGIES
+
+Run = TypeVar("Run", bound=Fields)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What settings must fulfil together.
+
+    Attributes:
+        settings: their names; the one to blame first.
+        check: is given their values, and says what is wrong with them, or None.
+    """
+
+    settings: tuple[str, ...]
+    check: Callable[..., str | None]
+
+
+def _network_exists(decoder: str, encoder: str, model: str) -> str | None:
+    reason = names.incompatible(encoder, decoder)
+    return reason and f"{model}: {reason}"
+
+
+def _fold_exists(fold: int, folds: int) -> str | None:
+    if folds == 1:
+        return "folds: 1 fold leaves nobody to train; give 2 or more, or 0 for none"
+    if fold < max(folds, 1):
+        return None
+    return f"fold: {fold} of {folds} folds; valid: {f'0 to {folds - 1}' if folds else '0, or give folds as well'}"
+
+
+def _network_fits(
+    decoder: str, model: str, image_size: int, batch_size: int, width: float, encoder_weights: str
+) -> str | None:
+    pretrained = encoder_weights != "none"
+    reason = names.unfit(decoder, image_size=image_size, batch_size=batch_size, width=width, pretrained=pretrained)
+    return reason and f"{model}: {reason}"
+
+
+def _schedule_is_free(optimizer: str, schedule: str) -> str | None:
+    if OPTIMIZERS[optimizer].schedules_itself and schedule != "constant":
+        return f"optimizer: {optimizer} takes the place of a schedule; it needs schedule: constant"
+    return None
+
+
+def _encoder_freezes(freeze_encoder: int, encoder: str, decoder: str, devices: int, nodes: int) -> str | None:
+    if freeze_encoder and not encoder:
+        return f"freeze_encoder: {decoder} has no encoder to freeze"
+    if freeze_encoder and devices * nodes > 1:  # ddp waits for every gradient
+        return f"freeze_encoder: does not go with {'devices' if devices > 1 else 'nodes'}: more than 1"
+    return None
+
+
+def _epochs_are_measured(measure_after: int, epochs: int) -> str | None:
+    if measure_after < epochs:
+        return None
+    return f"measure_after: {measure_after} of {epochs} epochs leaves none to measure; valid: 0 to {epochs - 1}"
+
+
+def _differentiates_twice(optimizer: str, precision: str, compile: bool, devices: int, nodes: int) -> str | None:
+    wrong = {
+        f"precision: {precision}": PRECISIONS[precision].scales_gradients,  # and second derivatives with them
+        "compile: true": compile,
+        "devices: more than 1": devices > 1,  # each rank would estimate, and step, differently
+        "nodes: more than 1": nodes > 1,
+    }
+    found = [name for name, is_wrong in wrong.items() if is_wrong]
+    if not OPTIMIZERS[optimizer].needs_graph or not found:
+        return None
+    return f"optimizer: {optimizer} needs second derivatives; it does not go with {' or '.join(found)}"
+
+
+def _checkpointing_works(gradient_checkpointing: bool, compile: bool, optimizer: str) -> str | None:
+    wrong = {
+        "compile: true": compile,  # torch.compile cannot follow it, and decides itself what to compute again
+        # It would differentiate the backward pass once more.
+        f"optimizer: {optimizer}": OPTIMIZERS[optimizer].needs_graph is not None,
+    }
+    found = [name for name, is_wrong in wrong.items() if is_wrong]
+    return (
+        f"gradient_checkpointing: does not go with {' or '.join(found)}" if gradient_checkpointing and found else None
+    )
+
+
+def _optimizer_is_here(optimizer: str) -> str | None:
+    known = OPTIMIZERS[optimizer]
+    if known.package and importlib.util.find_spec(known.package) is None:
+        return f"optimizer: {optimizer} needs {known.package}: pip install 'greenseg[{known.extra}]'"
+    return None
+
+
+def _nodes_agree(nodes: int, batch_size: int | str, workers: int | str, lr: float | str) -> str | None:
+    values = {"batch_size": batch_size, "workers": workers, "lr": lr}
+    tried = [name for name, value in values.items() if value == "auto"]
+    if nodes == 1 or not tried:
+        return None
+    return f"nodes: more than 1 does not go with {' or '.join(f'{name}: auto' for name in tried)}"
+
+
+def _strategy_goes(strategy: str, devices: int, nodes: int, optimizer: str, *limited: Any) -> str | None:
+    values = dict(zip(LIMITED, limited, strict=True))
+    problem = STRATEGIES[strategy].problem(devices * nodes, optimizer, values)
+    return problem and f"strategy: {strategy} {problem}"
+
+
+CONSTRAINTS = (
+    Constraint(("decoder", "encoder", "model"), _network_exists),
+    Constraint(("decoder", "model", "image_size", "batch_size", "width", "encoder_weights"), _network_fits),
+    Constraint(("fold", "folds"), _fold_exists),
+    Constraint(("optimizer", "schedule"), _schedule_is_free),
+    Constraint(("freeze_encoder", "encoder", "decoder", "devices", "nodes"), _encoder_freezes),
+    Constraint(("measure_after", "epochs"), _epochs_are_measured),
+    Constraint(("optimizer", "precision", "compile", "devices", "nodes"), _differentiates_twice),
+    Constraint(("gradient_checkpointing", "compile", "optimizer"), _checkpointing_works),
+    Constraint(("optimizer",), _optimizer_is_here),
+    Constraint(("nodes", "batch_size", "workers", "lr"), _nodes_agree),
+    Constraint(("strategy", "devices", "nodes", "optimizer", *LIMITED), _strategy_goes),
+)
+"""What holds on every machine."""
+
+
+def violations(constraints: Iterable[Constraint], runs: Iterable[Run]) -> Iterator[tuple[Run, Constraint, str]]:
+    """What is wrong with combinations of settings: of each, the first run that has it, the constraint and what it says.
+
+    Each distinct combination of the settings that a constraint concerns is looked at once.
+    """
+    constraints = list(constraints)
+    of_interest = values_of(sorted({name for constraint in constraints for name in constraint.settings}))
+    known = [(constraint, values_of(constraint.settings), set[Any]()) for constraint in constraints]
+    distinct: dict[Any, Run] = {}
+    for run in runs:
+        distinct.setdefault(of_interest(run), run)
+    for run in distinct.values():
+        for constraint, relevant, seen in known:
+            values = relevant(run)
+            if values in seen:
+                continue
+            seen.add(values)
+            message = constraint.check(*values)
+            if message:
+                yield run, constraint, message
+
+
+def values_of(names: Sequence[str]) -> Callable[[Fields], tuple[Any, ...]]:
+    """A function that gives the values of these settings, fast."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda settings: tuple(getattr(settings, name) for name in names)

@@ -1,0 +1,132 @@
+"""Settings: the fields, their identity, and how they are made from mappings and files."""
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from greenseg.errors import UserError
+from greenseg.settings.fields import Fields
+from greenseg.settings.identity import REPEATED, digest, trained, without
+from greenseg.settings.problems import problems_of
+
+
+class Settings(Fields):
+    """Everything that decides what one run does; see `Fields`."""
+
+    # ── identity
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting with its value, without the shorthand `model`; `Settings.of(resolved())` is this again."""
+        return self.model_dump()
+
+    @cached_property
+    def identity(self) -> str:
+        """Sixteen hex digits that name what would be trained, seed included; see `trained`."""
+        return digest(self.trained)
+
+    @cached_property
+    def configuration(self) -> str:
+        """Like `identity`, without seed and fold: repeats share it."""
+        return digest(without(self.trained, REPEATED))
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """What would be trained, as in `trained`, the function."""
+        return trained(self.__dict__)
+
+    @cached_property
+    def slug(self) -> str:
+        """Name of the run's directory: the settings that one looks for first, then the identity."""
+        parts = [
+            self.model,
+            self.precision,
+            f"b{self.batch_size}",
+            f"e{self.epochs}",
+            f"s{self.seed}",
+            self.identity,
+        ]
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
+
+    # ── making
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from a mapping of names to values.
+
+        Raises:
+            UserError: unknown names, wrong types or values, or values that exclude each other; all of them.
+        """
+        problems = problems_of(values)
+        if problems:
+            raise UserError([str(problem) for problem in problems])
+        return cls.model_validate(values)
+
+
+def overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """`lower` with the values of `upper` over it; a `model` above replaces an encoder and a decoder below."""
+    hidden = {"encoder", "decoder"} if "model" in upper else set()
+    return {key: value for key, value in lower.items() if key not in hidden} | dict(upper)
+
+
+class Overlays:
+    """Settings that are one base and something over it, many times over: fast, as nothing is validated again.
+
+    Args:
+        base: valid settings.
+    """
+
+    _NETWORK = ("model", "encoder", "decoder")
+
+    def __init__(self, base: Mapping[str, Any]) -> None:
+        self._base = Settings.model_validate(base)
+        self._network = {name: base[name] for name in self._NETWORK if name in base}
+        self._networks: dict[tuple[str | None, ...], dict[str, str]] = {}
+
+    def over(self, values: Mapping[str, Any]) -> Settings:
+        """The same as `Settings.model_validate(overlay(base, values))`.
+
+        Args:
+            values: settings, each valid and as `canonical` returns it.
+        """
+        if values.keys().isdisjoint(self._NETWORK):
+            return self._base.model_copy(update=values)
+        key = tuple(values.get(name) for name in self._NETWORK)
+        if key not in self._networks:
+            given = {name: value for name, value in zip(self._NETWORK, key, strict=True) if value is not None}
+            network = Settings.model_validate(overlay(self._network, given))
+            self._networks[key] = {name: getattr(network, name) for name in self._NETWORK}
+        return self._base.model_copy(update={**values, **self._networks[key]})
+
+
+def canonical(name: str, value: Any) -> Any:
+    """A setting's value as `Settings` keeps it (aliases resolved, paths cleaned), so that equal values compare equal.
+
+    Raises:
+        UserError: there is no such setting, or the value is not valid.
+    """
+    problem = next((problem for problem in problems_of({name: value}) if problem.key is not None), None)
+    if problem:  # a combination that cannot be is judged when it is whole; here only the value itself counts
+        raise UserError(problem.message)
+    # Empty means the half of another layer's `model`, which is not known here.
+    return getattr(Settings.model_validate({name: value}), name) if value != "" else ""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file such as a run's config.yaml.
+
+    Raises:
+        UserError: not YAML, not a mapping, or wrong settings; each with file, line and column.
+    """
+    from greenseg import yamlfile
+
+    document = yamlfile.load(path)
+    if not isinstance(document.value, dict):
+        raise UserError(f"{document.where()}: a configuration is a mapping of settings to values")
+    settings = {str(key): value for key, value in document.value.items()}
+    problems = problems_of(settings)
+    if problems:
+        key_of: dict[str | None, Any] = {str(key): key for key in document.value}
+        raise UserError([f"{document.where(key_of.get(problem.key))}: {problem}" for problem in problems])
+    return settings
