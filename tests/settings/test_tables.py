@@ -2,10 +2,12 @@
 
 import importlib.util
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from greenseg.losses import LOSSES
 from greenseg.optimizers import OPTIMIZERS
 from greenseg.precisions import PRECISIONS
 from greenseg.settings import choices, problems_of
@@ -17,7 +19,13 @@ EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(
 
 
 def test_the_settings_take_every_name_of_a_table_and_no_other() -> None:
-    tables = {"optimizer": OPTIMIZERS, "precision": PRECISIONS, "strategy": STRATEGIES, "schedule": SCHEDULES}
+    tables: dict[str, Iterable[str]] = {
+        "loss": LOSSES,
+        "optimizer": OPTIMIZERS,
+        "precision": PRECISIONS,
+        "schedule": SCHEDULES,
+        "strategy": STRATEGIES,
+    }
     for name, table in tables.items():
         assert choices(name) == tuple(table)
 
