@@ -17,7 +17,7 @@ from greenseg.report.export import EXPORTS, as_csv, as_json, as_latex, as_markdo
 from greenseg.report.run import Run
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid
-from tests.runs import Json, record
+from tests.runs import Json, record, typed
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_no_cell_of_a_csv_is_a_formula() -> None:
 
 
 def replace_hardware(run: Run, cpu: str) -> Run:
-    return replace(run, record=run.record | {"hardware": {"cpu": cpu}})
+    return replace(run, record=typed(run.record.to_json() | {"hardware": {"cpu": cpu}}))
 
 
 def test_csv_with_chosen_columns(comparison: Comparison) -> None:
