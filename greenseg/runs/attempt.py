@@ -74,7 +74,7 @@ class Recording:
         )  # fmt: skip
         self.earlier_id = before.id
         self.record = record = _new(settings, "running")
-        (record.model_extra or {}).update(before.unknown())
+        record.keep(before.unknown())
         for name in _GO_ON:
             if name in before.model_fields_set:
                 setattr(record, name, getattr(before, name))

@@ -8,6 +8,7 @@ distances in mm, memory in GB, times in UTC (ISO 8601).
 """
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
@@ -124,12 +125,12 @@ class Ran(Part):
     precision: str | None = None
     accelerator: str | None = None
     strategy: str | None = None
-    devices: int = 1
+    devices: int = Field(1, ge=1)
     """On each node."""
-    nodes: int = 1
+    nodes: int = Field(1, ge=1)
     threads: int | None = None
     workers: int | None = None
-    batch_size: int | None = None
+    batch_size: int | None = Field(None, ge=1)
     """Slices, on each device."""
     lr: float | None = None
     effective_batch_size: int | None = None
@@ -368,6 +369,11 @@ class Record(Part):
         """The fields that this version does not know."""
         return {name: value for name, value in (self.model_extra or {}).items() if name not in _NAMES}
 
+    def keep(self, others: Mapping[str, Any]) -> None:
+        """Add fields that are unknown, or damaged, to be written back as they are."""
+        assert self.model_extra is not None
+        self.model_extra.update(others)
+
     def to_json(self) -> dict[str, Any]:
         """What stands in the file: damaged parts as they were, unless they have been replaced since."""
         others = self.model_extra or {}
@@ -394,8 +400,7 @@ class Record(Part):
         except ValidationError as error:
             wrong = {problem["loc"][0] for problem in error.errors(include_url=False)}
         record = cls.model_validate({name: part for name, part in value.items() if name not in wrong})
-        assert record.model_extra is not None
-        record.model_extra.update({str(name): value[name] for name in wrong})  # from where it is written back as it is
+        record.keep({str(name): value[name] for name in wrong})
         return _in_todays_shape(record)
 
 
@@ -450,7 +455,7 @@ def read_epoch(line: bytes) -> Epoch:
 
 
 def _parsed(text: bytes) -> object:
-    """JSON as Python reads it: in half the time of the schema, but with bytes of file names that are no UTF-8."""
+    """JSON as Python reads it: unlike pydantic, with bytes of file names that are no UTF-8."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -510,11 +515,8 @@ def _complaint(name: str, value: object) -> str:
         if inside and problem["type"] in _WRONG_NUMBERS:
             part = Record.model_fields[name].annotation
             title = part.model_fields[inside[0]].title if isinstance(part, type(Part)) else None
-            return (
-                f"{title}: {wrong!r} is not a number"
-                if title
-                else f"{name}: {'.'.join(inside)} is {wrong!r}, not a number"
-            )
+            path = ".".join(inside)
+            return f"{title}: {wrong!r} is not a number" if title else f"{name}: {path} is {wrong!r}, not a number"
     return not_written(name)
 
 

@@ -150,6 +150,7 @@ def _fit(
     last: Last | None,
     limits_set: dict[str, Any],
 ) -> None:
+    """Train, from the slices to the surfaces of the best epoch; the record says what ran before it does."""
     events.emit({"event": "start"})
     monitor.preparation()
     slices = _prepare(run, settings, rank, recording, goes_on=last is not None)
