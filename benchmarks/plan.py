@@ -99,7 +99,7 @@ def resume(folder: Path) -> None:
     file.write_text(yamlfile.dump(sweep | {"grid": {"lr": [1e-5]}}))
     command("sweep", file, out=folder / "out.txt", cwd=folder)
     (trained,) = (folder / "runs" / "done").iterdir()
-    record = RunDirectory(trained).record()
+    record = json.loads((trained / "run.json").read_text())
     file.write_text(yamlfile.dump(sweep | {"seeds": list(range(100))}))
     for settings in read_sweep(file).runs:
         write(RunDirectory(folder / "runs" / "done" / settings.slug), settings, record)

@@ -60,7 +60,7 @@ def greenseg(augment: str) -> Measure:
         with tempfile.TemporaryDirectory() as out:
             run("greenseg", "train", *options, "--out", out)
             epochs = find_runs([Path(out)])[0].epochs()
-        return [epoch["train"]["seconds"] for epoch in epochs]
+        return [epoch.train["seconds"] for epoch in epochs]
 
     return measure
 

@@ -104,15 +104,18 @@ def times(run: RunDirectory) -> tuple[float, float]:
     """When a run of one epoch took its first step, and when it ended; from its files, which every way writes alike."""
     epochs, record = run.path / "epochs.jsonl", run.path / "run.json"
     assert json.loads(record.read_text())["status"] == "finished"
-    return epochs.stat().st_mtime - run.epochs()[0]["seconds"], record.stat().st_mtime
+    return epochs.stat().st_mtime - (run.epochs()[0].seconds or 0.0), record.stat().st_mtime
 
 
 def cpu_before(run: RunDirectory) -> float:
     """CPU seconds before the first step, start-up and preparation: they hardly depend on what else the machine does."""
     record = run.record()
-    phases = (record["energy"]["phases"][phase] for phase in ("startup", "preparation"))
+    assert record
+    assert record.energy
+    assert record.energy_method.core_watts
+    phases = (record.energy.phases[phase] for phase in ("startup", "preparation"))
     joules = sum(phase["joules"]["cpu"].get("estimate", math.nan) for phase in phases)
-    return float(joules / record["energy_method"]["core_watts"][0])
+    return float(joules / record.energy_method.core_watts[0])
 
 
 def measure(way: Way, folder: Path, sweep: dict[str, Any]) -> dict[str, float]:

@@ -15,8 +15,9 @@ from greenseg.data import cache, fingerprint
 from greenseg.data import content as contents
 from greenseg.errors import UserError
 from greenseg.report.reader import read_runs
-from greenseg.runs.directory import BadRecord, RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.runs.index import make_directory
+from greenseg.runs.record import BadRecord
 from greenseg.settings import Settings
 from greenseg.sweep.file import read_sweep
 from tests.runs import record, write

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -21,6 +21,7 @@ from greenseg.report.results import Result, by_configuration
 from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
 from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import Metrics
 from greenseg.settings import Settings
 
 _MARKS = {"finished": ("done", "green"), "failed": ("failed", "red")}
@@ -114,7 +115,7 @@ class PlainView:
         self._runs.pop(job, None)
         metrics = _recorded(job)
         word, colour = _MARKS.get(outcome.status, (outcome.status, "yellow"))
-        figures = f"Dice {_dice(metrics.get('dice'))}, {joules(metrics.get('joules'))}"
+        figures = f"Dice {_dice(metrics.dice)}, {joules(metrics.joules)}"
         detail = outcome.reason.splitlines()[0] if outcome.reason else figures
         if outcome.again:
             detail = f"{detail + '; ' if outcome.reason else ''}is tried again"
@@ -258,7 +259,7 @@ class JsonView:
         """A run ended."""
         metrics = _recorded(job)
         values: dict[str, Any] = {"status": outcome.status, "kind": outcome.kind, "reason": outcome.reason or None}
-        values |= {name: metrics.get(name) for name in ("dice", "joules", "seconds", "epochs")}
+        values |= {name: getattr(metrics, name) for name in ("dice", "joules", "seconds", "epochs")}
         self.tell("end", job, again=outcome.again, **values)
 
     def tell(self, event: str, job: Job | None = None, **values: Any) -> None:
@@ -267,10 +268,10 @@ class JsonView:
         print(json.dumps({"event": event, **named, **values}), flush=True)
 
 
-def _recorded(job: Job) -> Mapping[str, Any]:
+def _recorded(job: Job) -> Metrics:
     """Metrics of a run as its record has them: all joules until its end, which no event tells."""
     runs, _ = read_runs([job.run])
-    return runs[0].metrics if runs else {}
+    return runs[0].metrics if runs else Metrics()
 
 
 def _dice(value: float | None) -> str:

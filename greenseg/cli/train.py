@@ -116,9 +116,9 @@ def train(
     for message in damaged:
         warn(message)
     for finished in runs:
-        ran = finished.ran.get("precision")
+        ran = finished.ran.precision
         if ran and ran != resolved.precision:
-            asked, device = resolved.precision, finished.ran["accelerator"]
+            asked, device = resolved.precision, finished.ran.accelerator
             say(f"Asked for precision {asked}, ran {ran}: Lightning has no {asked} on this device ({device}).")
         print_uncut(run_panel(finished))
     if damaged:
@@ -127,6 +127,7 @@ def train(
 
 def _busy(run: "RunDirectory") -> str:
     """That another process trains a run, and which."""
-    attempt = run.record().get("attempts", [{}])[-1]
-    who = f"Process {attempt['pid']} on {attempt['host']}" if {"pid", "host"} <= attempt.keys() else "Another process"
+    record = run.record()
+    attempt = record.attempts[-1] if record and record.attempts else None
+    who = f"Process {attempt.pid} on {attempt.host}" if attempt and attempt.pid else "Another process"
     return f"{who} is training this run: {run.path}"

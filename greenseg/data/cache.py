@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,7 +110,7 @@ def prepare(
     root: Path | None = None,
     verify: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    cost: Callable[[], dict[str, Any]] = dict,
+    cost: Callable[[], Mapping[str, Any]] = dict,
 ) -> Slices:
     """The slices that these settings train on, from the cache; made first where they are not in it.
 
@@ -176,7 +176,7 @@ def _slices(
     root: Path,
     verify: bool,
     progress: Callable[[int, int], None],
-    cost: Callable[[], dict[str, Any]],
+    cost: Callable[[], Mapping[str, Any]],
 ) -> Slices:
     content = Content.of(cases)
     folder = _home() / content.slices_key(settings)
@@ -278,7 +278,7 @@ def _build(
     root: Path,
     folder: Path,
     progress: Callable[[int, int], None],
-    cost: Callable[[], dict[str, Any]],
+    cost: Callable[[], Mapping[str, Any]],
 ) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -1,8 +1,11 @@
 """Joules that carry where they come from, and how sure they are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, NotRequired, Self
+
+from annotated_types import Len
+from typing_extensions import TypedDict  # of Python 3.12, which pydantic needs
 
 ESTIMATE = "estimate"
 """Source of joules that were modelled; every other source measured them."""
@@ -41,6 +44,21 @@ class Reading:
             object.__setattr__(self, "low", self.joules)
         if self.high < 0:
             object.__setattr__(self, "high", self.joules)
+
+
+class EnergyJson(TypedDict):
+    """An energy in a file: `{component: {source: …}}` of joules, of their [low, high] and of their marks.
+
+    Ranges and marks stand only where they say something.
+    """
+
+    seconds: float
+    joules: dict[str, dict[str, float]]
+    range: NotRequired[dict[str, dict[str, Annotated[list[float], Len(2, 2)]]]]
+    marks: NotRequired[dict[str, dict[str, list[str]]]]
+
+
+EnergyJson.__pydantic_config__ = {"extra": "allow", "strict": True}  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +113,9 @@ class Energy:
         """One window after another: seconds and joules add up, component by component and source by source."""
         return Energy(self.seconds + other.seconds, _merge([*self.readings, *other.readings]))
 
-    def to_json(self) -> dict[str, Any]:
-        """`{"seconds": s, "joules": {component: {source: joules}}}`; `Energy.from_json` reads it.
-
-        Where they say something, `range` has [low, high] and `marks` the marks, in the same way.
-        """
-        value: dict[str, Any] = {"seconds": round(self.seconds, 6), "joules": {}}
+    def to_json(self) -> EnergyJson:
+        """Plain values; `Energy.from_json` reads them."""
+        value: EnergyJson = {"seconds": round(self.seconds, 6), "joules": {}}
         for r in self.readings:
             value["joules"].setdefault(r.component, {})[r.source] = round(r.joules, 6)
             if (r.low, r.high) != (r.joules, r.joules):
@@ -111,7 +126,7 @@ class Energy:
         return value
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The energy that `to_json` wrote."""
         ranges, marks = value.get("range", {}), value.get("marks", {})
         readings = []

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from greenseg.energy import EnergyMeter
+from greenseg.energy.reading import EnergyJson
 from greenseg.errors import UserError
 from greenseg.models import weights
 from greenseg.settings import Settings
@@ -38,7 +39,7 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
     for kind, run in distinct.items():
         meter, first_time = EnergyMeter(), kind[: len(made_of)] not in said
 
-        def cost(meter: EnergyMeter = meter) -> dict[str, Any]:
+        def cost(meter: EnergyMeter = meter) -> EnergyJson:
             return meter.lap().to_json()
 
         try:

@@ -19,9 +19,10 @@ from greenseg.launch.slots import Slot, Slots
 from greenseg.launch.workers import Process, ServerDied, Workers
 from greenseg.machine import claims
 from greenseg.machine.cool_down import CoolDown, Pause
-from greenseg.runs.directory import SCHEMA, BadRecord, RunDirectory, Status
+from greenseg.runs.attempt import completed
+from greenseg.runs.directory import RunDirectory
 from greenseg.runs.index import make_directory
-from greenseg.runs.summary import account_for_attempts, summary
+from greenseg.runs.record import BadRecord, Error, Record, Status
 from greenseg.settings import Settings
 from greenseg.training import events
 
@@ -390,52 +391,45 @@ class Launcher:
                 return Outcome("busy", "another process took it over")
             try:
                 record, epochs = run.record(), run.epochs()
-            except BadRecord as error:
-                return Outcome("failed", str(error), Failure.ERROR)
-            outcome, changes = self._judge(running, record)
-            if unrestored:
-                changes["unrestored"] = unrestored
-            if changes:
-                if not record:
-                    settings = running.job.settings
-                    names = {"identity": settings.identity, "configuration": settings.configuration}
-                    record = {"schema": SCHEMA, **names, "settings": settings.resolved(), "attempts": []}
-                record |= changes | {"attempts": account_for_attempts(record["attempts"], epochs)}
-                record |= summary(record, epochs)
+            except BadRecord as damage:
+                return Outcome("failed", str(damage), Failure.ERROR)
+            outcome, error = self._judge(running, record)
+            if error or unrestored:
+                record = completed(record, epochs, running.job.settings, error, unrestored)
                 try:
                     run.write_record(record)
-                except OSError as error:
-                    if kind_of(error) != Failure.DISK_FULL:
+                except OSError as full:
+                    if kind_of(full) != Failure.DISK_FULL:
                         raise
-                    outcome = Outcome("interrupted", f"{run.path}: {error.strerror}", Failure.DISK_FULL)
-            if joules := record.get("metrics", {}).get("joules"):
-                self._spent[str(running.job.run.path)] = joules
+                    outcome = Outcome("interrupted", f"{run.path}: {full.strerror}", Failure.DISK_FULL)
+            if record and record.metrics.joules:
+                self._spent[str(running.job.run.path)] = record.metrics.joules
         return outcome
 
-    def _judge(self, running: _Running, record: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
-        """The outcome by exit code and record, and what belongs into the record beside it."""
-        run, code, status = running.job.run, running.process.code, record.get("status", "new")
+    def _judge(self, running: _Running, record: Record | None) -> tuple[Outcome, Error | None]:
+        """The outcome by exit code and record, and the error that belongs into the record."""
+        run, code = running.job.run, running.process.code
         assert code is not None
-        if status == "finished":
-            return Outcome("finished"), {}
+        if record and record.status == "finished":
+            return Outcome("finished"), None
         # What an earlier attempt left behind says nothing about this one.
-        ours = bool(record.get("attempts")) and record["attempts"][-1].get("pid") == running.process.pid
-        why = record.get("error", {}) if ours else {}
+        ours = record if record and record.attempts and record.attempts[-1].pid == running.process.pid else None
+        status, why = (ours.status, ours.error) if ours else ("", None)
         log = last_lines(run)
         if not running.asked:
-            if ours and status == "interrupted" and why:
-                return Outcome("interrupted", f"{run.path}: {why['message']}", Failure(why["kind"])), {}
+            if why and status == "interrupted":
+                return Outcome("interrupted", f"{run.path}: {why.message}", Failure(why.kind or Failure.ERROR)), None
             stopped = self._stop.requests and (code < 0 or code == ExitCode.INTERRUPTED)
-            if (ours and status == "interrupted") or stopped or running.process.orphaned:
-                return Outcome("interrupted", again=running.process.orphaned), {}
-            if ours and status == "failed":
-                outcome = Outcome("failed", f"{why['type']}: {why['message']}", Failure(why["kind"]))
-                return outcome, {"error": why | {"log": log}}
+            if status == "interrupted" or stopped or running.process.orphaned:
+                return Outcome("interrupted", again=running.process.orphaned), None
+            if why and status == "failed":
+                outcome = Outcome("failed", f"{why.type}: {why.message}", Failure(why.kind or Failure.ERROR))
+                return outcome, why.model_copy(update={"log": log})
         kind, name, reason = self._cause(running, code)
-        error = {"kind": kind, "type": name, "message": reason, "log": log}
+        error = Error(kind=kind, type=name, message=reason, log=log)
         if kind == Failure.ERROR:
             reason = f"{reason}: {log.splitlines()[-1] if log else 'no output'}"
-        return Outcome("failed", reason, kind), {"status": "failed", "error": error}
+        return Outcome("failed", reason, kind), error
 
     def _cause(self, running: _Running, code: int) -> tuple[Failure, str, str]:
         """Kind, name and reason of a failure that the run could not record itself."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from greenseg.energy import EnergyMeter
+from greenseg.energy.reading import EnergyJson
 from greenseg.launch.server import PACKET
 from greenseg.training.events import PARENT, VARIABLE
 
@@ -67,7 +68,7 @@ class Workers:
     """
 
     def __init__(self, warm: bool, selector: selectors.BaseSelector) -> None:
-        self.imports: dict[str, Any] | None = None
+        self.imports: EnergyJson | None = None
         self._warm, self._selector = warm and sys.platform == "linux", selector
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None

@@ -134,7 +134,7 @@ def warnings(comparison: Comparison) -> list[str]:
         said.append(
             f"Hardware differs between runs: {_counted(hardware)}. Their joules and seconds are not comparable."
         )
-    versions = Counter(str(run.versions.get("torch")) for result in finished for run in result.finished)
+    versions = Counter(str(run.record.versions.get("torch")) for result in finished for run in result.finished)
     if len(versions) > 1:
         said.append(f"Versions of torch differ between runs: {_counted(versions)}.")
     for mark, meaning in _MARKS.items():

@@ -13,7 +13,7 @@ from greenseg.report.objectives import Objective
 from greenseg.report.results import CONTENT, REPEATS, Result, best_first, mean_figure
 from greenseg.report.run import Run, Way
 from greenseg.report.statistics import Change, Mean, change, mean_of, paired_change
-from greenseg.runs.summary import Watts
+from greenseg.runs.record import Watts
 from greenseg.settings import ACCOUNTING, group_of
 
 Kind = tuple[frozenset[Any], ...]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from greenseg.report.run import Run
-from greenseg.runs.directory import BadRecord
+from greenseg.runs.record import BadRecord
 from greenseg.runs.summary import last_of_each, spent_by
 
 
@@ -29,7 +29,7 @@ def curve(run: Run) -> Curve:
         attempts, epochs = run.history()
         spent = spent_by(attempts, epochs)
         ends = {id(line): ended for line, (_, ended) in zip(epochs, spent, strict=True)}
-        points = [(line["dice"], ends[id(line)]) for line in last_of_each(epochs)]
-    except (BadRecord, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError):
+        points = [(line.dice, ends[id(line)]) for line in last_of_each(epochs)]
+    except (BadRecord, OSError, LookupError, TypeError, ValueError, AttributeError):
         return Curve(run, (), ())
     return Curve(run, tuple(dice for dice, _ in points), tuple(joules for _, joules in points))

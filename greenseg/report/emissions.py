@@ -44,21 +44,21 @@ def emissions_csv(runs: Iterable[Run]) -> str:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    energy, hardware, versions = run.energy, run.record.get("hardware", {}), run.versions
-    co2e = run.metrics.get("co2e", {})
+    energy, record, hardware = run.energy, run.record, run.record.hardware
+    gpus, co2e = hardware.gpus or [], run.metrics.co2e
     row: dict[str, Any] = {
-        "timestamp": run.record.get("ended", run.record.get("started", "")),
+        "timestamp": record.ended or record.started,
         "project_name": run.directory.path.parent.name,
         "duration": energy.seconds,
         "energy_consumed": energy.joules / JOULES_PER_KWH,
         "country_iso_code": run.settings["country"],
-        "os": hardware.get("system", ""),
-        "python_version": versions.get("python", ""),
-        "cpu_count": hardware.get("cores", ""),
-        "cpu_model": hardware.get("cpu", ""),
-        "gpu_count": len(hardware.get("gpus", [])),
-        "gpu_model": ", ".join(hardware.get("gpus", [])),
-        "ram_total_size": hardware.get("memory_gb", ""),
+        "os": hardware.system,
+        "python_version": record.versions.get("python"),
+        "cpu_count": hardware.cores,
+        "cpu_model": hardware.cpu,
+        "gpu_count": len(gpus),
+        "gpu_model": ", ".join(gpus),
+        "ram_total_size": hardware.memory_gb,
         "tracking_mode": "process" if "estimate" in energy.sources.values() else "machine",
         "pue": run.settings["pue"],
     }
@@ -67,6 +67,6 @@ def _row(run: Run) -> dict[str, Any]:
             row[f"{column}_energy"] = energy.component(component) / JOULES_PER_KWH
             row[f"{column}_power"] = energy.component(component) / energy.seconds if energy.seconds else ""
     if co2e:
-        row["emissions"] = co2e["grams"] / 1000
-        row["emissions_rate"] = co2e["grams"] / 1000 / energy.seconds if energy.seconds else ""
+        row["emissions"] = co2e.grams / 1000
+        row["emissions_rate"] = co2e.grams / 1000 / energy.seconds if energy.seconds else ""
     return row

@@ -105,7 +105,11 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
         "configuration": result.configuration,
         "label": comparison.label(result),
         "settings": result.settings,
-        "ran": {name: value for name, value in result.runs[0].ran.items() if result.settings.get(name, value) != value},
+        "ran": {
+            name: value
+            for name, value in result.runs[0].ran.given().items()
+            if result.settings.get(name, value) != value
+        },
         "status": result.status,
         "finished": len(result.finished),
         "runs": [_run(run) for run in result.runs],

@@ -42,8 +42,8 @@ def setting(result: Result, name: str) -> Any:
 
 def ran(result: Result, name: str) -> list[Any]:
     """What ran, each value once; empty for settings that always run as asked for, and where nothing ran."""
-    values = [run.ran[name] for run in result.runs if name in run.ran] if name in _CHOSEN else []
-    return list({value_text(value): value for value in values}.values())
+    values = [getattr(run.ran, name) for run in result.runs] if name in _CHOSEN else []
+    return list({value_text(value): value for value in values if value is not None}.values())
 
 
 def setting_text(result: Result, name: str) -> str:

@@ -54,16 +54,8 @@ class Objective:
         return one > other if self.more_is_better else one < other
 
 
-def _metric(name: str) -> Callable[[Run], float | None]:
-    return lambda run: run.metrics.get(name)
-
-
 def _component(name: str) -> Callable[[Run], float | None]:
     return lambda run: run.energy.component(name) if name in run.energy.sources else None
-
-
-def _part(metric: str, key: str) -> Callable[[Run], float | None]:
-    return lambda run: run.metrics.get(metric, {}).get(key)
 
 
 def _warm_up(run: Run) -> Hashable:
@@ -71,51 +63,59 @@ def _warm_up(run: Run) -> Hashable:
 
 
 def _target(run: Run) -> Hashable:
-    return str(_part("energy_to_dice", "dice")(run))
+    target = run.metrics.energy_to_dice
+    return target and target.dice
 
 
 def _carbon(run: Run) -> Hashable:
-    return f"{_part('co2e', 'grams_per_kwh')(run)} g/kWh × {_part('co2e', 'pue')(run)}"
+    carbon = run.metrics.co2e
+    return carbon and f"{carbon.grams_per_kwh} g/kWh × {carbon.pue}"
 
 
-def _parameters(run: Run) -> float | None:
-    return run.record.get("network", {}).get("parameters")  # type: ignore[no-any-return]
+def _joules_to_dice(run: Run) -> float | None:
+    target = run.metrics.energy_to_dice
+    return target.joules if target else None
+
+
+def _grams(run: Run) -> float | None:
+    carbon = run.metrics.co2e
+    return carbon.grams if carbon else None
 
 
 def _peak_memory(run: Run) -> float | None:
-    memory: dict[str, float] = run.record.get("memory", {})
-    return memory.get("gpu_gb") or memory.get("host_gb")
+    memory = run.record.memory
+    return memory.gpu_gb or memory.host_gb
 
 
 def _by_name(*objectives: Objective) -> dict[str, Objective]:
     return {objective.name: objective for objective in objectives}
 
 
-def _quality(name: str, heading: str, describe: str) -> Objective:
+def _quality(name: str, heading: str, read: Callable[[Run], float | None], describe: str) -> Objective:
     """One between 0 and 1, of which more is better."""
-    return Objective(name, heading, _metric(name), describe, more_is_better=True, ideal=1.0, worst=0.0, digits=4)
+    return Objective(name, heading, read, describe, more_is_better=True, ideal=1.0, worst=0.0, digits=4)
 
 
 QUALITIES = _by_name(
-    _quality("dice", "Dice", "Dice of whole volumes, at its best epoch"),
-    _quality("iou", "IoU", "IoU of whole volumes, at the epoch of the best Dice"),
+    _quality("dice", "Dice", lambda run: run.metrics.dice, "Dice of whole volumes, at its best epoch"),
+    _quality("iou", "IoU", lambda run: run.metrics.iou, "IoU of whole volumes, at the epoch of the best Dice"),
     Objective(
         "hd95",
         "HD95 mm",
-        _metric("hd95"),
+        lambda run: run.metrics.hd95,
         "95th percentile of the distance of surfaces, in mm, at the epoch of the best Dice",
         digits=2,
     ),
 )
 
 ENERGIES = _by_name(
-    Objective("total", "total {}", _metric("joules"), "joules of the whole run, all attempts", joule_unit),
+    Objective("total", "total {}", lambda run: run.metrics.joules, "joules of the whole run, all attempts", joule_unit),
     Objective("gpu", "GPU {}", _component("gpu"), "joules of the GPUs", joule_unit, components=("gpu",)),
     Objective("cpu", "CPU {}", _component("cpu"), "joules of the CPU", joule_unit, components=("cpu",)),
     Objective(
         "per-epoch",
         "{}/epoch",
-        _metric("joules_per_epoch"),
+        lambda run: run.metrics.joules_per_epoch,
         "joules of an epoch, validation included",
         joule_unit,
         terms=_warm_up,
@@ -124,7 +124,7 @@ ENERGIES = _by_name(
     Objective(
         "per-slice",
         "{}/slice",
-        _metric("joules_per_slice"),
+        lambda run: run.metrics.joules_per_slice,
         "joules of training on one slice",
         joule_unit,
         terms=_warm_up,
@@ -133,7 +133,7 @@ ENERGIES = _by_name(
     Objective(
         "inference",
         "{}/inference",
-        _metric("joules_per_inference"),
+        lambda run: run.metrics.joules_per_inference,
         "joules of segmenting one slice, in validation",
         joule_unit,
         terms=_warm_up,
@@ -142,7 +142,7 @@ ENERGIES = _by_name(
     Objective(
         "to-dice",
         "{} to Dice",
-        _part("energy_to_dice", "joules"),
+        _joules_to_dice,
         "joules until the target Dice",
         joule_unit,
         terms=_target,
@@ -151,7 +151,7 @@ ENERGIES = _by_name(
     Objective(
         "co2e",
         "g CO2e",
-        _part("co2e", "grams"),
+        _grams,
         "greenhouse gases, in g CO2 equivalent",
         terms=_carbon,
         reckoned="co2e",
@@ -159,9 +159,11 @@ ENERGIES = _by_name(
 )
 
 COSTS = _by_name(
-    Objective("params", "{} params", _parameters, "parameters of the network", parameter_unit),
+    Objective(
+        "params", "{} params", lambda run: run.record.network.parameters, "parameters of the network", parameter_unit
+    ),
     Objective("peak-memory", "peak GB", _peak_memory, "most memory in use, of the GPU or, without one, of the host"),
-    Objective("seconds", "seconds", _metric("seconds"), "duration of the run, all attempts"),
+    Objective("seconds", "seconds", lambda run: run.metrics.seconds, "duration of the run, all attempts"),
 )
 
 OBJECTIVES = QUALITIES | ENERGIES | COSTS

@@ -17,22 +17,24 @@ from greenseg.report.units import count, duration, joules, number
 def run_panel(run: Run) -> Panel:
     """What a finished run achieved, what it cost and where it is."""
     metrics, energy, settings = run.metrics, run.energy, run.settings
-    precision, ran = settings["precision"], run.ran.get("precision")
+    precision, ran = settings["precision"], run.ran.precision
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
-    dice, iou = metrics.get("dice"), metrics.get("iou")
-    best = f"at epoch {metrics.get('best_epoch', 0) + 1} of {metrics['epochs']}, the best"
+    epochs = metrics.epochs or 0
+    best = f"at epoch {metrics.best_epoch + 1} of {epochs}, the best"
     grid.add_row(
         "Dice",
-        "–" if dice is None else f"{dice:.4f}  mean over {count(len(metrics['volume_dice']), 'volume')}, {best}",
+        "–"
+        if metrics.dice is None
+        else f"{metrics.dice:.4f}  mean over {count(len(metrics.volume_dice), 'volume')}, {best}",
     )
-    if metrics["epochs"] < settings["epochs"]:
-        grid.add_row("stopped early", f"after {metrics['epochs']} of {count(settings['epochs'], 'epoch')}")
-    grid.add_row("IoU", "–" if iou is None else f"{iou:.4f}")
-    if (hd95 := metrics.get("hd95")) is not None:
-        grid.add_row("HD95", f"{hd95:.2f} mm")
-    phases = run.record["energy"]["phases"]
+    if epochs < settings["epochs"]:
+        grid.add_row("stopped early", f"after {epochs} of {count(settings['epochs'], 'epoch')}")
+    grid.add_row("IoU", "–" if metrics.iou is None else f"{metrics.iou:.4f}")
+    if metrics.hd95 is not None:
+        grid.add_row("HD95", f"{metrics.hd95:.2f} mm")
+    phases = run.record.energy.phases if run.record.energy else {}
     for reading in energy.readings:
         text = f"{joules(reading.joules)}  source: {', '.join([reading.source, *sorted(reading.marks)])}"
         if reading.low < reading.high:
@@ -45,26 +47,25 @@ def run_panel(run: Run) -> Panel:
     )
     grid.add_row("total energy", f"{joules(energy.joules)}  ({shares})")
     warm_up = settings.get("measure_after", 0)
-    ended = f"  of all epochs: the run ended within measure_after {warm_up}" if 0 < metrics["epochs"] <= warm_up else ""
-    grid.add_row("per epoch", joules(metrics.get("joules_per_epoch")) + ended)
-    if after := metrics.get("joules_after_best"):
+    ended = f"  of all epochs: the run ended within measure_after {warm_up}" if 0 < epochs <= warm_up else ""
+    grid.add_row("per epoch", joules(metrics.joules_per_epoch) + ended)
+    if after := metrics.joules_after_best:
         grid.add_row("after the best", f"{joules(after)}  in epochs that brought no better Dice")
-    grid.add_row("per slice", joules(metrics.get("joules_per_slice")))
-    target = metrics.get("energy_to_dice", {})
-    if target:
-        reached = joules(target["joules"]) if target["joules"] is not None else "not reached"
-        grid.add_row(f"to Dice {target['dice']:g}", reached)
-    if carbon := metrics.get("co2e"):
-        grams, intensity = number(carbon["grams"]), carbon["grams_per_kwh"]
-        grid.add_row("carbon", f"{grams} g CO2e  ({intensity:g} g/kWh, PUE {carbon['pue']:g})")
-    if cost := metrics.get("cost"):
-        grid.add_row("cost", f"{number(cost['price'])}  ({cost['price_per_kwh']:g} a kWh, PUE {cost['pue']:g})")
-    if above := metrics.get("joules_above_idle"):
+    grid.add_row("per slice", joules(metrics.joules_per_slice))
+    if target := metrics.energy_to_dice:
+        reached = joules(target.joules) if target.joules is not None else "not reached"
+        grid.add_row(f"to Dice {target.dice:g}", reached)
+    if carbon := metrics.co2e:
+        grams, intensity = number(carbon.grams), carbon.grams_per_kwh
+        grid.add_row("carbon", f"{grams} g CO2e  ({intensity:g} g/kWh, PUE {carbon.pue:g})")
+    if cost := metrics.cost:
+        grid.add_row("cost", f"{number(cost.price)}  ({cost.price_per_kwh:g} a kWh, PUE {cost.pue:g})")
+    if above := metrics.joules_above_idle:
         grid.add_row("above idle", ", ".join(f"{component} {joules(value)}" for component, value in above.items()))
-    grid.add_row("time", f"{duration(energy.seconds)}, {number(metrics.get('watts'))} W on average")
-    grid.add_row("parameters", f"{run.record['network']['parameters']:,}")
+    grid.add_row("time", f"{duration(energy.seconds)}, {number(metrics.watts)} W on average")
+    grid.add_row("parameters", f"{run.record.network.parameters:,}")
     grid.add_row("precision", f"asked for {precision}, ran {ran}" if ran and ran != precision else str(precision))
-    if 0 < metrics["epochs"] <= settings.get("freeze_encoder", 0):
+    if 0 < epochs <= settings.get("freeze_encoder", 0):
         grid.add_row("encoder", "frozen in every epoch: it never learned")
     for row in _chosen(run):
         grid.add_row(*row)
@@ -76,27 +77,28 @@ def run_panel(run: Run) -> Panel:
 
 def _chosen(run: Run) -> Iterator[tuple[str, str]]:
     """What `auto` chose and why, how many slices a step really takes, and to what GPUs were limited."""
-    probes, ran, settings = run.record.get("probes", {}), run.ran, run.settings
-    if limited := [f"{name} {value_text(ran[name])} {lever.unit}" for name, lever in LEVERS.items() if name in ran]:
+    probes, ran, settings = run.record.probes, run.ran, run.settings
+    limits = {name: value for name, value in ran.given().items() if name in LEVERS}
+    if limited := [f"{name} {value_text(value)} {LEVERS[name].unit}" for name, value in limits.items()]:
         yield "limits", ", ".join(limited)
-    if tried := probes.get("batch_size"):
+    if sizes := probes.batch_size:
         rows = [
-            f"{row['batch_size']}: {'out of memory' if 'out_of_memory' in row else joules(row['joules_per_slice'])}"
-            for row in tried
+            f"{row.batch_size}: {'out of memory' if row.out_of_memory else joules(row.joules_per_slice)}"
+            for row in sizes
         ]
-        yield "batch size", f"{ran['batch_size']}, of fewest joules a slice ({', '.join(rows)})"
-    if ran.get("effective_batch_size", ran.get("batch_size")) != ran.get("batch_size"):
-        factors = {"devices": ran["devices"], "nodes": ran.get("nodes", 1), "accumulated": settings["accumulate"]}
-        parts = [str(ran["batch_size"]), *(f"{factor} {name}" for name, factor in factors.items() if factor > 1)]
-        slices = ran["effective_batch_size"]
-        limit = ", but an epoch has no more" if slices < ran["batch_size"] * math.prod(factors.values()) else ""
+        yield "batch size", f"{ran.batch_size}, of fewest joules a slice ({', '.join(rows)})"
+    if ran.batch_size and ran.effective_batch_size and ran.effective_batch_size != ran.batch_size:
+        factors = {"devices": ran.devices, "nodes": ran.nodes, "accumulated": settings["accumulate"]}
+        parts = [str(ran.batch_size), *(f"{factor} {name}" for name, factor in factors.items() if factor > 1)]
+        slices = ran.effective_batch_size
+        limit = ", but an epoch has no more" if slices < ran.batch_size * math.prod(factors.values()) else ""
         yield "a step takes", f"{slices} slices ({' × '.join(parts)}{limit})"
-    if tried := probes.get("lr"):
-        low, high = tried[0]["lr"], tried[-1]["lr"]
+    if rates := probes.lr:
+        low, high = rates[0].lr, rates[-1].lr
         yield (
             "learning rate",
-            f"{ran['lr']:g}, of the steepest fall of the loss ({low:g} to {high:g} in {len(tried)} steps)",
+            f"{ran.lr:g}, of the steepest fall of the loss ({low:g} to {high:g} in {len(rates)} steps)",
         )
-    if tried := probes.get("workers"):
-        batches = ", ".join(f"{number}: {seconds * 1e3:.1f} ms" for number, seconds in tried["batch"].items())
-        yield "workers", f"{ran['workers']} (a step {tried['step'] * 1e3:.1f} ms; a batch {batches})"
+    if tried := probes.workers:
+        batches = ", ".join(f"{number}: {seconds * 1e3:.1f} ms" for number, seconds in tried.batch.items())
+        yield "workers", f"{ran.workers} (a step {tried.step * 1e3:.1f} ms; a batch {batches})"

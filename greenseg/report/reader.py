@@ -2,20 +2,20 @@
 
 import gc
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
 from greenseg.energy.reading import ESTIMATE
-from greenseg.report.objectives import OBJECTIVES
-from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn, restated_by_attempt
+from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn, check
 from greenseg.report.units import count
-from greenseg.runs.directory import BadRecord, RunDirectory
-from greenseg.runs.summary import Watts, estimate_watts, has_all_epochs, summary
-from greenseg.settings import Settings, trained_anywhere
+from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import BadRecord, Record, Watts
+from greenseg.runs.summary import estimate_watts, has_all_epochs, restated, summary
+from greenseg.settings import Settings
 
 _MOST_NAMED = 3
 
@@ -62,25 +62,28 @@ class Reader:
         if directory in self._known and self._known[directory][0] == stamp:
             return self._known[directory][1]
         record = directory.record()
-        if not record:
+        if record is None:
             return None
-        status = directory.status(record)
-        if "energy" not in record:
-            record = record | summary(record, directory.epochs())
-        trained_on, watts = self._trained_on(directory, record), estimate_watts(record)
-        first = (record.get("attempts") or [{}])[0]
-        attempts = tuple(map(_began, record.get("attempts") or ()))
-        record.pop("data", None)  # half of it, and of no use to a report: thousands are kept
-        if len(record.get("attempts") or ()) < 2:  # the phases of the energy say the same
-            record.pop("attempts", None)
-        run = Run(directory, status, record, trained_on, watts, attempts=attempts)
-        _check(run)
-        record.setdefault("id", _id(record, first))
-        if status in ("finished", "failed"):  # others go on, or die, without a word in run.json
+        check(directory, record)
+        if record.energy is None:
+            record.energy, record.metrics = summary(record, directory.epochs())
+        run = Run(
+            directory,
+            directory.status_by(record),
+            record,
+            self._trained_on(directory, record),
+            estimate_watts(record.attempts),
+            attempts=tuple(attempt.identity for attempt in record.attempts),
+        )
+        record.id = record.known_as
+        record.data = None  # half of it, and of no use to a report: thousands are kept
+        if len(record.attempts) < 2:  # the phases of the energy say the same
+            record.attempts = []
+        if run.status in ("finished", "failed"):  # others go on, or die, without a word in run.json
             self._known[directory] = stamp, run
         return run
 
-    def _trained_on(self, directory: RunDirectory, record: Mapping[str, Any]) -> TrainedOn:
+    def _trained_on(self, directory: RunDirectory, record: Record) -> TrainedOn:
         found = TrainedOn.of(record)
         if found.digest or not found.slices:
             return found
@@ -89,41 +92,12 @@ class Reader:
             from greenseg.data.content import recomputed
 
             try:
-                settings = Settings.model_validate(NEUTRAL | record["settings"])
+                settings = Settings.model_validate(NEUTRAL | record.settings)
             except ValidationError:  # a value that this version does not know
                 return found
             self._recomputed[key] = recomputed(directory.path / "split.csv", found.slices, settings)
         content = self._recomputed[key]
-        return TrainedOn.of({**record, **content.names}) if content else found
-
-
-def _check(run: Run) -> None:
-    """Look at everything that a report will look at.
-
-    Raises:
-        BadRecord: a part of the record is missing or of another type.
-    """
-    run.check()
-    for objective in OBJECTIVES.values():
-        value: Any
-        try:
-            value = objective.read(run)
-        except WRONG:
-            value = "not what greenseg writes"
-        if not isinstance(value, int | float | None):
-            run.damaged(f"{objective.describe}: {value!r} is not a number")
-
-
-def _began(attempt: Mapping[str, Any]) -> str:
-    """What tells an attempt from others: process, host and start."""
-    return f"{attempt.get('started')} {attempt.get('host')} {attempt.get('pid')}"
-
-
-def _id(record: Mapping[str, Any], first: Mapping[str, Any]) -> str:
-    """What copies of a run of an earlier version have in common; empty where nothing tells them from other runs."""
-    if "pid" not in first or "host" not in first or "started" not in first:
-        return ""
-    return f"{first['started']} {first['host']} {first['pid']} {trained_anywhere(record['settings'])}"
+        return found.named(content) if content else found
 
 
 def _without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
@@ -133,7 +107,7 @@ def _without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """
     same: dict[str, list[int]] = {}
     for i, run in enumerate(runs):
-        same.setdefault(run.record.get("id") or os.path.realpath(run.directory.path), []).append(i)
+        same.setdefault(run.record.id or os.path.realpath(run.directory.path), []).append(i)
     kept, branches, copies = list[int](), list[str](), 0
     for found in same.values():
         furthest = max(found, key=lambda i: _progress(runs[i]))
@@ -153,8 +127,8 @@ def _without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     return [runs[i] for i in sorted(kept)], said
 
 
-def _progress(run: Run) -> tuple[Any, ...]:
-    return run.status == "finished", run.metrics.get("epochs", 0), str(run.record.get("ended", ""))
+def _progress(run: Run) -> tuple[bool, int, str]:
+    return run.status == "finished", run.metrics.epochs or 0, run.record.ended or ""
 
 
 def _is_beginning(copy: Run, run: Run) -> bool:
@@ -220,31 +194,27 @@ def _estimates(run: Run) -> Sequence[_Estimate]:
     if not run.watts:
         return ()
     record = run.record
-    last_cpu, ended = str(record.get("hardware", {}).get("cpu")), str(record.get("ended", ""))
-    attempts = record.get("attempts")
-    if not attempts:  # only one
+    if not record.attempts:  # only one
         (watts,) = run.watts
-        return (_Estimate(last_cpu, watts, ended),)
+        return (_Estimate(record.hardware.cpu or "", watts, record.ended or ""),)
     found = []
-    for attempt in attempts:
-        # Earlier versions tell the CPU of the last attempt only; another host may have another.
-        cpu = attempt.get("cpu") or (last_cpu if attempt.get("host") == attempts[-1].get("host") else "")
-        if not cpu:
+    for attempt in record.attempts:
+        if not (attempt.cpu and attempt.estimate and attempt.estimate.watts):
             return ()
-        (watts,) = estimate_watts({**record, "attempts": [attempt]})
-        when = ended if attempt is attempts[-1] else str(attempt.get("ended") or attempt.get("started", ""))
-        found.append(_Estimate(str(cpu), watts, when))
+        ended = record.ended if attempt is record.attempts[-1] else attempt.ended or attempt.started
+        found.append(_Estimate(attempt.cpu, attempt.estimate.watts, ended or ""))
     return found
 
 
 def _restated(run: Run, watts: tuple[Watts, ...]) -> Run | None:
     """The run with its estimates by other constants; None if its epochs.jsonl lacks epochs."""
-    record, lines = run.directory.record(), run.directory.epochs()
-    if "metrics" in record and not has_all_epochs(record, lines):
+    whole, lines = run.directory.record(), run.directory.epochs()
+    if whole is None or (whole.energy and not has_all_epochs(whole, lines)):
         return None
-    attempts, epochs = restated_by_attempt(record, lines, watts)
-    changed = summary(record | {"attempts": attempts}, epochs)
-    return replace(run, record={**run.record, **changed}, watts=frozenset(watts), restated=watts)
+    whole.attempts, epochs = restated(whole, lines, watts)
+    record = run.record.model_copy()
+    record.energy, record.metrics = summary(whole, epochs)
+    return replace(run, record=record, watts=frozenset(watts), restated=watts)
 
 
 def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:

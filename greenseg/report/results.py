@@ -13,7 +13,7 @@ from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, QUALITIES, Objective
 from greenseg.report.run import NEUTRAL, Run, Way
 from greenseg.report.statistics import Mean, mean_of
-from greenseg.runs.summary import Watts
+from greenseg.runs.record import Watts
 from greenseg.settings import REPEATS as REPEATS_GROUP
 from greenseg.settings import group_of, repeated_anywhere
 

@@ -1,23 +1,27 @@
 """One run, as its directory tells."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from greenseg.energy import Energy
 from greenseg.energy.reading import ESTIMATE
-from greenseg.runs.directory import BadRecord, RunDirectory
-from greenseg.runs.summary import Watts, restated
+from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import Attempt, BadRecord, Epoch, Metrics, Ran, Record, Watts, not_written
+from greenseg.runs.summary import restated
 from greenseg.settings import Settings, neutral
+
+if TYPE_CHECKING:
+    from greenseg.data.content import Content
 
 NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() if not field.exclude}
 """Settings as a greenseg had them that did not know them yet."""
 
-WRONG = (KeyError, TypeError, ValueError, AttributeError)
-"""What comes of a record whose parts are missing, or of another type."""
+WRONG = (LookupError, TypeError, ValueError, AttributeError)
+"""What comes of settings that are not there, or of another type, and of epochs of attempts that are not."""
 
 Way = frozenset[str]
 """How the joules of a component are known."""
@@ -31,15 +35,6 @@ _FAILURES = {
     "diverged": "diverged",
 }
 """Kinds of failures, as people say them."""
-
-
-def restated_by_attempt(
-    record: Mapping[str, Any], epochs: list[dict[str, Any]], watts: Sequence[Watts]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Attempts and epochs of a run, the estimates of each attempt by constants of its own; see `summary.restated`."""
-    by_watts = {one: restated(record, epochs, one) for one in set(watts)}
-    attempts = [by_watts[one][0][number] for number, one in enumerate(watts)]
-    return attempts, [by_watts[watts[line["attempt"]]][1][i] for i, line in enumerate(epochs)]
 
 
 @dataclass(frozen=True)
@@ -57,16 +52,35 @@ class TrainedOn:
     split: str = ""
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Self:
+    def of(cls, record: Record) -> Self:
         """What this record says; nothing where it does not."""
-        data = record.get("data") or {}
-        slices, subjects = str(data.get("cache", "")), data.get("subjects", {})
-        members = [(name, *map(str, subjects[name])) for name in sorted(subjects)]
+        slices, subjects = (record.data.cache, record.data.subjects) if record.data else ("", {})
+        members = [(name, *subjects[name]) for name in sorted(subjects)]
         split = hashlib.sha256(repr(members).encode()).hexdigest()[:16] if members else ""
-        if "content" not in record:
+        if record.content is None:
             return cls("", "", slices, split)
-        version = record.get("preprocessing")
-        return cls(f"{record['content']} {version}", f"{record['files']} {version}", slices, split)
+        version = record.preprocessing
+        return cls(f"{record.content} {version}", f"{record.files} {version}", slices, split)
+
+    def named(self, content: "Content") -> Self:
+        """The same, where this is the content that the record does not tell."""
+        version = content.preprocessing
+        return replace(self, digest=f"{content.digest} {version}", files=f"{content.files} {version}")
+
+
+def check(directory: RunDirectory, record: Record) -> None:
+    """Look at all parts of a record that a report reads.
+
+    Raises:
+        BadRecord: one is missing or of another type.
+    """
+    whole = {
+        "settings": record.settings.keys() >= {"encoder", "decoder"},
+        "configuration": record.configuration is not None,
+    }
+    lacking = [not_written(part) for part, is_whole in whole.items() if not is_whole]
+    if what := next(filter(None, [record.damage, *lacking]), ""):
+        raise BadRecord(f"{directory.path / 'run.json'}: damaged: {what}")
 
 
 @dataclass(frozen=True)
@@ -87,77 +101,47 @@ class Run:
 
     directory: RunDirectory
     status: str
-    record: dict[str, Any] = field(repr=False)
+    record: Record = field(repr=False)
     content: TrainedOn = field(default_factory=TrainedOn, repr=False)
     watts: frozenset[Watts] = field(default=frozenset(), repr=False)
     restated: tuple[Watts, ...] = ()
     attempts: tuple[str, ...] = field(default=(), repr=False)
 
-    def history(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def history(self) -> tuple[list[Attempt], list[Epoch]]:
         """Its attempts, and its lines of epochs.jsonl, with estimates by the constants of the report.
 
         Raises:
             BadRecord: a file is damaged.
         """
-        epochs = self.directory.epochs()
-        if self.restated:
-            return restated_by_attempt(self.directory.record(), epochs, self.restated)
-        attempts = self.record.get("attempts") or [{"energy": self.record.get("energy", {}).get("phases", {})}]
-        return attempts, epochs
-
-    def check(self) -> None:
-        """Look at all parts of the record that a report reads.
-
-        Raises:
-            BadRecord: a part of the record is missing or of another type.
-        """
-        parts: dict[str, Callable[[], object]] = {
-            "configuration": lambda: str.strip(self.record["configuration"]),
-            "status": lambda: str.strip(self.status),
-            "metrics": lambda: self.metrics,
-            "energy": lambda: sum(reading.joules for reading in self.energy.readings),
-            "energy_method": lambda: self.unmeasured,
-            "error": lambda: self.failure,
-            "attempts": lambda: [str(attempt.get("cpu")) for attempt in self.record.get("attempts") or ()],
-            **{name: partial(getattr, self, name) for name in ("settings", "ran", "hardware", "versions")},
-        }
-        for name, read in parts.items():
-            try:
-                read()
-            except WRONG:
-                self.damaged(f"'{name}' is missing, or not what greenseg writes")
-        for name, value in self.metrics.items():
-            if not isinstance(value, int | float | dict | None):
-                self.damaged(f"metrics: {name} is {value!r}, not a number")
-
-    def damaged(self, what: str) -> NoReturn:
-        """Raise `BadRecord` for what is wrong with its record."""
-        raise BadRecord(f"{self.directory.path / 'run.json'}: damaged: {what}")
+        epochs, record = self.directory.epochs(), self.record
+        if self.restated and (whole := self.directory.record()):
+            return restated(whole, epochs, self.restated)
+        return record.attempts or [Attempt(energy=record.energy.phases if record.energy else {})], epochs
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """What was asked for; settings that its greenseg did not know yet have the values that do what it did."""
-        return MappingProxyType(NEUTRAL | self.record["settings"])
+        return MappingProxyType(NEUTRAL | self.record.settings)
 
     @property
-    def ran(self) -> dict[str, Any]:
+    def ran(self) -> Ran:
         """What happened, where it can differ from what was asked for: precision, accelerator, devices …"""
-        return dict(self.record.get("ran", {}))
+        return self.record.ran
 
-    @cached_property
-    def metrics(self) -> Mapping[str, Any]:
+    @property
+    def metrics(self) -> Metrics:
         """Dice, IoU, joules, seconds …"""
-        return MappingProxyType(dict(self.record.get("metrics", {})))
+        return self.record.metrics
 
     @cached_property
     def energy(self) -> Energy:
         """Energy of all attempts."""
-        return Energy.from_json(self.record["energy"]["total"]) if "energy" in self.record else Energy()
+        return Energy.from_json(self.record.energy.total) if self.record.energy else Energy()
 
     @property
     def unmeasured(self) -> list[str]:
         """Components whose joules are not known."""
-        return list(self.record.get("energy_method", {}).get("unmeasured", {}))
+        return list(self.record.energy_method.unmeasured)
 
     @cached_property
     def ways(self) -> dict[str, Way]:
@@ -171,19 +155,12 @@ class Run:
     @property
     def failure(self) -> str:
         """Why it failed, such as `out of GPU memory`; empty where it did not, or no reason is known."""
-        error = dict(self.record.get("error", {}))
-        return _FAILURES.get(str(error.get("kind")), str(error.get("type", "")))
-
-    @property
-    def versions(self) -> dict[str, Any]:
-        """Package → version that it ran with."""
-        return dict(self.record.get("versions", {}))
+        error = self.record.error
+        return _FAILURES.get(error.kind or "", error.type) if error else ""
 
     @property
     def hardware(self) -> str:
         """The processors that it ran on."""
-        hardware = dict(self.record.get("hardware", {}))
-        gpus = list(hardware.get("gpus") or [])
-        return ", ".join(
-            [f"{hardware.get('cpu', 'unknown CPU')} ({hardware.get('cores', '?')} cores)", *map(str, gpus)]
-        )
+        hardware = self.record.hardware
+        cores = "?" if hardware.cores is None else hardware.cores
+        return ", ".join([f"{hardware.cpu or 'unknown CPU'} ({cores} cores)", *(hardware.gpus or [])])

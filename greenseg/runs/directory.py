@@ -15,27 +15,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from greenseg import locks, yamlfile
 from greenseg.errors import UserError
 from greenseg.files import write_atomically, write_json
+from greenseg.runs.record import BadRecord, Epoch, NewerRecord, Record, Status, read_epoch, read_record
 from greenseg.settings import Settings
-
-Status = Literal["new", "running", "finished", "failed", "interrupted"]
-_STATUSES = get_args(Status)
-SCHEMA = 1
-
-
-class BadRecord(Exception):
-    """A run's record is damaged; the message names the file and what is wrong."""
-
-
-class NewerRecord(BadRecord):
-    """A later version of greenseg wrote the record; it is whole, and must not be written over."""
-
-
-_SETTINGS = frozenset(Settings.model_fields)
 
 
 @dataclass(frozen=True)
@@ -95,8 +81,8 @@ class RunDirectory:
 
     # ── records
 
-    def record(self) -> dict[str, Any]:
-        """The content of run.json; empty where there is none yet.
+    def record(self) -> Record | None:
+        """The content of run.json; None where there is none yet.
 
         Raises:
             NewerRecord: a later version of greenseg wrote it.
@@ -105,26 +91,21 @@ class RunDirectory:
         path = self.path / "run.json"
         try:
             with open(path, "rb") as file:  # noqa: PTH123  (a report opens thousands)
-                record = json.loads(file.read())
+                return read_record(file.read())
         except FileNotFoundError:
             if (self.path / "epochs.jsonl").exists():  # what came before it cannot be accounted for
                 raise BadRecord(f"{path}: missing, though the run has finished epochs") from None
-            return {}
-        except (OSError, ValueError, RecursionError) as error:
+            return None
+        except NewerRecord as error:
+            raise NewerRecord(f"{path}: {error}") from None
+        except (OSError, BadRecord) as error:
             raise BadRecord(f"{path}: {error}") from None
-        if isinstance(record, dict) and (why := _newer(record)):
-            raise NewerRecord(
-                f"{path}: a later version of greenseg{_version(record)} wrote it ({why}). Update greenseg to read it"
-            )
-        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict) or "status" not in record:
-            raise BadRecord(f"{path}: not a record of a run")
-        return record
 
-    def write_record(self, record: dict[str, Any]) -> None:
+    def write_record(self, record: Record) -> None:
         """Replace run.json, atomically."""
-        write_json(self.path / "run.json", record)
+        write_json(self.path / "run.json", record.to_json())
 
-    def epochs(self) -> list[dict[str, Any]]:
+    def epochs(self) -> list[Epoch]:
         """The lines of epochs.jsonl, in the order of writing; a last line that was cut short is left out.
 
         Raises:
@@ -138,12 +119,12 @@ class RunDirectory:
         epochs = []
         for number, line in enumerate(lines[:-1], 1):  # what follows the last newline was never finished
             try:
-                epochs.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
+                epochs.append(read_epoch(line))
+            except BadRecord as error:
                 raise BadRecord(f"{path}:{number}: {error}") from None
         return epochs
 
-    def append_epoch(self, epoch: dict[str, Any]) -> None:
+    def append_epoch(self, epoch: Epoch) -> None:
         """Append a line to epochs.jsonl, after cutting off one that a killed process left unfinished."""
         path = self.path / "epochs.jsonl"
         with path.open("a+b") as file:
@@ -153,23 +134,23 @@ class RunDirectory:
             whole = content.rfind(b"\n") + 1
             if whole < end:
                 file.truncate(whole)
-            file.write(json.dumps(epoch, allow_nan=False).encode() + b"\n")
+            file.write(json.dumps(epoch.to_json(), allow_nan=False).encode() + b"\n")
 
     # ── status
 
-    def status(self, record: dict[str, Any] | None = None) -> Status:
-        """Where the run stands. A run whose process is gone without a word counts as interrupted.
-
-        Args:
-            record: content of run.json, where it has been read already.
+    def status(self) -> Status:
+        """Where the run stands; see `status_by`.
 
         Raises:
             BadRecord: run.json is damaged.
         """
-        status = (self.record() if record is None else record).get("status", "new")
-        if status == "running" and not self.in_use():
-            return "interrupted"
-        return status  # type: ignore[no-any-return]
+        return self.status_by(self.record())
+
+    def status_by(self, record: Record | None) -> Status:
+        """Where the run stands by its record. A run whose process is gone without a word counts as interrupted."""
+        if record is None:
+            return "new"
+        return "interrupted" if record.status == "running" and not self.in_use() else record.status
 
     def in_use(self) -> bool:
         """Whether a living process trains this run; asked of the lock, which dies with its process."""
@@ -196,23 +177,6 @@ class RunDirectory:
         """Claim the run for this process while the context lasts; yields whether the claim succeeded."""
         with locks.hold(self.path / ".lock") as file:
             yield file is not None
-
-
-def _newer(record: dict[str, Any]) -> str:
-    """By what a record is known to be of a later version; empty where it is not."""
-    schema, settings = record.get("schema", SCHEMA), record.get("settings")
-    if schema != SCHEMA and not (isinstance(schema, int) and schema < SCHEMA):
-        return f"schema {schema}; this version reads {SCHEMA}"
-    if record.get("status", "new") not in _STATUSES:
-        return f"unknown status {record['status']!r}"
-    if isinstance(settings, dict) and not settings.keys() <= _SETTINGS:
-        return f"unknown setting {', '.join(sorted(settings.keys() - _SETTINGS))}"
-    return ""
-
-
-def _version(record: dict[str, Any]) -> str:
-    versions = record.get("versions")
-    return f", {versions['greenseg']}," if isinstance(versions, dict) and "greenseg" in versions else ""
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:

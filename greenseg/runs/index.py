@@ -18,7 +18,8 @@ from greenseg.data import content as contents
 from greenseg.data.content import Content
 from greenseg.errors import UserError
 from greenseg.files import OUT_REMEDY, locked
-from greenseg.runs.directory import BadRecord, NewerRecord, RunDirectory
+from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import BadRecord, NewerRecord, Record
 from greenseg.settings import Settings, read_config, trained, trained_anywhere
 
 _NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
@@ -33,21 +34,22 @@ class Entry:
 
     Attributes:
         directory: of the run.
-        record: content of run.json; empty where the run has not begun.
+        record: None where the run has not begun, or its record cannot be read.
         problem: why the record cannot be read; empty where it can.
         newer: whether that is because a later version of greenseg wrote it.
     """
 
     directory: RunDirectory
-    record: dict[str, Any]
+    record: Record | None
     problem: str = ""
     newer: bool = False
 
     @cached_property
     def settings(self) -> dict[str, Any] | None:
         """Its resolved settings; None where they cannot be read."""
-        settings = self.record.get("settings")
-        if settings is None:
+        if self.record:
+            settings = self.record.settings
+        else:
             try:
                 settings = Settings.of(read_config(self.directory.path / "config.yaml")).resolved()
             except UserError:
@@ -56,35 +58,32 @@ class Entry:
 
     def status(self) -> str:
         """Where the run stands, as `RunDirectory.status`."""
-        return self.directory.status(self.record)
+        return self.directory.status_by(self.record)
 
     def same_content(self, settings: Settings, content: Content | None) -> bool | None:
         """Whether it is trained on this content; None where that cannot be known."""
         if content is None:
             return None
-        if "content" in self.record:
-            now = (content.digest, content.preprocessing)
-            return (self.record["content"], self.record.get("preprocessing")) == now
+        if self.record and self.record.content:
+            return (self.record.content, self.record.preprocessing) == (content.digest, content.preprocessing)
         then = self.content_then(settings, content)
-        return None if then is None and not self.record.get("data") else then == content
+        return None if then is None and not (self.record and self.record.data) else then == content
 
     def same_files(self, settings: Settings, content: Content) -> bool:
         """Whether it is trained on the files and the split of this content, by whatever preprocessing."""
-        if "content" in self.record:
-            return bool(self.record["content"] == content.digest)
+        if self.record and self.record.content:
+            return self.record.content == content.digest
         then = self.content_then(settings, content)
         return then is not None and then.digest == content.digest
 
     def content_then(self, settings: Settings, content: Content) -> Content | None:
         """What it was trained on; None where neither its directory tells, nor today's content, since it is another."""
-        if "content" not in self.record and (data := self.record.get("data")):
+        record = self.record
+        if record and not record.content and record.data:
             then = content.before_it_was_named()  # the name of its slices tells whether it is the same
-            try:
-                split = {name: sorted(map(str, data["subjects"][name])) for name in ("train", "validation")}
-                here = {name: content.of_split(name) for name in split}
-                return then if data["cache"] == then.slices_key(settings) and split == here else None
-            except (KeyError, TypeError, AttributeError):
-                return None
+            split = {name: sorted(subjects) for name, subjects in record.data.subjects.items()}
+            here = {name: content.of_split(name) for name in ("train", "validation")}
+            return then if record.data.cache == then.slices_key(settings) and split == here else None
         return contents.read(self.directory.content)
 
 
@@ -160,8 +159,8 @@ class RunIndex:
         other = _first(others, folder) if others else None
         if unknown := [entry for entry in exact if judged[id(entry)] is None]:
             first = _first(unknown, folder)
-            several = len({str(entry.record.get("content")) for entry in unknown if entry.record})
-            return Found(first, bool(first.record), max(1, several), other)
+            several = len({entry.record.content for entry in unknown if entry.record})
+            return Found(first, first.record is not None, max(1, several), other)
         if damaged := [entry for entry in named if entry.problem and entry.settings is None]:
             return Found(damaged[0], other=other)  # nothing in it says that it is of another run
         return Found(other=other)
@@ -210,7 +209,7 @@ def entry_of(directory: RunDirectory) -> Entry:
     try:
         return Entry(directory, directory.record())
     except BadRecord as error:
-        return Entry(directory, {}, str(error), isinstance(error, NewerRecord))
+        return Entry(directory, None, str(error), isinstance(error, NewerRecord))
 
 
 def _first(entries: list[Entry], folder: str) -> Entry:

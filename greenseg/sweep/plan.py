@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from greenseg.data.content import Content, Contents
 from greenseg.machine import preflight
-from greenseg.runs.directory import BadRecord, RunDirectory
+from greenseg.runs.directory import RunDirectory
 from greenseg.runs.index import RunIndex, entry_of
+from greenseg.runs.record import BadRecord, Record
 from greenseg.runs.summary import accounted_otherwise, summary
 from greenseg.settings import ACCOUNTING, Settings, group_of, values_of, violations
 from greenseg.sweep.file import Sweep, find_place
@@ -214,7 +215,7 @@ def look(settings: Settings, content: Content | None, index: RunIndex, folder: s
         status = "newer" if found.entry.newer else "damaged"
         return run._replace(known=directory, status=status, problem=found.entry.problem)
     status = found.entry.status()
-    if not record:
+    if record is None:
         return run._replace(known=directory, status=status)
     outdated = status == "finished" and accounted_otherwise(record, settings)
     return run._replace(known=directory, status=status, spent=_spent(directory, record), outdated=outdated)
@@ -243,13 +244,16 @@ def difference(run: PlannedRun) -> str:
     return f" ({found})" if found else ""
 
 
-def _spent(directory: RunDirectory, record: dict[str, Any]) -> Spent | None:
-    try:
-        # Of one that was killed, what it had finished stands in its epochs.
-        metrics = (summary(record, directory.epochs()) if record["status"] == "running" else record)["metrics"]
-        return Spent(float(metrics["seconds"]), float(metrics["joules"]), int(metrics["epochs"]))
-    except (BadRecord, KeyError, TypeError, ValueError):
+def _spent(directory: RunDirectory, record: Record) -> Spent | None:
+    metrics = record.metrics
+    if record.status == "running":  # of one that was killed, what it had finished stands in its epochs
+        try:
+            metrics = summary(record, directory.epochs()).metrics
+        except (BadRecord, TypeError, ValueError):
+            return None
+    if metrics.seconds is None or metrics.joules is None or metrics.epochs is None:
         return None
+    return Spent(metrics.seconds, metrics.joules, metrics.epochs)
 
 
 # ── what is left

@@ -126,10 +126,10 @@ class Checkpoints(Checkpoint):
 
     def _catch_up(self, trainer: pl.Trainer) -> None:
         """Bring early stopping and plateau to the end of the last epoch, by the Dice in its line of epochs.jsonl."""
-        lines = [line for line in self._run.epochs() if line["epoch"] == trainer.current_epoch - 1]
+        lines = [line for line in self._run.epochs() if line.epoch == trainer.current_epoch - 1]
         if not lines:
             return
-        dice = math.nan if lines[-1]["dice"] is None else float(lines[-1]["dice"])
+        dice = math.nan if lines[-1].dice is None else lines[-1].dice
         assert isinstance(trainer.lightning_module, Segmentation)
         trainer.lightning_module.step_plateau(dice)
         for stopping in _early_stopping(trainer):

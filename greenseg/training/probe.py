@@ -5,7 +5,6 @@ What is tried is thrown away; its joules are the run's, as phase `probe`.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,6 +17,7 @@ from greenseg.energy import Energy
 from greenseg.failures import Failure, kind_of
 from greenseg.machine.cores import usable_cores
 from greenseg.optimizers import OPTIMIZERS
+from greenseg.runs.record import TriedBatch, TriedRate, TriedWorkers
 from greenseg.settings import Settings
 from greenseg.training import optimization
 from greenseg.training.module import Segmentation
@@ -72,7 +72,7 @@ class Trial:
             torch.cuda.synchronize()
 
 
-def workers(settings: Settings, dataset: SliceDataset) -> tuple[int, dict[str, Any]]:
+def workers(settings: Settings, dataset: SliceDataset) -> tuple[int, TriedWorkers]:
     """The fewest loading processes that keep the device busy.
 
     None, if loading in the training process takes below 2 % of a step. Else the fewest that make a batch in less time
@@ -95,7 +95,7 @@ def workers(settings: Settings, dataset: SliceDataset) -> tuple[int, dict[str, A
             break
     fed = [number for number, seconds in batch.items() if number and seconds < step]
     chosen = 0 if batch[0] < _UNNOTICED * step else fed[0] if fed else min(batch, key=batch.__getitem__)
-    return chosen, {"step": step, "batch": {str(number): seconds for number, seconds in batch.items()}}
+    return chosen, TriedWorkers(step=step, batch={str(number): seconds for number, seconds in batch.items()})
 
 
 def _numbers(cores: int) -> Iterator[int]:
@@ -120,7 +120,7 @@ def _batch_seconds(dataset: SliceDataset, batches: Sampler[list[int]], number: i
 
 def batch_size(
     settings: Settings, dataset: SliceDataset, measure: Callable[[], Energy]
-) -> tuple[int, list[dict[str, Any]]]:
+) -> tuple[int, list[TriedBatch]]:
     """The batch size with the fewest joules a slice, not the largest that fits.
 
     Powers of two from 2 on, up to a quarter of the training slices of a device, each for about a second and a half;
@@ -139,8 +139,8 @@ def batch_size(
         Exception: of the device, where even the smallest size does not fit.
     """
     trial = Trial(settings)
-    table: list[dict[str, Any]] = []
-    best, worse, size = float("inf"), 0, 2
+    table: list[TriedBatch] = []
+    best, chosen, worse, size = float("inf"), 2, 0, 2
     while size <= max(len(dataset) // (4 * settings.devices), 2) and worse < 2:
         try:
             batch = dataset[list(range(size))]
@@ -150,20 +150,22 @@ def batch_size(
         except Exception as error:
             if not table or kind_of(error) not in _NO_ROOM:
                 raise
-            table.append({"batch_size": size, "out_of_memory": True})
+            table.append(TriedBatch(batch_size=size, out_of_memory=True))
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             break
         slices = size * (count + 1)
         joules = measure().joules / slices
-        table.append({"batch_size": size, "joules_per_slice": joules, "seconds_per_slice": seconds / (size * count)})
+        each = seconds / (size * count)
+        table.append(TriedBatch(batch_size=size, joules_per_slice=joules, seconds_per_slice=each))
         worse = worse + 1 if joules > _WORSE * best else 0
-        best, size = min(best, joules), 2 * size
-    tried = [row for row in table if "joules_per_slice" in row]
-    return int(min(tried, key=lambda row: row["joules_per_slice"])["batch_size"]), table
+        if joules < best:
+            best, chosen = joules, size
+        size *= 2
+    return chosen, table
 
 
-def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, list[dict[str, float]]]:
+def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, list[TriedRate]]:
     """The learning rate at which the loss falls fastest: a range test (Smith 2015, arXiv:1506.01186).
 
     The optimizer takes a step at each of eight learning rates a decade, ascending, until the loss is a quarter above
@@ -198,8 +200,8 @@ def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, lis
         if settings.gradient_clip:
             fabric.clip_gradients(loss_of, optimizer, max_norm=settings.gradient_clip)
         optimizer.step()
-    tried = [{"lr": float(lr), "loss": loss} for lr, loss in zip(_LEARNING_RATES, losses, strict=False)]
-    return steepest([row["lr"] for row in tried], losses), tried
+    tried = [TriedRate(lr=float(lr), loss=loss) for lr, loss in zip(_LEARNING_RATES, losses, strict=False)]
+    return steepest([row.lr for row in tried], losses), tried
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:

@@ -58,7 +58,7 @@ def main(directory: Path) -> int:
                 return events.BUSY
             if os.environ.get(events.START_OVER):
                 run.clear()
-            elif run.record().get("status") == "finished":  # by another process, since it was planned
+            elif run.status() == "finished":  # by another process, since it was planned
                 return ExitCode.OK
             train(run, settings, meter, rank, lambda: bool(signals))
     except Interrupted as signal_name:

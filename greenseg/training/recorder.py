@@ -12,6 +12,7 @@ from greenseg.energy import EnergyMonitor
 from greenseg.failures import Diverged
 from greenseg.machine.signals import stop_later
 from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import Epoch
 from greenseg.training import events
 from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.module import Segmentation
@@ -72,7 +73,7 @@ class Recorder(Checkpoint):
                 "epoch": trainer.current_epoch,
                 "step": batch_idx + 1,
                 "steps": int(trainer.num_training_batches),
-                "loss": loss if math.isfinite(loss) else None,
+                "loss": _finite(loss),
             }
         )
 
@@ -99,23 +100,31 @@ class Recorder(Checkpoint):
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Segmentation)
         energy = self._energy.epochs[-1]
-        metrics = {name: float(trainer.callback_metrics[name]) for name in ("train_loss", "dice", "iou")}
-        line = {
-            "epoch": energy.epoch,
-            "attempt": self._attempt,
-            **{name: value if math.isfinite(value) else None for name, value in metrics.items()},
-            "volume_dice": {k: v if math.isfinite(v) else None for k, v in pl_module.volume_dice.items()},
-            "seconds": time.monotonic() - self._epoch_start,
-            "train": energy.train.to_json(),
-            "validation": energy.validation.to_json(),
-            "attempt_so_far": {phase: e.to_json() for phase, e in self._energy.phases.items()},
-        }
+        loss, dice, iou = (float(trainer.callback_metrics[name]) for name in ("train_loss", "dice", "iou"))
+        seconds = time.monotonic() - self._epoch_start
+        line = Epoch(
+            epoch=energy.epoch,
+            attempt=self._attempt,
+            train_loss=_finite(loss),
+            dice=_finite(dice),
+            iou=_finite(iou),
+            volume_dice={subject: _finite(value) for subject, value in pl_module.volume_dice.items()},
+            seconds=seconds,
+            train=energy.train.to_json(),
+            validation=energy.validation.to_json(),
+            attempt_so_far={phase: e.to_json() for phase, e in self._energy.phases.items()},
+        )
         self._run.append_epoch(line)
-        shown = {name: line[name] for name in ("epoch", "train_loss", "dice", "iou", "seconds")}
-        self._emit({"event": "epoch", **shown})
-        dice = "–" if line["dice"] is None else f"{line['dice']:.4f}"
+        shown = {"epoch": line.epoch, "train_loss": line.train_loss, "dice": line.dice, "iou": line.iou}
+        self._emit({"event": "epoch", **shown, "seconds": seconds})
         print(
-            f"epoch {energy.epoch + 1}/{trainer.max_epochs}: loss {metrics['train_loss']:.4f}, Dice {dice}, "
-            f"{line['seconds']:.1f} s, {energy.total.joules:.1f} J in this epoch",
+            f"epoch {energy.epoch + 1}/{trainer.max_epochs}: loss {loss:.4f}, "
+            f"Dice {'–' if line.dice is None else f'{dice:.4f}'}, "
+            f"{seconds:.1f} s, {energy.total.joules:.1f} J in this epoch",
             flush=True,
         )
+
+
+def _finite(value: float) -> float | None:
+    """The value; None, which JSON can hold, where it is no finite number."""
+    return value if math.isfinite(value) else None

@@ -1,15 +1,12 @@
 """One run from start to end: data, network, Trainer, energy, record."""
 
 import functools
-import json
 import os
 import platform
 import resource
 import socket
 import sys
-import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -33,9 +30,22 @@ from greenseg.machine import claims, levers
 from greenseg.machine.cores import usable_cores
 from greenseg.metrics import surface
 from greenseg.models import network
-from greenseg.runs.directory import SCHEMA, RunDirectory
+from greenseg.runs.attempt import Machine, Recording
+from greenseg.runs.directory import RunDirectory
 from greenseg.runs.index import Entry
-from greenseg.runs.summary import account_for_attempts, summary
+from greenseg.runs.record import (
+    Context,
+    Data,
+    EnergyMethod,
+    Error,
+    Hardware,
+    Memory,
+    Network,
+    Probes,
+    Ran,
+    Status,
+    Surface,
+)
 from greenseg.settings import Settings
 from greenseg.strategies import STRATEGIES
 from greenseg.training import events, probe
@@ -47,8 +57,6 @@ from greenseg.training.recorder import Recorder
 _PACKAGES = (
     "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "kornia", "simpleitk", "zeus",
 )  # fmt: skip
-
-_TOLERANCE = 0.01  # by how much the phases may differ from one window over all of them
 
 
 class Interrupted(BaseException):
@@ -75,81 +83,22 @@ def train(
         Exception: whatever ended the run; it stands in the record by then.
         Interrupted: likewise.
     """
-    record = run.record()
-    earlier_id = record.get("id")
-    earlier = account_for_attempts(record.get("attempts", []), run.epochs())
     monitor = EnergyMonitor(meter)
+    context = Context.model_validate_json(os.environ.get(events.CONTEXT, "{}"))
+    recording = Recording(run, settings, Machine(_hardware(), versions(), _method(meter)), context, writes=rank == 0)
     unrestored: list[str] = []
-    started, hardware = now(), _hardware()
-    attempt: dict[str, Any] = {
-        "status": "running",
-        "started": started,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "cpu": hardware["cpu"],  # another attempt may have run elsewhere
-    }
-    watts = {"core_watts": meter.model.core_watts, "gb_watts": meter.model.gb_watts}
-    attempt["estimate"] = watts  # of another attempt, they may have been others
-    record = {
-        "schema": SCHEMA,
-        "status": "running",
-        "id": earlier_id or uuid.uuid4().hex,  # by which its copies are known
-        "identity": settings.identity,
-        "configuration": settings.configuration,
-        **{name: record[name] for name in ("content", "files", "preprocessing", "data") if name in record},
-        "settings": settings.resolved(),
-        "started": record.get("started", started),
-        "attempts": [*earlier, attempt],
-        "ran": record.get("ran", {}),
-        "probes": record.get("probes", {}),
-        "memory": record.get("memory", {}),
-        "context": record.get("context", {}) | json.loads(os.environ.get(events.CONTEXT, "{}")),
-        "hardware": hardware,
-        "versions": versions(),
-        "energy_method": {"sensors_missing": meter.missing, "unmeasured": meter.unmeasured, **watts},
-    }
 
-    def save(**changes: Any) -> None:
-        record.update(changes)
-        if rank == 0:
-            run.write_record(record)
+    def end(status: Status, error: Error | None = None) -> None:
+        difference = _difference(monitor)
+        memory = _peak_memory(recording.record.memory)
+        recording.end(status, monitor.phases, difference, memory, error, unrestored)
 
-    def end(status: str, **changes: Any) -> None:
-        try:
-            difference = monitor.close()
-        except Exception as error:  # a driver that is gone must not take the record, and the first error, with it
-            print(f"energy: the last window cannot be read: {error}", file=sys.stderr)
-            difference = {"unread": 1.0}
-        attempt.update(
-            status=status,
-            ended=now(),
-            energy={phase: energy.to_json() for phase, energy in monitor.phases.items()},
-            check={"difference": difference, "ok": all(abs(share) <= _TOLERANCE for share in difference.values())},
-        )
-        if unrestored:
-            changes["unrestored"] = unrestored
-        memory = _peak_memory(record.get("memory", {}))
-        save(status=status, ended=now(), memory=memory, **summary(record, run.epochs()), **changes)
-
-    def start_over(why: Unusable) -> None:
-        attempt["started_over"] = str(why)
-        message = f"{run.last_checkpoint}: {why}. The run starts over; what its earlier epochs took counts as spent"
-        if rank == 0:
-            print(message, file=sys.stderr)
-            events.emit({"event": "warning", "message": message})
-        save()
-
-    save()
     try:
-        last = None
-        try:
-            last = read_last(run, earlier_id)
-        except Unusable as why:
-            start_over(why)
+        last = _last(run, recording)
         # The rank that drives a node's first GPU sets the limits of all its GPUs.
         gpus = settings.devices if meter.gpus == (0,) else 0
         with claims.limited(levers.wanted(settings), gpus, unrestored) as limits_set:
-            _fit(run, settings, monitor, rank, record, last, limits_set, save, start_over)
+            _fit(run, settings, monitor, rank, recording, last, limits_set)
     except Interrupted:
         end("interrupted")
         raise
@@ -159,10 +108,37 @@ def train(
             raise Interrupted from error
         kind = kind_of(error)
         # A full disk says nothing about the run: the same command goes on once there is room.
-        status = "interrupted" if kind == Failure.DISK_FULL else "failed"
-        end(status, error={"kind": kind, "type": type(error).__name__, "message": str(error)})
+        status: Status = "interrupted" if kind == Failure.DISK_FULL else "failed"
+        end(status, Error(kind=kind, type=type(error).__name__, message=str(error)))
         raise
     end("finished")
+
+
+def _difference(monitor: EnergyMonitor) -> dict[str, float]:
+    """By how much the phases differ from one window over all of them; ends measuring."""
+    try:
+        return monitor.close()
+    except Exception as error:  # a driver that is gone must not take the record, and the first error, with it
+        print(f"energy: the last window cannot be read: {error}", file=sys.stderr)
+        return {"unread": 1.0}
+
+
+def _last(run: RunDirectory, recording: Recording) -> Last | None:
+    """The checkpoint to go on from; None where there is none that can be used."""
+    try:
+        return read_last(run, recording.earlier_id)
+    except Unusable as why:
+        _start_over(run, recording, why)
+        return None
+
+
+def _start_over(run: RunDirectory, recording: Recording, why: Unusable) -> None:
+    recording.attempt.started_over = str(why)
+    message = f"{run.last_checkpoint}: {why}. The run starts over; what its earlier epochs took counts as spent"
+    if recording.writes:
+        print(message, file=sys.stderr)
+        events.emit({"event": "warning", "message": message})
+    recording.save()
 
 
 def _fit(
@@ -170,42 +146,20 @@ def _fit(
     settings: Settings,
     monitor: EnergyMonitor,
     rank: int,
-    record: dict[str, Any],
+    recording: Recording,
     last: Last | None,
     limits_set: dict[str, Any],
-    save: Callable[..., None],
-    start_over: Callable[[Unusable], None],
 ) -> None:
+    """Train, from the slices to the surfaces of the best epoch; the record says what ran before it does."""
     events.emit({"event": "start"})
     monitor.preparation()
-    slices = cache.prepare(settings)
-    content = slices.content
-    assert content is not None
-    _check_content(run, settings, content, goes_on=last is not None)
+    slices = _prepare(run, settings, rank, recording, goes_on=last is not None)
     training = SliceDataset(slices, "train", settings.drop_empty_slices, settings.seed)
     validation = SliceDataset(slices, "validation")
-    if rank == 0:
-        write_atomically(run.path / "split.csv", split_csv(slices.cases))
-        run.create(settings, content.to_json())
-    save(**content.names)
     monitor.startup()
-    if settings.accelerator == "cpu" or not torch.cuda.is_available():
-        threads = int(os.environ.get(events.THREADS) or usable_cores())
-        torch.set_num_threads(max(1, threads // settings.devices))
-    else:
-        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # torch knows no quota of a container
     # All that numbers depend on is set before anything is tried, so that it is tried as it will be trained.
-    torch.set_float32_matmul_precision(settings.matmul_precision)
-    # Same configuration, same seed, same machine: same metrics. CUDA reads the variable when it is first used.
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # For deterministic runs torch fills all new memory with NaN, which reveals code that reads it before writing.
-    # No layer does so, and filling took 8 % of a step on a CPU.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    pl.seed_everything(settings.seed, verbose=False)
+    _compute_reproducibly(settings)
     settings, probes = _chosen(run, settings, training, monitor, keep=rank > 0 or last is not None)
-    batch_size, workers = int(settings.batch_size), int(settings.workers)
     pl.seed_everything(settings.seed, verbose=False)  # again: what was tried has drawn random numbers
     module = Segmentation(settings, validation.subjects)
     if last:
@@ -213,61 +167,20 @@ def _fit(
             last.check_network(module)
         except Unusable as why:
             last = None
-            start_over(why)
-    earlier = record["attempts"][:-1]
-    spent = sum(Energy.from_json(e).joules for attempt in earlier for e in attempt["energy"].values())
-    checkpoints = Checkpoints(run, record["id"])
-    stopping: list[pl.Callback] = []
-    if settings.early_stopping:
-        stopping = [EarlyStopping("dice", mode="max", patience=settings.early_stopping, check_finite=False)]
-    trainer = pl.Trainer(
-        max_epochs=settings.epochs,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=STRATEGIES[settings.strategy].make(settings.processes),
-        num_nodes=settings.nodes,
-        precision=settings.precision,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.gradient_clip or None,
-        # The monitor first, so that all others are no part of an epoch.
-        callbacks=[monitor, *stopping, Recorder(run, len(earlier), monitor, checkpoints, spent), checkpoints],
-        plugins=[PlainFiles()],
-        use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_progress_bar=False,  # the process that started the run shows progress
-        enable_model_summary=False,
-    )
+            _start_over(run, recording, why)
+    assert recording.record.id
+    checkpoints = Checkpoints(run, recording.record.id)
+    trainer = _trainer(settings, _callbacks(settings, run, recording, monitor, checkpoints))
     on_cpu = trainer.strategy.root_device.type == "cpu"
-    ranks = trainer.world_size
+    batch_size, workers, ranks = int(settings.batch_size), int(settings.workers), trainer.world_size
     batches = TrainingBatches(len(training), batch_size, settings.seed, rank, ranks)
     batches.set_epoch(last.epoch + 1 if last else 0)  # Lightning does so only after workers have begun to load
-    save(
-        network={"parameters": network.parameters(module.network)},
-        ran={
-            "precision": str(trainer.precision),
-            "accelerator": "cpu" if on_cpu else trainer.strategy.root_device.type,
-            "strategy": type(trainer.strategy).__name__,
-            "devices": trainer.num_devices,
-            "nodes": trainer.num_nodes,
-            "threads": torch.get_num_threads(),
-            "workers": workers,
-            "batch_size": batch_size,
-            "lr": settings.lr,
-            # At the end of an epoch Lightning takes a step with what there is.
-            "effective_batch_size": min(batch_size * ranks * settings.accumulate, batches.slices),
-            **limits_set,
-        },
-        probes=probes,
-        data={
-            "cache": slices.folder.name,
-            "slices": {"train": len(training), "validation": len(validation)},
-            "slices_per_epoch": {"train": batches.slices, "validation": len(validation)},
-            "bytes": slices.bytes,
-            "subjects": {"train": training.subjects, "validation": validation.subjects},
-            "preparation": slices.index["preparation"],
-        },
-    )
+    record = recording.record
+    record.network = Network(parameters=network.parameters(module.network))
+    record.ran = _ran(settings, trainer, batches, limits_set)
+    record.probes = probes
+    record.data = _data(slices, training, validation, batches)
+    recording.save()
     trainer.fit(
         module,
         loader(training, batches, workers, pin_memory=not on_cpu),
@@ -282,28 +195,116 @@ def _fit(
     )
     if rank == 0 and checkpoints.best_epoch is not None:
         predictions = unpacked(checkpoints.best_predictions, len(validation), settings.image_size)
-        save(surface=surface.record_of(slices, predictions, checkpoints.best_epoch))
-    meter = monitor.meter
-    save(
-        energy_method={
-            "sensors_missing": meter.missing,
-            "unmeasured": meter.unmeasured,
-            "core_watts": meter.model.core_watts,
-            "gb_watts": meter.model.gb_watts,
-            "basis": meter.model.basis,
-        }
+        record.surface = Surface(**surface.record_of(slices, predictions, checkpoints.best_epoch))
+    record.energy_method = _method(monitor.meter)  # that of the GPU that was used, not of the one that was guessed
+    recording.save()
+
+
+def _prepare(run: RunDirectory, settings: Settings, rank: int, recording: Recording, goes_on: bool) -> cache.Slices:
+    """The slices of the run, and the files of its directory that say what they were made from."""
+    slices = cache.prepare(settings)
+    content = slices.content
+    assert content is not None
+    _check_content(run, settings, content, goes_on)
+    if rank == 0:
+        write_atomically(run.path / "split.csv", split_csv(slices.cases))
+        run.create(settings, content.to_json())
+    record = recording.record
+    record.content, record.files, record.preprocessing = content.digest, content.files, content.preprocessing
+    recording.save()
+    return slices
+
+
+def _compute_reproducibly(settings: Settings) -> None:
+    """Set threads, precision, seed and deterministic algorithms of this process.
+
+    Same configuration, same seed, same machine: same metrics.
+    """
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        threads = int(os.environ.get(events.THREADS) or usable_cores())
+        torch.set_num_threads(max(1, threads // settings.devices))
+    else:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # torch knows no quota of a container
+    torch.set_float32_matmul_precision(settings.matmul_precision)
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # CUDA reads it when it is first used
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # For deterministic runs torch fills all new memory with NaN, which reveals code that reads it before writing.
+    # No layer does so, and filling took 8 % of a step on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    pl.seed_everything(settings.seed, verbose=False)
+
+
+def _callbacks(
+    settings: Settings, run: RunDirectory, recording: Recording, monitor: EnergyMonitor, checkpoints: Checkpoints
+) -> list[pl.Callback]:
+    """The monitor first, so that all others are no part of an epoch."""
+    stopping: list[pl.Callback] = []
+    if settings.early_stopping:
+        stopping = [EarlyStopping("dice", mode="max", patience=settings.early_stopping, check_finite=False)]
+    earlier = recording.earlier
+    spent = sum(Energy.from_json(e).joules for attempt in earlier for e in (attempt.energy or {}).values())
+    return [monitor, *stopping, Recorder(run, len(earlier), monitor, checkpoints, spent), checkpoints]
+
+
+def _trainer(settings: Settings, callbacks: list[pl.Callback]) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=settings.epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=STRATEGIES[settings.strategy].make(settings.processes),
+        num_nodes=settings.nodes,
+        precision=settings.precision,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip or None,
+        callbacks=callbacks,
+        plugins=[PlainFiles()],
+        use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,  # the process that started the run shows progress
+        enable_model_summary=False,
+    )
+
+
+def _ran(settings: Settings, trainer: pl.Trainer, batches: TrainingBatches, limits_set: dict[str, Any]) -> Ran:
+    batch_size = int(settings.batch_size)
+    return Ran(
+        precision=str(trainer.precision),
+        accelerator=trainer.strategy.root_device.type,
+        strategy=type(trainer.strategy).__name__,
+        devices=trainer.num_devices,
+        nodes=trainer.num_nodes,
+        threads=torch.get_num_threads(),
+        workers=int(settings.workers),
+        batch_size=batch_size,
+        lr=float(settings.lr),
+        # At the end of an epoch Lightning takes a step with what there is.
+        effective_batch_size=min(batch_size * trainer.world_size * settings.accumulate, batches.slices),
+        **limits_set,
+    )
+
+
+def _data(slices: cache.Slices, training: SliceDataset, validation: SliceDataset, batches: TrainingBatches) -> Data:
+    return Data(
+        cache=slices.folder.name,
+        slices={"train": len(training), "validation": len(validation)},
+        slices_per_epoch={"train": batches.slices, "validation": len(validation)},
+        bytes=slices.bytes,
+        subjects={"train": training.subjects, "validation": validation.subjects},
+        preparation=slices.index["preparation"],
     )
 
 
 def _chosen(
     run: RunDirectory, settings: Settings, training: SliceDataset, monitor: EnergyMonitor, keep: bool
-) -> tuple[Settings, dict[str, Any]]:
+) -> tuple[Settings, Probes]:
     """The settings with what was tried in place of `auto`; and what was measured.
 
     A run that goes on, and the other ranks, `keep` what rank 0 chose at its start.
     """
-    record = run.record()
-    known, probes = (record.get("ran", {}), record.get("probes", {})) if keep else ({}, {})
+    record = run.record() if keep else None  # rank 0 may have written it only now
+    known, probes = (record.ran, record.probes.given()) if record else (Ran(), {})
     # The learning rate is that of a batch size; what makes a batch takes depends on it, too.
     for name, choose in (
         ("batch_size", functools.partial(probe.batch_size, measure=monitor.probe)),
@@ -312,9 +313,8 @@ def _chosen(
     ):
         if getattr(settings, name) != "auto":
             continue
-        if name in known:
-            value = known[name]
-        else:
+        value = getattr(known, name)
+        if value is None:
             monitor.probe()
             value, probes[name] = choose(settings, training)
         settings = settings.model_copy(update={name: value})
@@ -322,7 +322,7 @@ def _chosen(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()  # what was tried is not what the run needs
     monitor.startup()
-    return settings, probes
+    return settings, Probes(**probes)
 
 
 def _check_content(run: RunDirectory, settings: Settings, content: Content, goes_on: bool) -> None:
@@ -346,18 +346,23 @@ def _check_content(run: RunDirectory, settings: Settings, content: Content, goes
     )
 
 
-def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _peak_memory(before: dict[str, float]) -> dict[str, float]:
-    """GB that this process, or an earlier attempt, had in use at most: of the host, and as tensors on its GPU."""
+def _peak_memory(before: Memory) -> Memory:
+    """Most memory that this process, or an earlier attempt, had in use."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    peaks = {"host_gb": most / 1e9}
-    if torch.cuda.is_available():
-        peaks["gpu_gb"] = torch.cuda.max_memory_allocated() / 1e9
-    return {name: round(max(peak, before.get(name, 0.0)), 3) for name, peak in peaks.items()}
+    host = round(max(most / 1e9, before.host_gb or 0.0), 3)
+    if not torch.cuda.is_available():
+        return Memory(host_gb=host)
+    return Memory(host_gb=host, gpu_gb=round(max(torch.cuda.max_memory_allocated() / 1e9, before.gpu_gb or 0.0), 3))
+
+
+def _method(meter: EnergyMeter) -> EnergyMethod:
+    return EnergyMethod(
+        sensors_missing=meter.missing,
+        unmeasured=meter.unmeasured,
+        core_watts=list(meter.model.core_watts),
+        gb_watts=list(meter.model.gb_watts),
+        basis=meter.model.basis,
+    )
 
 
 @functools.cache
@@ -367,14 +372,13 @@ def versions() -> dict[str, str]:
     return {"greenseg": __version__, "python": platform.python_version()} | packages
 
 
-def _hardware() -> dict[str, Any]:
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "host": socket.gethostname(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name() or platform.processor(),
-        "cores": usable_cores(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "gpus": gpus,
-        "python": sys.executable,
-    }
+def _hardware() -> Hardware:
+    return Hardware(
+        host=socket.gethostname(),
+        system=f"{platform.system()} {platform.machine()}",
+        cpu=cpu_name() or platform.processor(),
+        cores=usable_cores(),
+        memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        python=sys.executable,
+    )

@@ -14,6 +14,7 @@ import yaml
 
 from greenseg.runs.directory import RunDirectory
 from tests.conftest import Command
+from tests.runs import lines_of, recorded
 from tests.versions.blocks import write_blocks
 
 EARLIER = Path(__file__).parents[1] / "versions" / "0.1.0"
@@ -127,7 +128,7 @@ def test_a_run_does_not_go_on_with_other_data(greenseg: Command, data: Path, tmp
         extra.unlink()
     (data / "masks/mask_0001.nrrd").write_bytes(mask)
     assert "Continuing" in greenseg("train", *options).stdout
-    assert run.record()["status"] == "finished"
+    assert recorded(run)["status"] == "finished"
 
 
 def test_a_run_of_an_earlier_version_stands_for_itself(greenseg: Command, data: Path, tmp_path: Path) -> None:
@@ -187,9 +188,9 @@ def test_a_run_with_this_preprocessing_is_reported_and_resumed(greenseg: Command
     resumed = greenseg("train", "--config", killed / "config.yaml")
     assert "Continuing" in resumed.stdout
     assert resumed.returncode == 0, resumed.stderr
-    record = RunDirectory(killed).record()
+    record = recorded(RunDirectory(killed))
     assert (record["status"], len(record["attempts"])) == ("finished", 2)
-    assert [line["epoch"] for line in RunDirectory(killed).epochs()] == [0, 1, 2, 2, 3], (
+    assert [line["epoch"] for line in lines_of(RunDirectory(killed))] == [0, 1, 2, 2, 3], (
         "nothing but the last is repeated"
     )
 

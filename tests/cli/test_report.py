@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
-from tests.runs import energy, epoch, record, write
+from tests.runs import energy, epoch, record, write, write_record
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_watch_follows_a_running_sweep(runs: Path, tmp_path: Path) -> None:
         os.close(follower)
         try:
             assert "1 failed, 4 finished, 1 running" in read_until(leader, "copies of others")
-            running.write_record(record({"precision": "16-mixed"}, dice=0.99, total=energy(60, gpu_nvml=10)))
+            write_record(running, record({"precision": "16-mixed"}, dice=0.99, total=energy(60, gpu_nvml=10)))
             shown = read_until(leader, "0.9900")
             assert "1 failed, 5 finished" in shown
         finally:

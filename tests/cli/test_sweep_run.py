@@ -17,6 +17,7 @@ import yaml
 from greenseg.machine.cores import usable_cores
 from greenseg.runs.directory import find_runs
 from tests.conftest import Command
+from tests.runs import lines_of, recorded
 
 
 @pytest.fixture
@@ -101,15 +102,15 @@ def test_ctrl_c_once_keeps_every_finished_epoch_and_twice_ends_at_once(
     assert "Traceback" not in output
     assert [record["status"] for record in records(tmp_path)] == ["interrupted", "interrupted"]
     assert all((run.path / "checkpoints" / "last.ckpt").exists() for run in find_runs([tmp_path / "runs"]))
-    before = {run.path: len(run.epochs()) for run in find_runs([tmp_path / "runs"])}
+    before = {run.path: len(lines_of(run)) for run in find_runs([tmp_path / "runs"])}
 
     running = start(tmp_path, "sweep", sweep_file, "--jobs", "2")
     deadline = time.monotonic() + 90
-    while any(len(run.epochs()) == before[run.path] for run in find_runs([tmp_path / "runs"])):
+    while any(len(lines_of(run)) == before[run.path] for run in find_runs([tmp_path / "runs"])):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     for run in find_runs([tmp_path / "runs"]):
-        os.kill(run.record()["attempts"][-1]["pid"], signal.SIGSTOP)  # deaf to anything gentle
+        os.kill(recorded(run)["attempts"][-1]["pid"], signal.SIGSTOP)  # deaf to anything gentle
     running.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert running.poll() is None
@@ -119,7 +120,7 @@ def test_ctrl_c_once_keeps_every_finished_epoch_and_twice_ends_at_once(
     assert "Traceback" not in output
     for run in find_runs([tmp_path / "runs"]):
         assert run.status() == "interrupted"
-        epochs = [line["epoch"] for line in run.epochs()]
+        epochs = [line["epoch"] for line in lines_of(run)]
         assert sorted(set(epochs)) == list(range(max(epochs) + 1))
         assert len(epochs) <= len(set(epochs)) + 1, "no more than the epoch in flight was done again"
 

@@ -22,6 +22,7 @@ from greenseg.launch.slots import Slots
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
 from tests.energy.fakes import FakeRapl
+from tests.runs import lines_of, recorded
 
 Act = Callable[[Job, dict[str, Any]], None]
 
@@ -64,7 +65,7 @@ def in_the_second_epoch_of(target: Job, do: Callable[[int], None]) -> Act:
 
     def act(job: Job, event: dict[str, Any]) -> None:
         if job is target and event.get("epoch", 0) >= 1 and not done:
-            done.append(job.run.record()["attempts"][-1]["pid"])
+            done.append(recorded(job.run)["attempts"][-1]["pid"])
             do(done[0])
 
     return act
@@ -86,13 +87,13 @@ def test_a_forked_run_is_bit_for_bit_that_of_a_fresh_process(phantom: Path, tmp_
     forked, fresh = job(phantom, tmp_path / "forked", epochs=2), job(phantom, tmp_path / "fresh", epochs=2)
     launch(forked)
     launch(fresh, warm=False)
-    results = [[(e["train_loss"], e["dice"], e["volume_dice"]) for e in j.run.epochs()] for j in (forked, fresh)]
+    results = [[(e["train_loss"], e["dice"], e["volume_dice"]) for e in lines_of(j.run)] for j in (forked, fresh)]
     assert len(results[0]) == 2
     assert results[0] == results[1]
     # The imports were paid once, by the server: they stand in the record, and are no part of the run.
-    assert forked.run.record()["context"]["imports"]["joules"]["cpu"]["estimate"] > 0
-    assert "imports" not in fresh.run.record()["context"]
-    startups = [j.run.record()["energy"]["phases"]["startup"]["joules"]["cpu"]["estimate"] for j in (forked, fresh)]
+    assert recorded(forked.run)["context"]["imports"]["joules"]["cpu"]["estimate"] > 0
+    assert "imports" not in recorded(fresh.run)["context"]
+    startups = [recorded(j.run)["energy"]["phases"]["startup"]["joules"]["cpu"]["estimate"] for j in (forked, fresh)]
     assert startups[0] < startups[1] / 2
 
 
@@ -105,10 +106,10 @@ def test_a_crash_ends_one_run_and_is_tried_again_as_often_as_told(phantom: Path,
     assert "SIGSEGV" in crashed.reason
     assert again.status == "finished"
     assert outcome_of(audience, other).status == "finished"
-    record = victim.run.record()
+    record = recorded(victim.run)
     assert [attempt["status"] for attempt in record["attempts"]] == ["killed", "finished"]
     assert "error" not in record
-    assert whole(victim.run.epochs()) == [0, 1, 2], "it went on where it was"
+    assert whole(lines_of(victim.run)) == [0, 1, 2], "it went on where it was"
 
 
 def test_a_kill_for_want_of_memory_is_an_answer(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +125,7 @@ def test_a_kill_for_want_of_memory_is_an_answer(phantom: Path, tmp_path: Path, m
     audience = launch(victim, act=in_the_second_epoch_of(victim, kernel_kills), limits=Limits(retries=1))
     ((_, outcome),) = audience.outcomes
     assert (outcome.status, outcome.kind, outcome.again) == ("failed", Failure.OUT_OF_MEMORY, False)
-    assert victim.run.record()["error"]["kind"] == "out_of_memory"
+    assert recorded(victim.run)["error"]["kind"] == "out_of_memory"
 
 
 def test_a_run_that_hangs_and_one_that_takes_too_long_are_ended(phantom: Path, tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_run_that_hangs_and_one_that_takes_too_long_are_ended(phantom: Path, t
     audience = launch(slow, limits=Limits(timeout=10))
     outcome = outcome_of(audience, slow)
     assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.TIMEOUT, "took longer than 10 s")
-    record = slow.run.record()
+    record = recorded(slow.run)
     assert record["error"]["kind"] == "timeout"
     assert record["attempts"][0]["status"] == "interrupted", "it was asked first"
     assert record["metrics"]["joules"] > 0
@@ -147,8 +148,8 @@ def test_a_loss_that_is_no_number_ends_the_run(phantom: Path, tmp_path: Path) ->
     audience = launch(wild, limits=Limits(retries=3))
     ((_, outcome),) = audience.outcomes
     assert (outcome.status, outcome.kind) == ("failed", Failure.DIVERGED)
-    assert len(wild.run.epochs()) < 50
-    assert wild.run.epochs()[-1]["train_loss"] is None
+    assert len(lines_of(wild.run)) < 50
+    assert lines_of(wild.run)[-1]["train_loss"] is None
 
 
 def test_an_error_keeps_its_message_and_the_end_of_the_log(phantom: Path, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_an_error_keeps_its_message_and_the_end_of_the_log(phantom: Path, tmp_pa
     broken.run.last_checkpoint.mkdir()
     audience = launch(broken, limits=Limits(retries=1))
     assert [outcome.again for _, outcome in audience.outcomes] == [True, False]
-    error = broken.run.record()["error"]
+    error = recorded(broken.run)["error"]
     assert error["kind"] == "error"
     assert error["type"] == "IsADirectoryError"
     assert error["log"].splitlines()[-1].endswith(f"{error['type']}: {error['message']}")
@@ -182,8 +183,8 @@ def test_when_the_server_is_killed_its_runs_go_on_in_a_new_one(phantom: Path, tm
     audience = launch(*jobs, act=killed)
     assert [outcome.status for _, outcome in audience.outcomes if not outcome.again] == ["finished", "finished"]
     for each in jobs:
-        assert whole(each.run.epochs()) == [0, 1, 2]
-        assert each.run.record()["attempts"][-1]["status"] == "finished"
+        assert whole(lines_of(each.run)) == [0, 1, 2]
+        assert recorded(each.run)["attempts"][-1]["status"] == "finished"
 
 
 def test_forked_runs_read_rapl_and_share_its_counter(
@@ -216,8 +217,8 @@ def test_forked_runs_read_rapl_and_share_its_counter(
     finally:
         over.set()
         drawing.join()
-    assert [j.run.record()["ran"]["threads"] for j in jobs] == [1, 1]
-    energies = [Energy.from_json(j.run.record()["energy"]["total"]) for j in jobs]
+    assert [recorded(j.run)["ran"]["threads"] for j in jobs] == [1, 1]
+    energies = [Energy.from_json(recorded(j.run)["energy"]["total"]) for j in jobs]
     for energy in energies:
         assert energy.sources["cpu"] == "rapl"
         assert APPORTIONED in energy.marks

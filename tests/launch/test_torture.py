@@ -22,6 +22,7 @@ import yaml
 from greenseg.report.reader import read_runs
 from greenseg.runs.directory import find_runs
 from tests.conftest import Command
+from tests.runs import recorded
 
 KILLS = int(os.environ.get("GREENSEG_KILLS", "7"))
 SEED = int(os.environ.get("GREENSEG_KILLS_SEED") or random.randrange(1000))
@@ -119,7 +120,7 @@ def test_a_sweep_survives_every_kill_and_ends_as_if_undisturbed(
     assert not damaged
     for run in runs:
         assert run.status == "finished"
-        written, attempts = lines(run.directory.path), run.directory.record()["attempts"]
+        written, attempts = lines(run.directory.path), recorded(run.directory)["attempts"]
         assert [line["epoch"] for line in {line["epoch"]: line for line in written}.values()] == list(range(EPOCHS))
         assert [attempt["status"] for attempt in attempts].count("finished") == 1, "done exactly once"
         # An attempt goes on after the last whole epoch; only one whose checkpoint was cut short is done again.
@@ -132,4 +133,4 @@ def test_a_sweep_survives_every_kill_and_ends_as_if_undisturbed(
             spent = sum(joules(energy) for energy in attempt["energy"].values())
             assert spent >= sum(joules(line[phase]) for line in epochs for phase in ("train", "validation")) - 1e-3
         total = sum(joules(energy) for attempt in attempts for energy in attempt["energy"].values())
-        assert run.metrics["joules"] == pytest.approx(total)
+        assert run.metrics.joules == pytest.approx(total)

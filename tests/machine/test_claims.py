@@ -29,6 +29,7 @@ from greenseg.runs.directory import RunDirectory, find_runs
 from greenseg.settings import Settings
 from tests.conftest import Command
 from tests.energy.fakes import FakeGpu, FakeNvml, constant, forget_nvml
+from tests.runs import lines_of, recorded
 
 FOUND = 350_000  # mW; what the fake GPU has at first
 
@@ -368,7 +369,7 @@ class Audience:
         if event["event"] == "step":
             self.while_training.add(self._limits())
             if event["epoch"] >= 1 and (number := self._signals.pop(job.settings.seed, None)):
-                os.kill(job.run.record()["attempts"][-1]["pid"], number)
+                os.kill(recorded(job.run)["attempts"][-1]["pid"], number)
 
     def end(self, job: Job, outcome: Outcome) -> None:
         self.outcomes[job.settings.seed] = outcome
@@ -394,9 +395,9 @@ def test_limits_are_put_back_however_a_run_ends(
     statuses = [audience.outcomes[seed].status for seed in range(5)]
     assert statuses == ["finished", "interrupted", "interrupted", "failed", "failed"]
     assert audience.outcomes[3].kind == Failure.CRASH
-    ran = jobs[0].run.record()["ran"]
+    ran = recorded(jobs[0].run)["ran"]
     assert (ran["power_limit"], ran["gpu_clock"]) == (200, 1005)
-    assert "unrestored" not in jobs[0].run.record()
+    assert "unrestored" not in recorded(jobs[0].run)
 
 
 def test_what_could_not_be_put_back_stands_in_the_record(
@@ -412,7 +413,7 @@ def test_what_could_not_be_put_back_stands_in_the_record(
     settings = Settings.of(SMALL | {"data": str(phantom), "epochs": 2, "power_limit": 200})
     job = Job(settings, RunDirectory(tmp_path / "sweep" / settings.slug))
     Launcher(Slots(["0"], 2), Stop(), Forbids(everywhere, {}), warm=True).carry_out([job])
-    record = job.run.record()
+    record = recorded(job.run)
     assert record["status"] == "finished"
     (message,) = record["unrestored"]
     assert message in job.run.log.read_text()
@@ -431,7 +432,7 @@ def test_one_of_several_ranks_sets_each_gpu_once(
     settings = Settings.of(SMALL | values)
     job = Job(settings, RunDirectory(tmp_path / "sweep" / settings.slug))
     Launcher(Slots(["0", "1"], 2), Stop(), Audience(everywhere, {})).carry_out([job])
-    record = job.run.record()
+    record = recorded(job.run)
     assert record["status"] == "finished"
     assert (record["ran"]["devices"], record["ran"]["power_limit"]) == (2, 200)
     assert sorted(everywhere.history) == [(n, "power", value) for n in (0, 1) for value in (200_000, FOUND)]
@@ -455,10 +456,10 @@ def test_limits_are_put_back_when_the_sweep_is_killed(
         sweep = subprocess.Popen(
             [sys.executable, "-m", "greenseg", "sweep", "s.yaml", "-q"], cwd=tmp_path, stderr=subprocess.DEVNULL
         )
-        wait(lambda: any(len(run.epochs()) > epochs for run in find_runs([tmp_path / "runs"])))
+        wait(lambda: any(len(lines_of(run)) > epochs for run in find_runs([tmp_path / "runs"])))
         (run,) = find_runs([tmp_path / "runs"])
         assert (everywhere.power_limit(0), everywhere.locked_clock(0)) == (200_000, 1005)
-        return sweep, psutil.Process(run.record()["attempts"][-1]["pid"])
+        return sweep, psutil.Process(recorded(run)["attempts"][-1]["pid"])
 
     sweep, run = started(0)
     refused = greenseg("train", *(f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()))
@@ -470,7 +471,7 @@ def test_limits_are_put_back_when_the_sweep_is_killed(
     assert (everywhere.power_limit(0), everywhere.locked_clock(0)) == (FOUND, 0)
     run.wait(30)
 
-    sweep, run = started(len(find_runs([tmp_path / "runs"])[0].epochs()))
+    sweep, run = started(len(lines_of(find_runs([tmp_path / "runs"])[0])))
     for process in (run.parent(), run, psutil.Process(sweep.pid)):  # nobody is left to do so
         assert process
         process.kill()

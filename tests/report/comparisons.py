@@ -8,12 +8,14 @@ from greenseg.report.results import Result, by_configuration
 from greenseg.report.run import Run
 from greenseg.report.select import Query
 from greenseg.runs.directory import RunDirectory
-from tests.runs import Json
+from tests.runs import Json, typed
 
 
 def results(*records: Json) -> list[Result]:
     """The configurations of these records, in memory."""
-    return by_configuration([Run(RunDirectory(Path("runs/x")), written["status"], written) for written in records])
+    return by_configuration(
+        [Run(RunDirectory(Path("runs/x")), written["status"], typed(written)) for written in records]
+    )
 
 
 def compared(*records: Json, **query: Any) -> Comparison:

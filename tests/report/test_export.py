@@ -18,7 +18,7 @@ from greenseg.report.formats import FORMATS
 from greenseg.report.run import Run
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid
-from tests.runs import Json, record
+from tests.runs import Json, record, typed
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_no_cell_of_a_csv_is_a_formula() -> None:
 
 
 def replace_hardware(run: Run, cpu: str) -> Run:
-    return replace(run, record=run.record | {"hardware": {"cpu": cpu}})
+    return replace(run, record=typed(run.record.to_json() | {"hardware": {"cpu": cpu}}))
 
 
 def test_csv_with_chosen_columns(comparison: Comparison) -> None:

@@ -23,7 +23,7 @@ from greenseg.settings import Settings, choices
 from tests.report.browser import CHROMIUM, Page, chromium
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid, one
-from tests.runs import energy, epoch, record, write, write_many
+from tests.runs import energy, epoch, record, typed, write, write_many
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
@@ -89,7 +89,7 @@ def test_the_command_repeats_the_run(name: str) -> None:
     needs: dict[str, dict[str, Any]] = {"fold": {"folds": 5}, "width": {"model": "enet"}}
     changed = {name: another(name)} | needs.get(name, {})
     settings = Settings.of(changed)
-    run = Run(RunDirectory(Path("runs/x")), "finished", record(changed))
+    run = Run(RunDirectory(Path("runs/x")), "finished", typed(record(changed)))
     program, subcommand, *arguments = shlex.split(train_command(run))
     assert (program, subcommand) == ("greenseg", "train")
     given: dict[str, Any] = {}

@@ -19,8 +19,19 @@ from greenseg.report.run import Run, TrainedOn
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
 from greenseg.runs.directory import RunDirectory, find_runs
-from greenseg.runs.summary import summary
-from tests.runs import Json, energy, epoch, record, write
+from tests.runs import (
+    Json,
+    append,
+    energy,
+    epoch,
+    estimate_with,
+    record,
+    recorded,
+    summary_of,
+    typed,
+    write,
+    write_record,
+)
 
 
 def results(folder: Path) -> list[Result]:
@@ -90,8 +101,8 @@ def test_an_unfinished_run_is_summed_up_from_its_epochs(tmp_path: Path) -> None:
     write(tmp_path, record({}, "running"), [epoch(0, dice=0.4), epoch(1, dice=0.6, so_far=so_far)])
     ((run,), _) = read_runs(find_runs([tmp_path]))
     assert run.status == "interrupted"
-    assert run.metrics["dice"] == pytest.approx(0.6)
-    assert run.metrics["joules"] == pytest.approx(80)
+    assert run.metrics.dice == pytest.approx(0.6)
+    assert run.metrics.joules == pytest.approx(80)
     assert run.energy.seconds == pytest.approx(8)
 
 
@@ -118,7 +129,7 @@ def test_settings_that_an_older_greenseg_did_not_know_have_the_defaults(tmp_path
     old, new = record({"epochs": 2}), record({"epochs": 3})
     run = write(tmp_path, old)
     del old["settings"]["compile"]
-    run.write_record(old)
+    write_record(run, old)
     write(tmp_path, new)
     assert [result.settings["compile"] for result in results(tmp_path)] == [False, False]
 
@@ -156,7 +167,7 @@ def test_a_record_that_is_not_what_greenseg_writes_never_breaks_a_report(key: st
     inner = wrong[outer[0]] if outer else wrong
     without = {name: value for name, value in inner.items() if name != last}
     for changed in (without, *(without | {last: value} for value in (None, 3, "x", [], [1], {}, {"x": 1}))):
-        run.write_record({**wrong, outer[0]: changed} if outer else changed)
+        write_record(run, {**wrong, outer[0]: changed} if outer else changed)
         runs, damaged = read_runs(find_runs([tmp_path]))
         assert len(runs) + len(damaged) == 2
         comparison = Query().compare(by_configuration(runs))
@@ -200,7 +211,7 @@ def test_a_line_of_another_kind_is_a_damaged_record(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_its_record_to_itself() -> None:
-    run = Run(RunDirectory(Path("nowhere")), "finished", record())
+    run = Run(RunDirectory(Path("nowhere")), "finished", typed(record()))
     for mapping in (run.metrics, run.settings):
         with pytest.raises(TypeError):
             mapping["dice"] = 0  # type: ignore[index]
@@ -218,7 +229,7 @@ def test_a_run_keeps_its_record_to_itself() -> None:
     ],
 )
 def test_failures_are_said_in_words(kind: str | None, words: str) -> None:
-    run = Run(RunDirectory(Path("nowhere")), "failed", record({}, "failed", error="SomeError", kind=kind))
+    run = Run(RunDirectory(Path("nowhere")), "failed", typed(record({}, "failed", error="SomeError", kind=kind)))
     assert run.failure == words
 
 
@@ -237,12 +248,12 @@ def test_only_what_changed_is_read_again(tmp_path: Path) -> None:
     run, going_on = write(tmp_path, record({"seed": 1})), write(tmp_path, record({"seed": 2}, "running"), [epoch(0)])
     reader = Reader()
     (first, before), _ = reader.read([run, going_on])
-    going_on.append_epoch(epoch(1, dice=0.9))
+    append(going_on, epoch(1, dice=0.9))
     (again, after), _ = reader.read([run, going_on])
     assert again is first
-    assert (before.metrics["dice"], after.metrics["dice"]) == (0.5, 0.9)
-    run.write_record(record({"seed": 1}, dice=0.1))
-    assert reader.read([run])[0][0].metrics["dice"] == pytest.approx(0.1)
+    assert (before.metrics.dice, after.metrics.dice) == (0.5, 0.9)
+    write_record(run, record({"seed": 1}, dice=0.1))
+    assert reader.read([run])[0][0].metrics.dice == pytest.approx(0.1)
     (run.path / "run.json").unlink()
     assert reader.read([run]) == ([], [])
 
@@ -270,7 +281,7 @@ def on_two_machines(folder: Path, **more: Json) -> RunDirectory:
     lines = [
         epoch(i, i, train=total, validation=energy(0), so_far={"train": total}) for i, (total, _) in enumerate(spent)
     ]
-    return write(folder, written | summary(written, lines), lines)
+    return write(folder, written | summary_of(written, lines), lines)
 
 
 def test_a_run_of_two_machines_keeps_the_constants_of_each(tmp_path: Path) -> None:
@@ -278,7 +289,7 @@ def test_a_run_of_two_machines_keeps_the_constants_of_each(tmp_path: Path) -> No
     two = on_two_machines(tmp_path / "known", first={"cpu": "epyc"}, last={"cpu": "laptop"})
     for run in (one, two):
         ((read,), _) = read_runs([run])
-        assert read.metrics["joules"] == pytest.approx(1000)
+        assert read.metrics.joules == pytest.approx(1000)
         assert not read.restated
 
 
@@ -286,14 +297,17 @@ def test_each_attempt_is_restated_by_the_constants_of_its_cpu(tmp_path: Path) ->
     run = on_two_machines(tmp_path, first={"cpu": "epyc"}, last={"cpu": "laptop"})
     later = record({"seed": 1}, total=energy(10, cpu_estimate=80))
     later["hardware"]["cpu"] = "epyc"
-    later["energy_method"] |= {"core_watts": (8.0, 8.0, 8.0), "gb_watts": GB}
+    estimate_with(later, (8.0, 8.0, 8.0), GB)
     later["ended"] = "2026-02-01"
     reader = Reader()
     runs, _ = reader.read([run, write(tmp_path, later)])
-    assert [read.metrics["joules"] for read in runs] == pytest.approx([800 + 600, 80])
+    assert [read.metrics.joules for read in runs] == pytest.approx([800 + 600, 80])
     attempts, epochs = runs[0].history()
-    assert [attempt["energy"]["train"]["joules"]["cpu"]["estimate"] for attempt in attempts] == [800, 600]
-    assert [line["train"]["joules"]["cpu"]["estimate"] for line in epochs] == [800, 600]
+    assert [attempt.energy["train"]["joules"]["cpu"]["estimate"] for attempt in attempts if attempt.energy] == [
+        800,
+        600,
+    ]
+    assert [line.train["joules"]["cpu"]["estimate"] for line in epochs] == [800, 600]
     assert len(reader.notes) == 1
 
 
@@ -302,13 +316,13 @@ def test_a_run_that_lacks_epochs_keeps_its_figures(tmp_path: Path) -> None:
     run = on_two_machines(tmp_path, first={"cpu": "epyc"}, last={"cpu": "laptop"})
     later = record({"seed": 1}, total=energy(10, cpu_estimate=80))
     later["hardware"]["cpu"] = "epyc"
-    later["energy_method"] |= {"core_watts": (8.0, 8.0, 8.0), "gb_watts": GB}
+    estimate_with(later, (8.0, 8.0, 8.0), GB)
     later["ended"] = "2026-02-01"
-    before = run.record()["metrics"]
+    before = recorded(run)["metrics"]
     (run.path / "epochs.jsonl").unlink()
     (read, _), _ = read_runs([run, write(tmp_path, later)])
     assert not read.restated
-    assert read.metrics == before
+    assert read.metrics.to_json() == before
 
 
 def trained_on(content: str, files: str = "", **settings: object) -> Json:
@@ -324,7 +338,7 @@ def old(train: str, validation: str, **settings: object) -> Json:
 def of(*records: Json) -> list[Result]:
     return by_configuration(
         [
-            Run(RunDirectory(Path(f"runs/{i}/x")), written["status"], written, TrainedOn.of(written))
+            Run(RunDirectory(Path(f"runs/{i}/x")), written["status"], typed(written), TrainedOn.of(typed(written)))
             for i, written in enumerate(records)
         ]
     )

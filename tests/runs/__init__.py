@@ -6,12 +6,32 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
+from greenseg.energy.reading import EnergyJson
+from greenseg.files import write_json
 from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import (
+    SCHEMA,
+    Attempt,
+    Constants,
+    EnergyMethod,
+    Epoch,
+    Error,
+    Hardware,
+    Metrics,
+    Network,
+    Ran,
+    Record,
+    RunEnergy,
+    Status,
+)
+from greenseg.runs.summary import account_for_attempts, summary
 from greenseg.settings import Settings
 
 Json = dict[str, Any]
+
+CORE_WATTS, GB_WATTS = [10.0, 10.0, 10.0], [0.4, 0.4, 0.4]
 
 
 def energy(seconds: float = 1.0, **joules: float) -> Json:
@@ -21,6 +41,14 @@ def energy(seconds: float = 1.0, **joules: float) -> Json:
         component, source = name.split("_")
         parts.setdefault(component, {})[source] = value
     return {"seconds": seconds, "joules": parts}
+
+
+def _energy(value: Json) -> EnergyJson:
+    return cast(EnergyJson, value)
+
+
+def _energies(values: Mapping[str, Json]) -> dict[str, EnergyJson]:
+    return {phase: _energy(value) for phase, value in values.items()}
 
 
 def epoch(
@@ -35,18 +63,19 @@ def epoch(
     """A line of epochs.jsonl."""
     train = train or energy(3, cpu_estimate=30)
     validation = validation or energy(1, cpu_estimate=10)
-    return {
-        "epoch": number,
-        "attempt": attempt,
-        "train_loss": 1 / (number + 1),
-        "dice": dice,
-        "iou": None if dice is None else dice / (2 - dice),
-        "volume_dice": {"a": dice, "b": dice},
-        "seconds": 4.5,
-        "train": train,
-        "validation": validation,
-        "attempt_so_far": so_far or {"startup": energy(2, cpu_estimate=2), "train": train, "validation": validation},
-    }
+    so_far = so_far or {"startup": energy(2, cpu_estimate=2), "train": train, "validation": validation}
+    return Epoch(
+        epoch=number,
+        attempt=attempt,
+        train_loss=1 / (number + 1),
+        dice=dice,
+        iou=None if dice is None else dice / (2 - dice),
+        volume_dice={"a": dice, "b": dice},
+        seconds=4.5,
+        train=_energy(train),
+        validation=_energy(validation),
+        attempt_so_far=_energies(so_far),
+    ).to_json()
 
 
 def record(
@@ -66,44 +95,95 @@ def record(
     """The run.json of a run with these settings, after its end (or, where it is `running`, before it)."""
     settings = Settings.model_validate(values or {})  # a record may hold what does not go together
     total = total or energy(100, cpu_estimate=1000, dram_estimate=50)
-    joules = sum(value for by in total["joules"].values() for value in by.values())
-    ended: Json = {
-        "energy": {"total": total, "phases": {"train": total}},
-        "metrics": {
-            "seconds": total["seconds"],
-            "joules": joules,
-            "epochs": settings.epochs,
-            "dice": dice,
-            "iou": dice / (2 - dice),
-            "volume_dice": {"a": dice, "b": dice},
-            "hd95": 50 * (1 - dice),
-            "best_epoch": 0,
-            "last_dice": dice,
-            "joules_per_epoch": joules_per_epoch,
-        },
-    }
-    attempt: Json = {"status": status, "started": "2026-01-01T00:00:00+00:00", "host": "here", "pid": 1}
-    return {
-        "schema": 1,
-        "status": status,
-        "identity": settings.identity,
-        "configuration": settings.configuration,
-        "settings": settings.resolved(),
-        "started": "2026-01-01T00:00:00+00:00",
-        "attempts": [attempt if status == "running" else attempt | {"energy": {"train": total}}],
-        "hardware": {"host": "here", "cpu": "some CPU", "cores": 2, "gpus": [], **(hardware or {})},
-        "versions": {"greenseg": "0.1.0"},
-        "network": {"parameters": parameters},
-        "ran": {"precision": ran or settings.precision, "accelerator": "cpu", "devices": 1, "threads": 2},
-        "energy_method": {
-            "sensors_missing": {"rapl": "not readable"},
-            "unmeasured": dict.fromkeys(unmeasured, "no sensor"),
-            "watts_per_core": 10.0,
-            "watts_per_gb": 0.4,
-        },
-        **({} if status == "running" else ended),
-        **({"error": {"type": error, "message": "it went wrong", **({"kind": kind} if kind else {})}} if error else {}),
-    }
+    hardware = {"host": "here", "cpu": "some CPU", "cores": 2, "gpus": [], **(hardware or {})}
+    attempt = Attempt(
+        status=status, started="2026-01-01T00:00:00+00:00", host="here", pid=1, cpu=hardware["cpu"],
+        estimate=Constants(core_watts=CORE_WATTS, gb_watts=GB_WATTS),
+    )  # fmt: skip
+    made = Record(
+        schema=SCHEMA,
+        status=cast(Status, status),
+        identity=settings.identity,
+        configuration=settings.configuration,
+        settings=settings.resolved(),
+        started="2026-01-01T00:00:00+00:00",
+        attempts=[attempt],
+        hardware=Hardware(**hardware),
+        versions={"greenseg": "0.1.0"},
+        network=Network(parameters=parameters),
+        ran=Ran(precision=ran or settings.precision, accelerator="cpu", devices=1, threads=2),
+        energy_method=EnergyMethod(
+            sensors_missing={"rapl": "not readable"},
+            unmeasured=dict.fromkeys(unmeasured, "no sensor"),
+            core_watts=CORE_WATTS,
+            gb_watts=GB_WATTS,
+        ),
+    )
+    if status != "running":
+        attempt.energy = _energies({"train": total})
+        made.energy = RunEnergy(total=_energy(total), phases=_energies({"train": total}))
+        made.metrics = Metrics(
+            seconds=total["seconds"],
+            joules=sum(value for by in total["joules"].values() for value in by.values()),
+            epochs=settings.epochs,
+            dice=dice,
+            iou=dice / (2 - dice),
+            volume_dice={"a": dice, "b": dice},
+            hd95=50 * (1 - dice),
+            best_epoch=0,
+            last_dice=dice,
+            joules_per_epoch=joules_per_epoch,
+        )
+    if error:
+        made.error = Error(type=error, message="it went wrong", **({"kind": kind} if kind else {}))
+    return made.to_json()
+
+
+def estimate_with(written: Json, core_watts: Sequence[float], gb_watts: Sequence[float]) -> None:
+    """Make it a record of estimates by these constants: watts of a core and of a GB, each with its low and high end."""
+    constants = {"core_watts": core_watts, "gb_watts": gb_watts}
+    written["energy_method"] |= constants
+    for attempt in written["attempts"]:
+        attempt["estimate"] = constants
+
+
+def recorded(run: RunDirectory) -> Json:
+    """The content of its run.json, which must be one that greenseg can read."""
+    assert run.record() is not None
+    found: Json = json.loads((run.path / "run.json").read_bytes())
+    return found
+
+
+def lines_of(run: RunDirectory) -> list[Json]:
+    """The lines of its epochs.jsonl."""
+    return [line.to_json() for line in run.epochs()]
+
+
+def typed(written: Mapping[str, Any]) -> Record:
+    """A record from plain values, of a finished run without settings where these do not tell."""
+    return Record.from_json({"status": "finished", "settings": {}, **written})
+
+
+def summary_of(written: Mapping[str, Any], epochs: Sequence[Json]) -> Json:
+    """What `greenseg.runs.summary` says of a record and its epochs: the same keys as in run.json."""
+    found = summary(typed(json.loads(json.dumps(written))), [Epoch.model_validate(line) for line in epochs])
+    return {"energy": found.energy.to_json(), "metrics": found.metrics.to_json()}
+
+
+def accounted(attempts: Sequence[Json], epochs: Sequence[Json]) -> list[Json]:
+    """`account_for_attempts`, of plain values."""
+    lines = [Epoch.model_validate(line) for line in epochs]
+    return [each.to_json() for each in account_for_attempts([Attempt.model_validate(one) for one in attempts], lines)]
+
+
+def append(run: RunDirectory, line: Json) -> None:
+    """Append a line to its epochs.jsonl."""
+    run.append_epoch(Epoch.model_validate(line))
+
+
+def write_record(run: RunDirectory, written: Json) -> None:
+    """Write its run.json, whatever that is."""
+    write_json(run.path / "run.json", written)
 
 
 def write(root: Path, written: Json, epochs: Sequence[Json] = ()) -> RunDirectory:
@@ -111,7 +191,7 @@ def write(root: Path, written: Json, epochs: Sequence[Json] = ()) -> RunDirector
     settings = Settings.of(written["settings"])
     run = RunDirectory(root / settings.slug)
     run.create(settings)
-    run.write_record(written)
+    write_record(run, written)
     if epochs:
         (run.path / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in epochs))
     return run

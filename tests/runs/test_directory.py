@@ -12,10 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenseg.energy import Energy
-from greenseg.runs.directory import BadRecord, RunDirectory, find_runs
-from greenseg.runs.summary import account_for_attempts, summary
+from greenseg.runs.directory import RunDirectory, find_runs
+from greenseg.runs.record import BadRecord
 from greenseg.settings import Settings, read_config
-from tests.runs import Json, energy, epoch, record, write
+from tests.runs import (
+    Json,
+    accounted,
+    append,
+    energy,
+    epoch,
+    lines_of,
+    record,
+    recorded,
+    summary_of,
+    typed,
+    write,
+    write_record,
+)
 
 
 @pytest.fixture
@@ -39,7 +52,7 @@ def test_create_writes_the_configuration_where_it_is_not_there_already(tmp_path:
 
 
 def test_clear_forgets_all_but_the_configuration(run: RunDirectory) -> None:
-    run.append_epoch(epoch(0))
+    append(run, epoch(0))
     for file in (run.log, run.last_checkpoint, run.best_checkpoint):
         file.write_text("something")
     with run.log.open("a") as log:  # as the one who starts a run has it open
@@ -65,17 +78,17 @@ def test_runs_are_found_wherever_they_are(tmp_path: Path) -> None:
 
 
 def test_a_record_is_read_as_it_was_written(run: RunDirectory) -> None:
-    assert run.record() == record()
-    assert RunDirectory(run.path / "nowhere").record() == {}
+    assert typed(recorded(run)).to_json() == recorded(run) == record()
+    assert RunDirectory(run.path / "nowhere").record() is None
 
 
 def test_a_record_that_is_missing_beside_epochs_is_damage(run: RunDirectory) -> None:
-    run.append_epoch({"epoch": 0})
+    append(run, epoch(0))
     (run.path / "run.json").unlink()
     with pytest.raises(BadRecord, match="missing"):
         run.record()
     (run.path / "epochs.jsonl").unlink()
-    assert run.record() == {}
+    assert run.record() is None
 
 
 @pytest.mark.parametrize(
@@ -95,8 +108,8 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one(run: RunDirectory) -
     before = sorted(run.path.iterdir())
     for impossible in ({"dice": float("nan")}, {"dice": object()}):
         with pytest.raises((ValueError, TypeError)):
-            run.write_record(impossible)
-    assert run.record() == record()
+            run.write_record(typed(record() | impossible))
+    assert recorded(run) == record()
     assert sorted(run.path.iterdir()) == before
 
 
@@ -104,11 +117,11 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one(run: RunDirectory) -
 
 
 def test_epochs_are_read_as_they_were_appended(run: RunDirectory) -> None:
-    assert run.epochs() == []
+    assert lines_of(run) == []
     lines = [epoch(0), epoch(1, dice=None), epoch(1, attempt=1)]
     for line in lines:
-        run.append_epoch(line)
-    assert run.epochs() == lines
+        append(run, line)
+    assert lines_of(run) == lines
 
 
 @given(cut=st.integers(0), lines=st.integers(1, 3))
@@ -118,15 +131,15 @@ def test_a_torn_last_line_is_ignored_and_cut_off(
 ) -> None:
     run = RunDirectory(tmp_path_factory.mktemp("run"))
     for number in range(lines):
-        run.append_epoch(epoch(number))
+        append(run, epoch(number))
     file = run.path / "epochs.jsonl"
     content = file.read_bytes()
     kept = content[: cut % (len(content) + 1)]
     file.write_bytes(kept)
     whole = [epoch(number) for number in range(kept.count(b"\n"))]
-    assert run.epochs() == whole
-    run.append_epoch(epoch(9))
-    assert run.epochs() == [*whole, epoch(9)]
+    assert lines_of(run) == whole
+    append(run, epoch(9))
+    assert lines_of(run) == [*whole, epoch(9)]
 
 
 @pytest.mark.parametrize("line", [b"{", b"", b"\xff\xfe", b"\0\0\0", b'{"epoch": 1}{"epoch": 2}'])
@@ -141,17 +154,17 @@ def test_a_damaged_line_is_named(line: bytes, run: RunDirectory) -> None:
 
 @pytest.mark.parametrize("torn", [b"\xff", b"\xc3", b"\0\0\0"])
 def test_any_torn_last_line_is_ignored(torn: bytes, run: RunDirectory) -> None:
-    run.append_epoch(epoch(0))
+    append(run, epoch(0))
     with (run.path / "epochs.jsonl").open("ab") as file:
         file.write(torn)
-    assert run.epochs() == [epoch(0)]
+    assert lines_of(run) == [epoch(0)]
 
 
 def test_not_a_number_is_never_written(run: RunDirectory) -> None:
-    run.append_epoch(epoch(0))
+    append(run, epoch(0))
     with pytest.raises(ValueError, match="JSON"):
-        run.append_epoch(epoch(1, dice=float("nan")))
-    assert run.epochs() == [epoch(0)]
+        append(run, epoch(1, dice=float("nan")))
+    assert lines_of(run) == [epoch(0)]
 
 
 # ── lock and status
@@ -165,7 +178,7 @@ def hold(path: Path, held: Any, leave: Any) -> None:
 
 
 def test_one_process_trains_a_run(run: RunDirectory) -> None:
-    run.write_record(record(status="running"))
+    write_record(run, record(status="running"))
     context = multiprocessing.get_context("fork")
     held, leave = context.Event(), context.Event()
     other = context.Process(target=hold, args=(run.path, held, leave))
@@ -195,7 +208,7 @@ def test_asking_does_not_take_the_lock(run: RunDirectory) -> None:
 
 @pytest.mark.parametrize("status", ["finished", "failed", "interrupted"])
 def test_a_run_that_ended_has_the_status_it_ended_with(status: str, run: RunDirectory) -> None:
-    run.write_record(record(status=status))
+    write_record(run, record(status=status))
     with run.lock():
         assert run.status() == status
 
@@ -207,7 +220,7 @@ def test_a_run_without_record_is_new(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_the_status_of_somebody_elses_run_can_be_asked(run: RunDirectory) -> None:
-    run.write_record(record(status="running"))
+    write_record(run, record(status="running"))
     run.path.chmod(0o500)
     try:
         assert run.status() == "interrupted"
@@ -226,7 +239,7 @@ KILLED: Json = {"status": "running", "pid": 1}
 
 
 def summed(attempts: list[Json], epochs: list[Json]) -> tuple[Energy, Json]:
-    found = summary({"attempts": attempts}, epochs)
+    found = summary_of({"attempts": attempts}, epochs)
     total = Energy.from_json(found["energy"]["total"])
     metrics = found["metrics"]
     assert metrics["joules"] == pytest.approx(total.joules)
@@ -257,7 +270,7 @@ def test_a_killed_attempt_keeps_the_joules_of_its_finished_epochs() -> None:
         epoch(1, so_far={"train": energy(2, cpu_rapl=20), "other": energy(1, cpu_rapl=1)}),
         epoch(1, attempt=1, so_far={"train": energy(1, cpu_rapl=5)}),
     ]
-    first, second = account_for_attempts([KILLED, attempt(train=energy(4, cpu_rapl=40))], lines)
+    first, second = accounted([KILLED, attempt(train=energy(4, cpu_rapl=40))], lines)
     assert first == {**KILLED, "status": "killed", "energy": lines[1]["attempt_so_far"]}
     assert second == attempt(train=energy(4, cpu_rapl=40))
     total, _ = summed([KILLED, attempt(train=energy(4, cpu_rapl=40))], lines)
@@ -267,7 +280,7 @@ def test_a_killed_attempt_keeps_the_joules_of_its_finished_epochs() -> None:
 
 
 def test_an_attempt_that_was_killed_before_its_first_epoch_is_known_to_have_been() -> None:
-    assert account_for_attempts([KILLED], []) == [{**KILLED, "status": "killed", "energy": {}}]
+    assert accounted([KILLED], []) == [{**KILLED, "status": "killed", "energy": {}}]
     total, found = summed([KILLED], [])
     assert total == Energy()
     assert {name: found["metrics"][name] for name in ("seconds", "joules", "epochs")} == dict.fromkeys(
@@ -277,8 +290,8 @@ def test_an_attempt_that_was_killed_before_its_first_epoch_is_known_to_have_been
 
 
 def test_accounting_again_changes_nothing() -> None:
-    once = account_for_attempts([KILLED, KILLED], [epoch(0)])
-    assert account_for_attempts(once, [epoch(0), epoch(1)]) == once
+    once = accounted([KILLED, KILLED], [epoch(0)])
+    assert accounted(once, [epoch(0), epoch(1)]) == once
     assert KILLED == {"status": "running", "pid": 1}
 
 
@@ -302,7 +315,7 @@ def test_repeated_epochs_count_once() -> None:
 
 
 def to_dice(target: float, attempts: list[Json], epochs: list[Json]) -> float | None:
-    found = summary({"attempts": attempts, "settings": {"energy_to_dice": target}}, epochs)
+    found = summary_of({"attempts": attempts, "settings": {"energy_to_dice": target}}, epochs)
     joules: float | None = found["metrics"]["energy_to_dice"]["joules"]
     return joules
 
@@ -361,7 +374,7 @@ def test_joules_per_slice_are_of_the_slices_that_an_epoch_really_had(
     data: Json, ran: Json, train: int, validation: int
 ) -> None:
     written = {"attempts": [KILLED], "data": {"slices": {"train": 33, "validation": 5}} | data, "ran": ran}
-    metrics = summary(written, [epoch(0), epoch(1)])["metrics"]
+    metrics = summary_of(written, [epoch(0), epoch(1)])["metrics"]
     assert metrics["joules_per_slice"] == pytest.approx(30 / train)
     assert metrics["joules_per_inference"] == pytest.approx(10 / validation)
 

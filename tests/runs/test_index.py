@@ -13,7 +13,7 @@ from greenseg.report.select import Query
 from greenseg.runs.directory import RunDirectory, find_runs
 from greenseg.runs.index import RunIndex, make_directory
 from greenseg.settings import Settings
-from tests.runs import energy, epoch, record, write
+from tests.runs import energy, epoch, estimate_with, lines_of, record, write, write_record
 from tests.versions.blocks import write_blocks
 
 
@@ -181,7 +181,7 @@ def test_of_copies_the_one_that_got_furthest_goes_on_else_that_of_the_sweep() ->
         assert found.directory.path.parent == Path("runs", folder)
     elsewhere = index.find(settings, content_of(settings), "runs/a").entry
     assert elsewhere is not None
-    assert len(elsewhere.directory.epochs()) == 3
+    assert len(lines_of(elsewhere.directory)) == 3
 
 
 def test_a_directory_with_a_name_of_its_own_is_found() -> None:
@@ -201,7 +201,7 @@ def test_where_settings_and_path_do_not_decide_that_is_known() -> None:
     assert RunIndex(Path("runs")).find(settings, None).contents == 1
     change_mask(data)
     other = make_directory(RunDirectory(Path("runs", "s", settings.slug)), settings, content_of(settings))
-    other.write_record(record({"data": "data"}) | content_of(settings).names)
+    write_record(other, record({"data": "data"}) | content_of(settings).names)
     assert RunIndex(Path("runs")).find(settings, None).contents == 2
 
 
@@ -239,7 +239,7 @@ def estimated(watts: float, values: dict[str, Any]) -> RunDirectory:
     """A run of 10 CPU seconds and 50 GB seconds, estimated at so many watts a core."""
     total = energy(10, cpu_estimate=10 * watts, dram_estimate=20)
     written = record(values, total=total)
-    written["energy_method"] |= {"core_watts": [watts, watts, watts], "gb_watts": [0.4, 0.4, 0.4]}
+    estimate_with(written, [watts] * 3, [0.4, 0.4, 0.4])
     written["ended"] = f"2026-01-0{1 + (watts > 12)}T00:00:00+00:00"
     line = epoch(0, train=total, validation=energy(0), so_far={"train": total})
     return write(Path("runs", "s"), written, [line])
@@ -249,6 +249,6 @@ def test_estimates_by_other_constants_are_restated_with_the_latest() -> None:
     estimated(12, {"epochs": 1})
     estimated(60, {"epochs": 1, "seed": 1})
     runs, _ = read_runs(find_runs([Path("runs")]))
-    assert [run.metrics["joules"] for run in runs] == [620, 620]
-    assert [run.metrics["joules_per_epoch"] for run in runs if run.settings["seed"] == 0] == [620]
+    assert [run.metrics.joules for run in runs] == [620, 620]
+    assert [run.metrics.joules_per_epoch for run in runs if run.settings["seed"] == 0] == [620]
     assert {tuple(core for core, _ in run.watts) for run in runs} == {((60, 60, 60),)}

@@ -9,9 +9,9 @@ from greenseg.data.epoch import slices_per_epoch
 from greenseg.data.loader import TrainingBatches
 from greenseg.report.curves import curve
 from greenseg.report.reader import read_runs
-from greenseg.runs.summary import apply_accounting, summary
+from greenseg.runs.summary import apply_accounting
 from greenseg.settings import Settings
-from tests.runs import energy, epoch, record, write
+from tests.runs import energy, epoch, record, recorded, summary_of, write
 
 
 def attempt(**joules: float) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def test_joules_to_a_dice_do_not_grow_with_attempts_after_it_was_reached(resumed
     for number in range(1, resumed + 1):
         attempts.append(attempt(startup=100, train=15, validation=4))
         lines.append(line(number + 1, number, 0.9))
-    found = summary(record({}) | {"attempts": attempts}, lines)["metrics"]["energy_to_dice"]
+    found = summary_of(record({}) | {"attempts": attempts}, lines)["metrics"]["energy_to_dice"]
     assert found == {"dice": 0.85, "joules": 138}
 
 
@@ -37,7 +37,7 @@ def test_joules_to_a_dice_hold_all_that_was_spent_before() -> None:
     """A first attempt that was killed in its second epoch, which the second one repeats."""
     attempts = [attempt(startup=100, probe=20, train=25, validation=4), attempt(startup=100, train=30, validation=8)]
     lines = [line(0, 0, 0.1), line(1, 1, 0.85)]
-    found = summary(record({}) | {"attempts": attempts}, lines)["metrics"]["energy_to_dice"]
+    found = summary_of(record({}) | {"attempts": attempts}, lines)["metrics"]["energy_to_dice"]
     assert found["joules"] == 149 + 100 + 19
 
 
@@ -46,10 +46,10 @@ def test_accounting_needs_every_epoch(kept: int, tmp_path: Path) -> None:
     """Of a copy without epochs.jsonl, Dice and joules per epoch were lost."""
     lines = [line(0, 0, 0.5), line(1, 0, 0.8)]
     written = record({}) | {"attempts": [attempt(train=30, validation=8)]}
-    run = write(tmp_path, written | summary(written, lines), lines[:kept])
-    before = run.record()
+    run = write(tmp_path, written | summary_of(written, lines), lines[:kept])
+    before = recorded(run)
     problem = apply_accounting(run, Settings.of({"energy_to_dice": 0.7}))
-    after = run.record()
+    after = recorded(run)
     assert bool(problem) == (kept < 2)
     assert after["metrics"]["dice"] == before["metrics"]["dice"] == 0.8
     assert (after == before) == (kept < 2)
@@ -74,6 +74,6 @@ def test_joules_per_slice_count_the_slices_that_an_epoch_trains_on(slices: int, 
     for data in ({}, {"slices_per_epoch": {"train": dealt, "validation": 2}}):
         written = record({}) | {"data": {"slices": {"train": slices, "validation": 2}} | data}
         written["ran"] |= {"batch_size": batch, "devices": ranks}  # by which records of earlier versions are read
-        metrics = summary(written | {"attempts": [attempt(train=15)]}, [line(0, 0, 0.5)])["metrics"]
+        metrics = summary_of(written | {"attempts": [attempt(train=15)]}, [line(0, 0, 0.5)])["metrics"]
         assert metrics["joules_per_slice"] == pytest.approx(15 / dealt)
         assert metrics["joules_per_inference"] == 2

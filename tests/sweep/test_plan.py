@@ -12,7 +12,7 @@ from greenseg.settings import Settings
 from greenseg.sweep.file import read_sweep
 from greenseg.sweep.plan import Plan, Prediction, Range, make_plan
 from tests.conftest import Command
-from tests.runs import Json, energy, epoch, record, write
+from tests.runs import Json, energy, epoch, record, write, write_record
 
 
 def plan(folder: Path, text: str, **options: Any) -> Plan:
@@ -62,7 +62,7 @@ def test_a_run_is_known_by_what_it_trains(tmp_path: Path) -> None:
         del old["settings"][name]
     run = RunDirectory(tmp_path / "runs" / "old" / Settings.of({"epochs": 3, "lr": 0.5}).slug)
     run.create(Settings.of({"epochs": 3, "lr": 0.5}))
-    run.write_record(old)
+    write_record(run, old)
     for text in (
         "base: {lr: 0.5, epochs: 3}",
         "name: new\nbase: {epochs: 3, workers: 0, channels_last: true, augment: strong}\ngrid: {lr: [0.5]}",
@@ -80,7 +80,7 @@ def test_a_directory_whose_record_is_of_another_run_is_not_taken_for_this_one(tm
     settings = Settings.of({"epochs": 3})
     other = RunDirectory(tmp_path / "runs" / "s" / f"other-{settings.identity}")
     other.create(settings)
-    other.write_record(record({"epochs": 7}))
+    write_record(other, record({"epochs": 7}))
     (found,) = plan(tmp_path, "base: {epochs: 3}").runs
     assert (found.status, found.directory.path.name) == ("new", settings.slug)
     write(tmp_path / "runs" / "s", record({"epochs": 3}))

@@ -12,6 +12,7 @@ from greenseg.model_names import DECODERS, NETWORKS
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
 from greenseg.training.run import train
+from tests.runs import lines_of
 
 NUMBER = 4
 
@@ -71,6 +72,6 @@ def test_every_network_trains_one_epoch(model: str, precision: str, few_slices: 
     assert 0 <= record["metrics"]["dice"] <= 1
     assert record["metrics"]["joules"] > 0
     assert record["ran"]["precision"] == precision
-    (epoch,) = run.epochs()
+    (epoch,) = lines_of(run)
     assert 0 < epoch["train_loss"] < 10
     assert run.best_checkpoint.exists()

@@ -21,6 +21,7 @@ from greenseg.settings import Settings, choices, problems_of
 from greenseg.training import optimization
 from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.run import Interrupted, train
+from tests.runs import lines_of, recorded
 
 LR = {"sgd": 0.1, "lion": 3e-3, "muon": 0.02, "sophia": 0.5, "schedule-free-adamw": 0.01, "adafactor": 0.01}
 OPTIMIZERS = [name for name in choices("optimizer") if name != "adamw-8bit"]
@@ -65,7 +66,7 @@ def chosen(optimizer: str) -> dict[str, Any]:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_learns(optimizer: str, phantom: Path, tmp_path: Path) -> None:
     run = run_of(settings_of(phantom, **chosen(optimizer)), tmp_path)
-    losses = [line["train_loss"] for line in run.epochs()]
+    losses = [line["train_loss"] for line in lines_of(run)]
     assert losses[-1] < 0.95 * losses[0]
 
 
@@ -110,8 +111,8 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         with pytest.raises(Interrupted):
             run_of(settings, tmp_path / "parts")
     parts = run_of(settings, tmp_path / "parts")
-    assert [line["attempt"] for line in parts.epochs()] == [0, 1, 1]
-    for one, other in zip(whole.epochs(), parts.epochs(), strict=True):
+    assert [line["attempt"] for line in lines_of(parts)] == [0, 1, 1]
+    for one, other in zip(lines_of(whole), lines_of(parts), strict=True):
         assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
         assert other["dice"] == pytest.approx(one["dice"], rel=1e-4)
 
@@ -145,10 +146,10 @@ def test_accumulated_batches_are_one_larger_batch(phantom: Path, tmp_path: Path)
     for accumulate in (1, 3, 1000):
         run = run_of(settings_of(phantom, accumulate=accumulate, epochs=1), tmp_path)
         steps[accumulate] = torch.load(run.last_checkpoint, weights_only=True)["global_step"]
-        taken[accumulate] = run.record()["ran"]["effective_batch_size"]
+        taken[accumulate] = recorded(run)["ran"]["effective_batch_size"]
     assert steps[3] == -(-steps[1] // 3)
     assert steps[1000] == 1
-    slices = run.record()["data"]["slices"]["train"]
+    slices = recorded(run)["data"]["slices"]["train"]
     assert (taken[3], taken[1000]) == (3 * taken[1], slices), "an epoch's end is the end of a step"
 
 
@@ -156,7 +157,7 @@ def test_a_clipped_gradient_changes_little(phantom: Path, tmp_path: Path) -> Non
     losses = {}
     for clip in (0.0, 1e-6):
         values = {"optimizer": "sgd", "schedule": "constant", "lr": 0.1, "gradient_clip": clip}
-        losses[clip] = [line["train_loss"] for line in run_of(settings_of(phantom, **values), tmp_path).epochs()]
+        losses[clip] = [line["train_loss"] for line in lines_of(run_of(settings_of(phantom, **values), tmp_path))]
     assert losses[1e-6][-1] > losses[0.0][-1]
 
 
@@ -164,7 +165,7 @@ def test_gradient_checkpointing_changes_no_result(phantom: Path, tmp_path: Path)
     values = {"model": "mobilenetv3-tiny-unet", "width": 1.0, "epochs": 2}
     plain = run_of(settings_of(phantom, **values), tmp_path)
     forgetful = run_of(settings_of(phantom, gradient_checkpointing=True, **values), tmp_path)
-    assert [line["train_loss"] for line in forgetful.epochs()] == [line["train_loss"] for line in plain.epochs()]
+    assert [line["train_loss"] for line in lines_of(forgetful)] == [line["train_loss"] for line in lines_of(plain)]
     assert metrics(forgetful)["volume_dice"] == metrics(plain)["volume_dice"]
     one, other = (torch.load(run.best_checkpoint, weights_only=True)["state_dict"] for run in (plain, forgetful))
     assert list(one) == list(other)
@@ -174,10 +175,10 @@ def test_gradient_checkpointing_changes_no_result(phantom: Path, tmp_path: Path)
 def test_a_run_stops_early_and_tells_what_came_after_its_best(phantom: Path, tmp_path: Path) -> None:
     run = run_of(settings_of(phantom, lr=1e-9, weight_decay=0.0, epochs=9, early_stopping=2), tmp_path)
     found = metrics(run)
-    assert found["epochs"] == len(run.epochs()) < 9
+    assert found["epochs"] == len(lines_of(run)) < 9
     assert found["epochs"] == found["best_epoch"] + 3
     wasted = [
-        sum(line[phase]["joules"]["cpu"]["estimate"] for phase in ("train", "validation")) for line in run.epochs()
+        sum(line[phase]["joules"]["cpu"]["estimate"] for phase in ("train", "validation")) for line in lines_of(run)
     ]
     assert found["joules_after_best"] >= sum(wasted[found["best_epoch"] + 1 :]) > 0
 
@@ -188,7 +189,7 @@ def test_a_frozen_encoder_learns_from_the_epoch_on_in_which_it_is_thawed(phantom
         settings = settings_of(phantom, model="mobilenetv3-tiny-unet", width=1.0, epochs=2, freeze_encoder=frozen)
         run = run_of(settings, tmp_path)
         weights[frozen] = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
-        losses[frozen] = [line["train_loss"] for line in run.epochs()]
+        losses[frozen] = [line["train_loss"] for line in lines_of(run)]
     pl.seed_everything(0, verbose=False)
     untrained = network.build(settings).state_dict()
     encoder = [name for name in untrained if name.startswith("encoder.")]

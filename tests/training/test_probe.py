@@ -23,6 +23,7 @@ from greenseg.training import events, probe
 from greenseg.training.module import Segmentation
 from greenseg.training.run import train
 from tests.conftest import SMALL, Command
+from tests.runs import recorded
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def chosen(slices: cache.Slices, seconds: dict[int, float], step: float, monkeyp
     monkeypatch.setattr(probe, "_batch_seconds", lambda dataset, batches, number: seconds[number])
     data = SliceDataset(slices, "train")
     number, measured = probe.workers(settings, data)
-    assert measured["step"] == step
-    assert {int(n): s for n, s in measured["batch"].items()}.items() <= seconds.items()
+    assert measured.step == step
+    assert {int(n): s for n, s in measured.batch.items()}.items() <= seconds.items()
     return number
 
 
@@ -70,7 +71,7 @@ def test_what_auto_chose_and_measured_is_recorded(greenseg: Command, phantom: Pa
         if written["settings"]["workers"] == "auto":
             assert written["ran"]["workers"] in (0, 1, 2, 4, 8, 16, 32)
             measured = written["probes"]["workers"]
-            assert measured["step"] > 0
+            assert measured.step > 0
             assert str(written["ran"]["workers"]) in measured["batch"]
         else:
             assert written["ran"]["workers"] == 0
@@ -143,12 +144,12 @@ def test_the_batch_size_of_fewest_joules_a_slice(
     monkeypatch.setattr(type(data), "__len__", lambda self: 130)
     monkeypatch.setattr(probe.Trial, "steps", lambda self, batch, seconds: joules.steps(self, batch, seconds))
     size, table = probe.batch_size(settings, data, joules.measure)
-    assert (size, [row["batch_size"] for row in table]) == (chosen, tried)
+    assert (size, [row.batch_size for row in table]) == (chosen, tried)
     for row in table:
-        if row["batch_size"] in of_a_step:
-            assert row["joules_per_slice"] == pytest.approx(of_a_step[row["batch_size"]] / row["batch_size"])
+        if row.batch_size in of_a_step:
+            assert row.joules_per_slice == pytest.approx(of_a_step[row.batch_size] / row.batch_size)
         else:
-            assert row["out_of_memory"]
+            assert row.out_of_memory
 
 
 def test_a_batch_size_that_was_tried_is_recorded_with_its_joules(
@@ -234,7 +235,7 @@ def test_what_is_tried_computes_as_the_run_does(phantom: Path, tmp_path: Path, m
     options = Settings.of(values | auto | {"accelerator": "cpu", "epochs": 1, "matmul_precision": "medium", "seed": 7})
     run.create(options)
     train(run, options, EnergyMeter(), rank=0)
-    assert set(run.record()["probes"]) == set(auto)
+    assert set(recorded(run)["probes"]) == set(auto)
     assert seeds[0] == 7, "before anything is tried, too"
     assert trained[0] == {
         "matmul_precision": "medium", "deterministic": True, "only_warns": True, "fills_memory": False,
@@ -277,7 +278,7 @@ def test_a_learning_rate_is_tried_where_no_batch_holds_brain(
     monkeypatch.setattr(SliceDataset, "__getitem__", without_brain)
     run = Settings.of({"model": "contextnet", "image_size": 32, "accelerator": "cpu"})
     rate, tried = probe.learning_rate(run, SliceDataset(slices, "train"))
-    assert tried[0]["lr"] <= rate <= tried[-1]["lr"]
+    assert tried[0].lr <= rate <= tried[-1].lr
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sophia", "schedule-free-adamw"])

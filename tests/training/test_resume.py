@@ -13,9 +13,11 @@ import torch
 
 from greenseg.energy import Energy, EnergyMeter
 from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import Epoch
 from greenseg.settings import Settings, choices
 from greenseg.training import events, probe
 from greenseg.training.run import Interrupted, train
+from tests.runs import append, lines_of, recorded
 
 LR = {"sgd": 0.1, "lion": 3e-3, "muon": 0.02, "sophia": 0.5, "schedule-free-adamw": 0.01}
 QUALITY = ("epoch", "train_loss", "dice", "iou", "volume_dice")
@@ -57,9 +59,9 @@ class Photographer:
         self._folder, self._epoch, self._run = folder, 0, Path()
         append, replace = RunDirectory.append_epoch, Path.replace
 
-        def append_and_copy(run: RunDirectory, line: dict[str, Any]) -> None:
+        def append_and_copy(run: RunDirectory, line: Epoch) -> None:
             append(run, line)
-            self._run, self._epoch = run.path, line["epoch"]
+            self._run, self._epoch = run.path, line.epoch
             self._copy("line")
 
         def replace_and_copy(path: Path, target: Any) -> Path:
@@ -109,11 +111,11 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
 
 def outcome(run: RunDirectory) -> dict[str, Any]:
     """All that a run leaves behind but its joules and seconds; of an epoch that was repeated, the last time counts."""
-    record = run.record()
+    record = recorded(run)
     assert record["status"] == "finished"
     last = torch.load(run.last_checkpoint, weights_only=True)
     del last["callbacks"]["Checkpoints"]["run"]
-    lines = {line["epoch"]: [line[name] for name in QUALITY] for line in run.epochs()}
+    lines = {line["epoch"]: [line[name] for name in QUALITY] for line in lines_of(run)}
     return {
         "epochs": [lines[epoch] for epoch in sorted(lines)],
         "metrics": {name: record["metrics"].get(name) for name in METRICS},
@@ -232,7 +234,7 @@ def test_without_the_line_of_its_epoch_an_earlier_checkpoint_still_goes_on(
     first, second = (copies[f"epoch {epoch} last.ckpt"] for epoch in range(2))
     made_by_an_earlier_version(second, first)
     (second / "epochs.jsonl").unlink()
-    assert [line["epoch"] for line in train_in(second, settings).epochs()] == [2, 3]
+    assert [line["epoch"] for line in lines_of(train_in(second, settings))] == [2, 3]
 
 
 class Bomb:
@@ -304,9 +306,9 @@ def test_a_run_whose_checkpoint_is_unusable_starts_over_and_says_so(
     train_in(run.path, settings)
     assert not (run.checkpoints / "exploded").exists()
     assert "last.ckpt" in capsys.readouterr().err
-    assert [(line["attempt"], line["epoch"]) for line in run.epochs()] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    assert [(line["attempt"], line["epoch"]) for line in lines_of(run)] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     assert different(whole, run) == []
-    record = run.record()
+    record = recorded(run)
     assert record["attempts"][1]["started_over"]
     spent = [Energy.from_json(e).joules for attempt in record["attempts"] for e in attempt["energy"].values()]
     assert record["metrics"]["joules"] == pytest.approx(sum(spent)), "what was spent was spent"
@@ -317,12 +319,12 @@ def test_epochs_that_another_start_superseded_do_not_count(
 ) -> None:
     settings, _, copy = stopped
     run = RunDirectory(Path(shutil.copytree(copy, tmp_path / "run")))
-    first, second = run.epochs()
+    first, second = lines_of(run)
     (run.path / "epochs.jsonl").unlink()
     for line in (first, second | {"dice": 0.99}, second | {"epoch": 5, "dice": 1.0}):
-        run.append_epoch(line)
+        append(run, line)
     run.last_checkpoint.unlink()
-    metrics = train_in(run.path, settings).record()["metrics"]
+    metrics = recorded(train_in(run.path, settings))["metrics"]
     assert metrics["epochs"] == 3
     assert metrics["dice"] < 0.99
 
@@ -334,7 +336,7 @@ def test_a_run_that_is_asked_to_stop_as_it_writes_keeps_that_epoch(
     whole, _ = undisturbed(settings)
     append = RunDirectory.append_epoch
 
-    def append_and_be_interrupted(run: RunDirectory, line: dict[str, Any]) -> None:
+    def append_and_be_interrupted(run: RunDirectory, line: Epoch) -> None:
         append(run, line)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -352,5 +354,5 @@ def test_a_run_that_is_asked_to_stop_as_it_writes_keeps_that_epoch(
     finally:
         signal.signal(signal.SIGINT, before)
     parts = train_in(tmp_path / "parts", settings)
-    assert [line["attempt"] for line in parts.epochs()] == [0, 1, 2]
+    assert [line["attempt"] for line in lines_of(parts)] == [0, 1, 2]
     assert different(whole, parts) == []

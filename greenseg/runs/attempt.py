@@ -1,0 +1,171 @@
+"""Writing a run's record: an attempt begins, gets on and ends; or it ended without a word, and somebody else writes."""
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from greenseg.energy import Energy
+from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import (
+    SCHEMA,
+    Attempt,
+    Check,
+    Constants,
+    Context,
+    EnergyMethod,
+    Epoch,
+    Error,
+    Hardware,
+    Memory,
+    Record,
+    Status,
+)
+from greenseg.runs.summary import account_for_attempts, summary
+from greenseg.settings import Settings
+
+_TOLERANCE = 0.01  # by how much the phases may differ from one window over all of them
+_GO_ON = ("content", "files", "preprocessing", "data", "ran", "probes", "memory")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What an attempt runs on.
+
+    Attributes:
+        hardware: processors and memory.
+        versions: package → version.
+        method: how energy is measured.
+    """
+
+    hardware: Hardware
+    versions: dict[str, str]
+    method: EnergyMethod
+
+
+class Recording:
+    """The record of a run while this process makes an attempt at it. The first rank writes.
+
+    Args:
+        run: a directory that has been created, and is locked by the caller.
+        settings: of the run.
+        machine: that it runs on.
+        context: what surrounds it; is added to what surrounded earlier attempts.
+        writes: whether this process writes run.json.
+
+    Attributes:
+        writes: likewise.
+        record: of the run; `save` writes what was changed.
+        earlier_id: `id` of the record until now; None where there was none.
+    """
+
+    def __init__(
+        self, run: RunDirectory, settings: Settings, machine: Machine, context: Context, writes: bool = True
+    ) -> None:
+        self._run, self.writes = run, writes
+        before = run.record() or _new(settings, "new")
+        started = now()
+        hardware, method = machine.hardware, machine.method
+        attempt = Attempt(
+            status="running", started=started, pid=os.getpid(),
+            host=hardware.host, cpu=hardware.cpu,  # another attempt may have run elsewhere
+            estimate=Constants(core_watts=method.core_watts, gb_watts=method.gb_watts),
+        )  # fmt: skip
+        self.earlier_id = before.id
+        self.record = record = _new(settings, "running")
+        record.keep(before.unknown())
+        for name in _GO_ON:
+            if name in before.model_fields_set:
+                setattr(record, name, getattr(before, name))
+        record.id = before.id or uuid.uuid4().hex
+        record.started = before.started or started
+        record.attempts = [*account_for_attempts(before.attempts, run.epochs()), attempt]
+        record.context = Context(**before.context.given() | context.given())
+        record.hardware, record.versions, record.energy_method = hardware, machine.versions, method
+        self.save()
+
+    @property
+    def attempt(self) -> Attempt:
+        """The one that this process makes."""
+        return self.record.attempts[-1]
+
+    @property
+    def earlier(self) -> list[Attempt]:
+        """Those before it."""
+        return self.record.attempts[:-1]
+
+    def save(self) -> None:
+        """Write run.json."""
+        if self.writes:
+            self._run.write_record(self.record)
+
+    def end(
+        self,
+        status: Status,
+        phases: Mapping[str, Energy],
+        difference: dict[str, float],
+        memory: Memory,
+        error: Error | None = None,
+        unrestored: Sequence[str] = (),
+    ) -> None:
+        """The attempt ends, and with it the run.
+
+        Args:
+            status: of both.
+            phases: phase → energy of the attempt.
+            difference: component, or `seconds` → share by which the phases differ from one window over all of them.
+            memory: most in use, over all attempts.
+            error: why, where it did not finish.
+            unrestored: limits of GPUs that could not be put back.
+        """
+        attempt, record = self.attempt, self.record
+        attempt.status, attempt.ended = status, now()
+        attempt.energy = {phase: energy.to_json() for phase, energy in phases.items()}
+        within = all(abs(share) <= _TOLERANCE for share in difference.values())
+        attempt.check = Check(difference=difference, ok=within)
+        record.status, record.ended, record.memory = status, now(), memory
+        if error:
+            record.error = error
+        if unrestored:
+            record.unrestored = list(unrestored)
+        record.energy, record.metrics = summary(record, self._run.epochs())
+        self.save()
+
+
+def completed(
+    record: Record | None,
+    epochs: Sequence[Epoch],
+    settings: Settings,
+    error: Error | None = None,
+    unrestored: Sequence[str] = (),
+) -> Record:
+    """The record of a run whose process is gone, with what that could not write itself.
+
+    Args:
+        record: as the process left it; None where it wrote none.
+        epochs: lines of epochs.jsonl.
+        settings: of the run.
+        error: why it failed; None where it did not.
+        unrestored: limits of GPUs that could not be put back.
+    """
+    record = record or _new(settings, "interrupted")
+    if error:
+        record.status, record.error = "failed", error
+    if unrestored:
+        record.unrestored = list(unrestored)
+    record.attempts = account_for_attempts(record.attempts, epochs)
+    record.energy, record.metrics = summary(record, epochs)
+    return record
+
+
+def _new(settings: Settings, status: Status) -> Record:
+    return Record(
+        schema=SCHEMA, status=status, identity=settings.identity, configuration=settings.configuration,
+        settings=settings.resolved(), attempts=[],
+    )  # fmt: skip
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
