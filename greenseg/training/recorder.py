@@ -111,8 +111,7 @@ class Recorder(Checkpoint):
             "attempt_so_far": {phase: e.to_json() for phase, e in self._energy.phases.items()},
         }
         self._run.append_epoch(line)
-        shown = {name: line[name] for name in ("epoch", "train_loss", "dice", "iou", "seconds")}
-        self._emit({"event": "epoch", **shown})
+        self._emit({"event": "epoch", "epoch": energy.epoch})
         dice = "–" if line["dice"] is None else f"{line['dice']:.4f}"
         print(
             f"epoch {energy.epoch + 1}/{trainer.max_epochs}: loss {metrics['train_loss']:.4f}, Dice {dice}, "
