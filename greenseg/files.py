@@ -1,9 +1,8 @@
 """Writing files that matter, and where greenseg keeps what it can make again."""
 
 import contextlib
-import errno
-import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import Any
 
 import platformdirs
 
+from greenseg import locks
 from greenseg.errors import UserError
 from greenseg.failures import Failure, kind_of
 
 CACHE_REMEDY = "set GREENSEG_CACHE to a folder that can be written to, on a file system with locks"
 OUT_REMEDY = "give --out a folder that can be written to, on a file system with locks"
-
-_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What `flock` answers on some NFS, Lustre and FUSE."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -92,7 +89,7 @@ def locked(path: Path, remedy: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX)
+            stack.enter_context(locks.hold(path, patience=math.inf))
         except OSError as error:
             raise refusal(path.parent, error, remedy) from None
         yield
@@ -102,10 +99,5 @@ def refusal(folder: Path, error: OSError, remedy: str) -> Exception:
     """What to raise where a folder cannot be written to: a `UserError` with the remedy; an `OSError` if it is full."""
     if kind_of(error) == Failure.DISK_FULL:
         return OSError(error.errno, f"{error.strerror}; free some, or {remedy}", str(folder))
-    what = "its file system has no locks (flock)" if has_no_locks(error) else "cannot be written to"
+    what = "its file system has no locks (flock)" if locks.has_no_locks(error) else "cannot be written to"
     return UserError(f"{folder}: {what}: {error.strerror}; {remedy}")
-
-
-def has_no_locks(error: OSError) -> bool:
-    """Whether this is the answer of a file system that has no locks."""
-    return error.errno in _NO_LOCKS

@@ -10,10 +10,10 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
+from greenseg import quantity
 from greenseg.errors import UserError
 from greenseg.files import OUT_REMEDY
 from greenseg.settings import Settings, choices, group_of
-from greenseg.sweep import quantity
 
 IDLE_HELP = "First measure for so long, such as 30s, what the idle machine draws, to tell joules above idle."
 

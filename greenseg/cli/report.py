@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from greenseg.errors import ExitCode, UserError, did_you_mean
+from greenseg.report.formats import FORMATS
 from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from greenseg.report.view import ReportView
     from greenseg.runs.directory import RunDirectory
 
-FORMATS = {"table": ".txt", "markdown": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html"}
-"""Formats, and the suffix of their files."""
+SUFFIXES = {"table": ".txt"} | {name: known.suffix for name, known in FORMATS.items()}
+"""Format → the suffix of its files."""
 
 PICTURES = (".png", ".svg", ".pdf")
 _WATCH_SECONDS = 2.0
@@ -56,7 +57,7 @@ def report(
     ] = None,
     columns: Annotated[str, typer.Option(metavar="NAME,…", help="Show these settings and figures.")] = "",
     front_only: Annotated[bool, typer.Option("--front-only", help="Only the front.")] = False,
-    format: Annotated[str, typer.Option(metavar="NAME", help=f"One of: {', '.join(FORMATS)}.")] = "",
+    format: Annotated[str, typer.Option(metavar="NAME", help=f"One of: {', '.join(SUFFIXES)}.")] = "",
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write there; .md, .csv, .json, .tex, .html tell the format."),
@@ -179,13 +180,7 @@ def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names
         paper = Console(file=text, width=_WIDTH, markup=False, emoji=False)
         paper.print(_view(query, comparison, rows, names, wide=True), crop=False)
         return text.getvalue()
-    if kind == "html":
-        from greenseg.report.page import as_html
-
-        return as_html(comparison, rows, names)
-    from greenseg.report.export import EXPORTS
-
-    return EXPORTS[kind](comparison, rows, names)
+    return FORMATS[kind].write(comparison, rows, names)
 
 
 def _watch(paths: Sequence[Path], query: "Query") -> None:
@@ -231,17 +226,17 @@ def _format(name: str, output: Path | None) -> str:
         UserError: there is no such format, or the suffix tells none, or another.
     """
     if name:
-        if name not in FORMATS:
+        if name not in SUFFIXES:
             raise UserError(
-                f"--format: no '{name}'{did_you_mean(name, list(FORMATS))}; there are: {', '.join(FORMATS)}"
+                f"--format: no '{name}'{did_you_mean(name, list(SUFFIXES))}; there are: {', '.join(SUFFIXES)}"
             )
-        others = {*FORMATS.values(), *PICTURES} - {FORMATS[name], ".txt"}  # any text may be a .txt
+        others = {*SUFFIXES.values(), *PICTURES} - {SUFFIXES[name], ".txt"}  # any text may be a .txt
         if output and output.suffix in others:
             raise UserError(f"--format {name} --output {output}: the suffix is that of another format")
         return name
     if output is None:
         return "table"
-    by_suffix = {suffix: kind for kind, suffix in FORMATS.items()}
+    by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
     if output.suffix not in by_suffix:
         hint = " (--plot draws the front)" if output.suffix in PICTURES else ""
         valid = ", ".join(by_suffix)

@@ -9,7 +9,7 @@ from typing import Any
 
 from greenseg.energy.estimate import Model, cpu_name, is_virtual_machine
 from greenseg.energy.idle import idle_watts
-from greenseg.energy.sensors import ZeusSensors, processes_on, rapl_files, read_packages, visible_gpus
+from greenseg.energy.sensors import Sensors, processes_on, rapl_files, read_packages, visible_gpus
 
 _OBSERVE_SECONDS = 1.0
 
@@ -21,7 +21,7 @@ def examine(idle_seconds: float) -> dict[str, Any]:
         idle_seconds: how long to measure the idle machine; 0 to skip that.
     """
     gpus = tuple(range(visible_gpus()))
-    sensors = ZeusSensors(gpus)
+    sensors = Sensors(gpus)
     sources = sensors.sources
     components: dict[str, dict[str, str]] = {}
     for component in ("gpu", "cpu", "dram"):

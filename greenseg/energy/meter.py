@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from greenseg.energy.estimate import Model, Usage, usage
 from greenseg.energy.neighbours import Neighbours
 from greenseg.energy.reading import APPORTIONED, ESTIMATE, Energy, Reading
-from greenseg.energy.sensors import ZeusSensors
+from greenseg.energy.sensors import Sensors
 
 _LAP, _WHOLE = "lap", "whole"
 
@@ -32,7 +32,7 @@ class EnergyMeter:
         self.model = model or Model.of_this_machine()
         self._neighbours = neighbours or Neighbours()
         self._counts_cpu = True
-        self._sensors = ZeusSensors(self.gpus)
+        self._sensors = Sensors(self.gpus)
         self._start = self._first = time.monotonic()
         self._used = self._first_used = usage()
         self._neighbours.exchange(self._used)
@@ -43,7 +43,7 @@ class EnergyMeter:
     @property
     def missing(self) -> dict[str, str]:
         """Component → why it has no sensor."""
-        return dict(self._sensors.missing)
+        return self._sensors.missing
 
     @property
     def unmeasured(self) -> dict[str, str]:
@@ -56,8 +56,7 @@ class EnergyMeter:
 
     def has_unmeasured_gpu(self, why: str) -> None:
         """Say that this process uses a GPU that is none of `gpus`; unknown, unless the machine measures it anyway."""
-        if not self._sensors.measures_gpu:
-            self._sensors.missing["gpu"] = why
+        self._sensors.lacks("gpu", why)
 
     def leave_cpu_to_another(self) -> None:
         """Count GPUs only from the last reading on: another process of this node counts CPU and DRAM for both."""

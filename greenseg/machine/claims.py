@@ -11,15 +11,14 @@ Imports no torch.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from greenseg import locks
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, write_json
 from greenseg.machine import gpus
@@ -32,7 +31,7 @@ _PATIENCE_SECONDS = 10.0  # for processes of a run that was killed, which hold i
 
 def locked(gpu: Gpu) -> contextlib.AbstractContextManager[Any]:
     """Hold a GPU alone while the context lasts; yields None where a process has it."""
-    return _locked(_lock(gpu), fcntl.LOCK_EX, patience=0)
+    return _hold(gpu)
 
 
 def blocked(names: Iterable[str], alone: bool) -> list[str]:
@@ -127,7 +126,7 @@ def restore(pid: int | None = None) -> list[str]:
     for gpu in left_behind:
         if pid is not None and (_state(gpu) or {}).get("pid") != pid:
             continue
-        with _locked(_lock(gpu), fcntl.LOCK_EX, 0 if pid is None else _PATIENCE_SECONDS) as lock:
+        with _hold(gpu, patience=0 if pid is None else _PATIENCE_SECONDS) as lock:
             if lock and (message := _clean(gpu)):
                 messages.append(message)
     return messages
@@ -137,9 +136,10 @@ def _folder() -> Path:
     return cache_folder() / "limits"
 
 
-def _lock(gpu: Gpu) -> Path:
-    """Locked by the processes that train on it."""
-    return _folder() / f"{gpu.uuid}.lock"
+def _hold(gpu: Gpu, shared: bool = False, patience: float = 0.0) -> contextlib.AbstractContextManager[IO[Any] | None]:
+    """The lock that the processes which train on it hold."""
+    _folder().mkdir(parents=True, exist_ok=True)
+    return locks.hold(_folder() / f"{gpu.uuid}.lock", shared=shared, patience=patience)
 
 
 def _note(gpu: Gpu) -> Path:
@@ -208,8 +208,8 @@ def _claimed(gpu: Gpu, alone: bool, patience: float) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            kind = fcntl.LOCK_EX if alone or _note(gpu).exists() else fcntl.LOCK_SH
-            lock = stack.enter_context(_locked(_lock(gpu), kind, patience))
+            shared = not alone and not _note(gpu).exists()
+            lock = stack.enter_context(_hold(gpu, shared, patience))
         except (OSError, UserError) as error:  # there is no place for locks: what sets no limit trains all the same
             if alone:
                 raise UserError(f"limits of GPUs are noted in greenseg's cache: {error}; set GREENSEG_CACHE") from error
@@ -219,7 +219,7 @@ def _claimed(gpu: Gpu, alone: bool, patience: float) -> Iterator[None]:
             if message := _clean(gpu):
                 raise UserError(message)
             if not alone:
-                fcntl.flock(lock, fcntl.LOCK_SH)
+                locks.share(lock)
         yield
 
 
@@ -230,24 +230,3 @@ def _taken(gpu: Gpu) -> str:
         f"GPU {gpu.index}: another run of greenseg has it ({does}), and power_limit and gpu_clock hold for a whole "
         "GPU; wait for that run, or take another GPU (CUDA_VISIBLE_DEVICES, or --gpus of a sweep)"
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, kind: int, patience: float) -> Iterator[Any]:
-    """Hold a lock file while the context lasts; yields None where somebody else has it for longer than `patience`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + patience
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    yield None
-                    return
-                time.sleep(0.05)
-        try:
-            yield file
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a forked process has the file, too

@@ -3,12 +3,13 @@
 smp and timm load weights through the Hugging Face hub, and without a network try for half a minute before they fail.
 """
 
-import os
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
+
+from huggingface_hub import constants
 
 from greenseg.errors import UserError
 from greenseg.settings import Settings
@@ -26,10 +27,14 @@ def check(runs: Iterable[Settings]) -> None:
     missing = sorted(encoder for encoder, weights in wanted if not _cached(encoder, weights))
     if not missing or _hub_answers():
         return
-    offline = _offline()
-    why = "HF_HUB_OFFLINE is set" if offline else f"{_hub()} does not answer within {_SECONDS:.0f} s"
+    cache = constants.HF_HUB_CACHE
+    why = (
+        "HF_HUB_OFFLINE is set"
+        if constants.HF_HUB_OFFLINE
+        else f"{constants.ENDPOINT} does not answer within {_SECONDS:.0f} s"
+    )
     raise UserError(
-        f"encoder_weights: the pretrained weights of {', '.join(missing)} are not in {_cache()}, and {why}.\n"
+        f"encoder_weights: the pretrained weights of {', '.join(missing)} are not in {cache}, and {why}.\n"
         f"  Either train from scratch (leave out --encoder-weights),\n"
         f"  or run the same command once where the hub can be reached, and copy its cache folder here,\n"
         f"  or point HF_HUB_CACHE at a folder that has them, or HF_ENDPOINT at a mirror."
@@ -42,30 +47,18 @@ def _cached(encoder: str, weights: str) -> bool:
         pattern = f"models--timm--{name}.{tag or '*'}"
     else:
         pattern = f"models--smp-hub--{encoder}.{weights}"
-    return any(snapshot.is_dir() for folder in _cache().glob(pattern) for snapshot in folder.glob("snapshots/*"))
-
-
-def _cache() -> Path:
-    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))
-    return Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or home / "hub"))  # noqa: PTH111 - there may be no home
-
-
-def _hub() -> str:
-    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    folders = Path(constants.HF_HUB_CACHE).glob(pattern)
+    return any(snapshot.is_dir() for folder in folders for snapshot in folder.glob("snapshots/*"))
 
 
 def _hub_answers() -> bool:
-    if _offline():
+    if constants.HF_HUB_OFFLINE:
         return False
     answered = threading.Event()
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(urllib.request.Request(_hub(), method="HEAD"), timeout=_SECONDS):
+            with urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_SECONDS):
                 answered.set()
         except urllib.error.HTTPError:
             answered.set()  # an answer, if not a kind one

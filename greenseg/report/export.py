@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from greenseg import __version__
@@ -16,9 +16,6 @@ from greenseg.report.objectives import OBJECTIVES
 from greenseg.report.run import Run
 from greenseg.report.statistics import Mean
 from greenseg.report.table import title
-
-Export = Callable[[Comparison, Sequence[Row], Sequence[str] | None], str]
-"""Writes these rows of a comparison, with the columns of these names (None: the usual ones)."""
 
 SCHEMA = 1
 
@@ -212,6 +209,3 @@ def _table(
         [one.figure for one in shown],
         [[one.text(row) for one in shown] for row in rows],
     )
-
-
-EXPORTS: dict[str, Export] = {"markdown": as_markdown, "csv": as_csv, "json": as_json, "latex": as_latex}

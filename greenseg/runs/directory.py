@@ -9,7 +9,6 @@ run.log          everything the run printed
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -18,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from greenseg import yamlfile
+from greenseg import locks, yamlfile
 from greenseg.errors import UserError
-from greenseg.files import has_no_locks, write_atomically, write_json
+from greenseg.files import write_atomically, write_json
 from greenseg.settings import Settings
 
 Status = Literal["new", "running", "finished", "failed", "interrupted"]
@@ -174,17 +173,7 @@ class RunDirectory:
 
     def in_use(self) -> bool:
         """Whether a living process trains this run; asked of the lock, which dies with its process."""
-        try:
-            with (self.path / ".lock").open("rb") as file:  # readable is enough: the run may be somebody else's
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            if not has_no_locks(error):  # where there are none, greenseg trains nothing
-                raise
-        return False
+        return locks.is_held(self.path / ".lock")
 
     def wait_for_start(self, seconds: float) -> None:
         """Wait until the process that leads the run, on another node perhaps, has begun.
@@ -205,13 +194,8 @@ class RunDirectory:
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
         """Claim the run for this process while the context lasts; yields whether the claim succeeded."""
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        with locks.hold(self.path / ".lock") as file:
+            yield file is not None
 
 
 def _newer(record: dict[str, Any]) -> str:

@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from greenseg import losses, optimizers, precisions, strategies
 from greenseg import model_names as names
-from greenseg import optimizers, precisions, strategies
 from greenseg.errors import did_you_mean
 
 PHANTOM = "phantom"
@@ -226,6 +226,12 @@ class Fields(BaseModel):
         "adamw",
         "Optimizer, from timm or pytorch_optimizer; muon = matrices by Muon, the rest by AdamW; schedule-free-adamw "
         "needs a constant schedule, adamw-8bit the extra '8bit'.",
+        group="Optimization",
+    )
+    loss: losses.Name = _setting(
+        "dice_ce",
+        "Loss; dice_ce = soft Dice and cross-entropy, equally weighted; tversky weighs missed foreground more than "
+        "false foreground.",
         group="Optimization",
     )
     lr: Annotated[Annotated[float, Field(gt=0, le=100)] | Literal["auto"], _positive_or_auto(100)] = _setting(

@@ -4,9 +4,9 @@ import re
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+from greenseg import quantity
 from greenseg.errors import did_you_mean
 from greenseg.settings import Settings
-from greenseg.sweep import quantity
 from greenseg.sweep.findings import Findings
 from greenseg.sweep.grid import Axis, Branch, Values, in_order, spread
 from greenseg.yamlfile import Key

@@ -30,10 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from greenseg import quantity
 from greenseg.errors import UserError, did_you_mean
 from greenseg.machine.cool_down import CoolDown
 from greenseg.settings import CONSTRAINTS, Settings, violations
-from greenseg.sweep import quantity
 from greenseg.sweep.axes import AxesReader
 from greenseg.sweep.findings import Findings, Layer
 from greenseg.sweep.grid import Axis, Values, expand

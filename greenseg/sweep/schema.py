@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from greenseg import model_names as names
+from greenseg import quantity
 from greenseg.settings import Settings
-from greenseg.sweep import quantity
 from greenseg.sweep.file import KEYS, NAME, ORDERS
 
 Schema = dict[str, Any]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import segmentation_models_pytorch as smp
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -15,6 +14,7 @@ from torch.optim.swa_utils import update_bn
 
 from greenseg.data import augment
 from greenseg.data.loader import Batch
+from greenseg.losses import LOSSES
 from greenseg.metrics.overlap import VolumeOverlap
 from greenseg.models import network
 from greenseg.models.memory_format import channels_last
@@ -39,7 +39,7 @@ def shard(network: torch.nn.Module, mesh: DeviceMesh) -> None:
 
 
 class Segmentation(pl.LightningModule):
-    """Binary segmentation of slices, trained with Dice + cross-entropy.
+    """Binary segmentation of slices.
 
     Args:
         settings: of the run.
@@ -52,7 +52,7 @@ class Segmentation(pl.LightningModule):
         self.network = network.build(settings)
         self.schedules_itself = OPTIMIZERS[settings.optimizer].schedules_itself
         self.augmentation = augment.build(settings)
-        self.dice_loss = smp.losses.DiceLoss(mode="binary", from_logits=True)
+        self.loss_function = LOSSES[settings.loss]()
         self.overlap = VolumeOverlap(volumes)
         self.predictions = Predictions()
         self.recent: deque[torch.Tensor] = deque(maxlen=_RECENT)
@@ -69,10 +69,8 @@ class Segmentation(pl.LightningModule):
         return self.network(images)  # type: ignore[no-any-return]
 
     def loss(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Soft Dice (Milletari et al. 2016, arXiv:1606.04797) + binary cross-entropy, equally weighted."""
-        logits = logits.float()
-        cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, masks)
-        return cross_entropy + self.dice_loss(logits, masks)  # type: ignore[no-any-return]
+        """The loss of logits against masks, in float32 whatever the precision of the run."""
+        return self.loss_function(logits.float(), masks)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Augmentation and dropout then depend on seed, epoch and rank alone, and a resumed run draws what it would have

@@ -150,9 +150,9 @@ def test_every_chip_that_zeus_knows_is_in_the_table() -> None:
     from zeus.device.soc import apple, jetson
     from zeus.device.soc.common import EmptySoC, SoC
 
-    from greenseg.energy.sensors import _SOC_FIELDS
+    from greenseg.energy.sensors.soc import FIELDS
 
     known = {kind.__name__ for kind in SoC.__subclasses__() if kind.__module__.startswith("zeus.")}
-    assert set(_SOC_FIELDS) == known - {EmptySoC.__name__}
+    assert set(FIELDS) == known - {EmptySoC.__name__}
     for kind, measurement in (("AppleSilicon", apple.AppleSiliconMeasurement), ("Jetson", jetson.JetsonMeasurement)):
-        assert set(_SOC_FIELDS[kind].values()) <= set(measurement.__dataclass_fields__)
+        assert set(FIELDS[kind].values()) <= set(measurement.__dataclass_fields__)

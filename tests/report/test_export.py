@@ -13,7 +13,8 @@ import pytest
 
 from greenseg.report.comparison import Comparison
 from greenseg.report.emissions import emissions_csv
-from greenseg.report.export import EXPORTS, as_csv, as_json, as_latex, as_markdown
+from greenseg.report.export import as_csv, as_json, as_latex, as_markdown
+from greenseg.report.formats import FORMATS
 from greenseg.report.run import Run
 from tests.report.comparisons import compared
 from tests.report.test_comparison import grid
@@ -127,15 +128,15 @@ def test_latex_is_a_tabular(comparison: Comparison, tmp_path: Path) -> None:
         subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_an_export_ends_with_one_newline_and_has_no_escapes(name: str, comparison: Comparison) -> None:
-    text = EXPORTS[name](comparison, comparison.rows, None)
+    text = FORMATS[name].write(comparison, comparison.rows, None)
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_nothing_finished_is_exported_as_well(name: str) -> None:
     comparison = compared(record({}, "failed"))
-    assert EXPORTS[name](comparison, comparison.rows, None)
+    assert FORMATS[name].write(comparison, comparison.rows, None)

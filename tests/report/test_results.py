@@ -11,9 +11,8 @@ from rich.console import Console
 
 from greenseg.report.answer import warnings
 from greenseg.report.emissions import emissions_csv
-from greenseg.report.export import EXPORTS
+from greenseg.report.formats import FORMATS
 from greenseg.report.objectives import OBJECTIVES
-from greenseg.report.page import as_html
 from greenseg.report.reader import Reader, read_runs
 from greenseg.report.results import CONTENT, Result, by_configuration
 from greenseg.report.run import Run, TrainedOn
@@ -162,7 +161,7 @@ def test_a_record_that_is_not_what_greenseg_writes_never_breaks_a_report(key: st
         assert len(runs) + len(damaged) == 2
         comparison = Query().compare(by_configuration(runs))
         Console(quiet=True).print(ReportView(comparison, comparison.rows))
-        for export in (*EXPORTS.values(), as_html):
+        for export in [known.write for known in FORMATS.values()]:
             assert export(comparison, comparison.rows, None)
 
 
@@ -382,7 +381,7 @@ def test_the_name_of_a_configuration_is_that_of_one_row() -> None:
     assert one.configuration != two.configuration
     assert {result.configuration for result in of(*records[:1])} == {two.configuration}, "wherever it lies"
     comparison = Query().compare([one, two])
-    exported = json.loads(EXPORTS["json"](comparison, comparison.rows, None))
+    exported = json.loads(FORMATS["json"].write(comparison, comparison.rows, None))
     assert len({found["configuration"] for found in exported["configurations"]}) == 2
     rows = list(csv.DictReader(io.StringIO(emissions_csv([*one.runs, *two.runs]))))
     assert len({found["run_id"] for found in rows}) == 3

@@ -1,0 +1,76 @@
+"""Chips that measure themselves: Apple silicon, NVIDIA Jetson."""
+
+import itertools
+from collections.abc import Collection
+from typing import Any
+
+from greenseg.energy.reading import Reading
+from greenseg.energy.sensors.sensor import reason
+
+_NUMBERS = itertools.count()
+
+FIELDS = {
+    # GPU SRAM and the Neural Engine are in none of these; cores and clusters are parts of cpu_total_mj.
+    "AppleSilicon": {"cpu": "cpu_total_mj", "gpu": "gpu_mj", "dram": "dram_mj"},
+    # total_energy_mj is that of the whole module, CPU and GPU included.
+    "Jetson": {"cpu": "cpu_energy_mj", "gpu": "gpu_energy_mj"},
+}
+"""Zeus's class of a chip with counters of its own → component → the field of the measurement, in mJ. No two overlap."""
+
+
+class SocSensor:
+    """CPU, GPU and memory of a chip, of which it measures those that nothing else does; see `Sensor`."""
+
+    def __init__(self, gpus: tuple[int, ...], measured: Collection[str]) -> None:
+        from zeus.device.soc import get_soc
+        from zeus.device.soc.common import ZeusSoCInitError
+
+        self.sources: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+        self._fields: dict[str, str] = {}
+        self._number = next(_NUMBERS)
+        try:
+            self._soc: Any = get_soc()
+        except ZeusSoCInitError:  # no such chip
+            return
+        kind = type(self._soc).__name__
+        fields = FIELDS.get(kind)
+        why = f"greenseg does not know the sensors of this SoC ({kind})"
+        available: set[str] = set()
+        if fields:
+            why = f"this SoC ({kind}) has no sensor for it that Zeus reads"
+            try:
+                available = self._soc.get_available_metrics()
+            except Exception as error:  # every chip has its own exceptions; any of them means no reading
+                why = f"the SoC ({kind}) does not answer: {reason(error)}"
+        for component in ("gpu", "cpu", "dram"):
+            if component in measured:
+                continue
+            field = (fields or {}).get(component)
+            if field in available:
+                self._fields[component] = str(field)
+                self.sources[component] = "soc"
+            elif component != "gpu" or gpus:  # a run that uses no GPU misses none
+                self.missing[component] = why
+
+    def begin(self, window: str) -> None:
+        if self.sources:
+            self._soc.begin_window(self._key(window), restart=False)
+
+    def end(self, window: str) -> list[Reading]:
+        if not self.sources:
+            return []
+        measured: Any = self._soc.end_window(self._key(window))
+        readings = []
+        for component, source in list(self.sources.items()):
+            mj = getattr(measured, self._fields[component], None)
+            if mj is None:
+                del self.sources[component]
+                self.missing[component] = "the SoC stopped telling its energy"
+            else:
+                readings.append(Reading(component, mj / 1000, source))
+        return readings
+
+    def _key(self, window: str) -> str:
+        # Zeus has one object for the chip, however many meters there are: their windows must not share names.
+        return f"{window} {self._number}"

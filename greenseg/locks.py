@@ -1,0 +1,82 @@
+"""Locks between the processes of one host: each dies with its process, however that ends.
+
+`flock` is coherent within a host only; on some network file systems there is none at all.
+"""
+
+import contextlib
+import errno
+import fcntl
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What `flock` answers on some NFS, Lustre and FUSE."""
+
+_TICK_SECONDS = 0.05
+
+
+@contextlib.contextmanager
+def hold(path: Path, *, shared: bool = False, patience: float = 0.0) -> Iterator[IO[Any] | None]:
+    """Hold a lock while the context lasts; yields None where another process has it for longer than `patience`.
+
+    Args:
+        path: of the lock file; made if it is not there.
+        shared: with other processes that share it as well.
+        patience: seconds to wait; infinite to wait as long as it takes.
+
+    Raises:
+        OSError: the file cannot be made, or its file system has no locks.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with path.open("a") as file:
+        if not _locked(file, kind, patience):
+            yield None
+            return
+        try:
+            yield file
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a forked process has the file, too
+
+
+def _locked(file: IO[Any], kind: int, patience: float) -> bool:
+    if patience == math.inf:
+        fcntl.flock(file, kind)  # the kernel wakes us, and keeps the order
+        return True
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_TICK_SECONDS)
+        else:
+            return True
+
+
+def share(file: IO[Any]) -> None:
+    """Let other processes share a lock that is held."""
+    fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds a lock alone; makes no file, and needs no more than to read it."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if not has_no_locks(error):  # where there are none, greenseg holds none
+            raise
+    return False
+
+
+def has_no_locks(error: OSError) -> bool:
+    """Whether this is the answer of a file system that has no locks."""
+    return error.errno in _NO_LOCKS
