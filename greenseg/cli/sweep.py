@@ -89,8 +89,8 @@ def sweep(
     from greenseg.machine.cores import usable_cores
     from greenseg.machine.gpus import choose
     from greenseg.report.units import count
+    from greenseg.runs.standing import refusal
     from greenseg.runs.summary import apply_accounting
-    from greenseg.sweep.plan import refusal
 
     if plan.newer:
         raise UserError(plan.newer)

@@ -59,8 +59,8 @@ def train(
     from greenseg.report.panel import run_panel
     from greenseg.report.reader import read_runs
     from greenseg.runs.index import RunIndex, make_directory
+    from greenseg.runs.standing import leave_alone, look, refusal
     from greenseg.runs.summary import apply_accounting
-    from greenseg.sweep.plan import leave_alone, look, refusal
 
     planned = look(resolved, Contents().of(resolved), RunIndex(out), str(out / "train"))
     run, status = planned.directory, planned.status
