@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from greenseg.sweep.plan import Plan, PlannedRun, Range, difference, refusal
+from greenseg.runs.standing import PlannedRun, difference, refusal
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from greenseg.sweep.plan import Plan, Range
 
 _SHOWN = 20
 """Runs of a plan that are shown: all where they are hardly more, else the first and the last of them."""
@@ -23,12 +25,12 @@ _COLOURS = {
 }
 
 
-def print_plan_json(plan: Plan) -> None:
+def print_plan_json(plan: "Plan") -> None:
     """Print everything as JSON."""
     print(json.dumps(plan.to_json() | {"notes": notes(plan.runs)}))
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: "Plan") -> None:
     """Print the counts, what was excluded, what is left to do, and the runs in their order."""
     from greenseg.cli.view import print_uncut, say, warn
     from greenseg.report.units import count, joules
@@ -82,7 +84,7 @@ def notes(runs: Sequence[PlannedRun]) -> list[str]:
     return said
 
 
-def _left(plan: Plan) -> list[str]:
+def _left(plan: "Plan") -> list[str]:
     from greenseg.report.units import count, duration, joules
 
     if not plan.todo:
@@ -91,7 +93,7 @@ def _left(plan: Plan) -> list[str]:
     if not left:
         return ["Time and joules left: unknown until a run of this sweep has finished"]
 
-    def shown(value: Range, unit: Callable[[float], str]) -> str:
+    def shown(value: "Range", unit: Callable[[float], str]) -> str:
         spread = f" ({unit(value.low)} to {unit(value.high)})" if value.low < value.high else ""
         return f"{unit(value.mean)}{spread}"
 
@@ -101,7 +103,7 @@ def _left(plan: Plan) -> list[str]:
     ]
 
 
-def _table(plan: Plan) -> "Table":
+def _table(plan: "Plan") -> "Table":
     from rich.table import Table
     from rich.text import Text
 

@@ -11,7 +11,7 @@ from greenseg.sweep.file import Sweep, read_sweep
 
 if TYPE_CHECKING:
     from greenseg.cli.sweep_view import JsonView, PlainView
-    from greenseg.launch.queue import Job
+    from greenseg.launch.executor import Job
     from greenseg.runs.directory import RunDirectory
     from greenseg.sweep.plan import Plan
 
@@ -80,15 +80,17 @@ def sweep(
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
     from greenseg.data.content import Contents
+    from greenseg.launch.executor import Job
+    from greenseg.launch.local import Local
     from greenseg.launch.prepare import prepare
-    from greenseg.launch.queue import Job, Launcher, Limits, Stop
+    from greenseg.launch.queue import Policy, Queue
     from greenseg.launch.slots import Slots
-    from greenseg.machine import preflight
+    from greenseg.launch.stop import Stop
     from greenseg.machine.cores import usable_cores
     from greenseg.machine.gpus import choose
     from greenseg.report.units import count
+    from greenseg.runs.standing import refusal
     from greenseg.runs.summary import apply_accounting
-    from greenseg.sweep.plan import refusal
 
     if plan.newer:
         raise UserError(plan.newer)
@@ -117,8 +119,9 @@ def sweep(
     # Those that another process trains come last: it has them, for now.
     wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
     chosen = choose(gpus) if gpus or wanted else []
-    slots = Slots(chosen, usable_cores(), jobs)
-    preflight.check_gpus([job.settings for job in wanted], chosen, slots.each)
+    executor = Local(Slots(chosen, usable_cores(), jobs), warm=True)
+    if problems := executor.problems([job.settings for job in wanted]):
+        raise UserError(problems)
     done = [job.run for run, job in planned_jobs if run.status == "finished"]
     view = view_of(planned, todo, done, quiet, as_json)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
@@ -133,18 +136,12 @@ def sweep(
         for position, job in enumerate(todo):
             job.context = context | {"order": planned.order, "position": position}
         with Stop().installed() as stop, view:
-            launcher = Launcher(
-                slots,
-                stop,
-                view,
-                Limits(planned.retries, planned.timeout, planned.max_energy),
-                planned.cool_down,
-                warm=True,
-                spent={str(run.directory.path): run.spent.joules for run in plan.runs if run.spent},
-            )
-            launcher.carry_out(wanted)
-            stopped, halted = stop.requests > 0, launcher.halted
-        ended = [outcome.status for outcome in launcher.outcomes.values()]
+            policy = Policy(planned.retries, planned.timeout, planned.max_energy, cool_down=planned.cool_down)
+            spent = {str(run.directory.path): run.spent.joules for run in plan.runs if run.spent}
+            queue = Queue(executor, stop, view, policy, spent)
+            queue.carry_out(wanted)
+            stopped, halted = stop.requests > 0, queue.halted
+        ended = [outcome.status for outcome in queue.outcomes.values()]
         failed += ended.count("failed")
         unfinished = len(wanted) - ended.count("finished") - ended.count("failed")
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from greenseg.cli.view import name_of
-from greenseg.launch.queue import Job, Outcome
+from greenseg.launch.executor import Job
+from greenseg.launch.judge import Outcome
 from greenseg.report.comparison import Comparison
 from greenseg.report.objectives import ENERGIES, QUALITIES
 from greenseg.report.reader import read_runs

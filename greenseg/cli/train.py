@@ -46,17 +46,21 @@ def train(
     from greenseg.cli.view import FilesView, TrainingView, print_uncut, say, warn
     from greenseg.data.content import Contents
     from greenseg.failures import Failure
+    from greenseg.launch.executor import Job
+    from greenseg.launch.judge import last_lines
+    from greenseg.launch.local import Local
     from greenseg.launch.prepare import prepare
-    from greenseg.launch.queue import Job, Launcher, Stop, last_lines
+    from greenseg.launch.queue import Queue
     from greenseg.launch.slots import Slots
+    from greenseg.launch.stop import Stop
     from greenseg.launch.workers import become
-    from greenseg.machine import claims, gpus, preflight
+    from greenseg.machine import claims, preflight
     from greenseg.machine.cores import ranks, usable_cores
     from greenseg.report.panel import run_panel
     from greenseg.report.reader import read_runs
     from greenseg.runs.index import RunIndex, make_directory
+    from greenseg.runs.standing import leave_alone, look, refusal
     from greenseg.runs.summary import apply_accounting
-    from greenseg.sweep.plan import leave_alone, look, refusal
 
     planned = look(resolved, Contents().of(resolved), RunIndex(out), str(out / "train"))
     run, status = planned.directory, planned.status
@@ -81,8 +85,9 @@ def train(
         for message in claims.restore():
             warn(message)
         preflight.check(resolved)
-        if resolved.accelerator in ("auto", "gpu"):
-            preflight.check_gpus([resolved], gpus.choose()[: resolved.devices])
+        executor = Local(Slots((), usable_cores()))
+        if problems := executor.problems([resolved]):
+            raise UserError(problems)
         with FilesView() as preparation:
             prepare([resolved], say, preparation.update)
         if ranks(resolved)[0] > 0:
@@ -96,11 +101,11 @@ def train(
             say("The network is compiled first: a minute or more on a GPU, minutes on a CPU, before the first step.")
         job = Job(resolved, run, again, context, planned.content or Contents().of(resolved))
         with Stop().installed() as stop, TrainingView() as view:
-            launcher = Launcher(Slots((), usable_cores()), stop, view)
-            launcher.carry_out([job])
-        run, outcome = job.run, launcher.outcomes[job]
+            queue = Queue(executor, stop, view)
+            queue.carry_out([job])
+        run, outcome = job.run, queue.outcomes[job]
         if outcome.kind == Failure.DISK_FULL:
-            warn(launcher.halted)
+            warn(queue.halted)
             raise typer.Exit(ExitCode.INCOMPLETE)
         if outcome.status == "interrupted":
             warn(f"Interrupted; the same command goes on from the last checkpoint: {run.path}")

@@ -18,7 +18,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from greenseg.launch.queue import Job, Outcome
+from greenseg.launch.executor import Job
+from greenseg.launch.judge import Outcome
 from greenseg.report.units import duration, joules
 from greenseg.settings import Settings
 

@@ -11,6 +11,11 @@ changes of the environment that it was given itself, with the run's event pipe a
 process that started it, and asks its runs to end, as by Ctrl-C.
 
 Zeus' helper processes import this module as `__main__`: heavy imports stand in functions.
+
+The standard library's `multiprocessing.forkserver` starts a run just as fast, but `Process.start` waits for its preload
+without a limit and deaf to Ctrl-C, its last words cannot be had, and when it dies the exit code of its runs reads 255
+while they still run. What makes forking safe here (one thread, its own session, the environment, the group that is
+killed before its number is free, the joules of the imports) would stay ours to write, around its internals.
 """
 
 import contextlib

@@ -35,10 +35,12 @@ class Slots:
         jobs: most runs at a time; more than there are GPUs share them. By default one a GPU, and one on the CPU.
 
     Attributes:
+        gpus: the GPUs to use.
         each: most runs at a time on one GPU.
     """
 
     def __init__(self, gpus: Sequence[str], cores: int, jobs: int | None = None) -> None:
+        self.gpus = tuple(gpus)
         self.most = jobs or max(len(gpus), 1)
         self.each = -(-self.most // len(gpus)) if gpus else 0
         self._load = dict.fromkeys(gpus, 0)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from greenseg.energy import EnergyMeter
 from greenseg.energy.reading import EnergyJson
+from greenseg.launch.executor import NotStarted
 from greenseg.launch.server import PACKET
 from greenseg.training.events import PARENT, VARIABLE
 
@@ -264,7 +265,7 @@ def become(run: Path) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", "greenseg.training", str(run)], _ENVIRONMENT | os.environ)
 
 
-class ServerDied(Exception):
+class ServerDied(NotStarted):
     """The server died while it was asked for a run; ask again."""
 
 

@@ -1,7 +1,8 @@
 """Events that a run sends to the process that started it: one JSON object per line, over a pipe.
 
 The training never waits for its audience: what does not fit into the pipe is dropped, and a closed pipe is ignored.
-What matters is in the run directory.
+What matters is in the run directory: an `epoch` only says that there is another line in epochs.jsonl, from which the
+queue makes the event that a user sees.
 """
 
 import contextlib

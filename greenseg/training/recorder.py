@@ -115,8 +115,7 @@ class Recorder(Checkpoint):
             attempt_so_far={phase: e.to_json() for phase, e in self._energy.phases.items()},
         )
         self._run.append_epoch(line)
-        shown = {"epoch": line.epoch, "train_loss": line.train_loss, "dice": line.dice, "iou": line.iou}
-        self._emit({"event": "epoch", **shown, "seconds": seconds})
+        self._emit({"event": "epoch", "epoch": energy.epoch})
         print(
             f"epoch {energy.epoch + 1}/{trainer.max_epochs}: loss {loss:.4f}, "
             f"Dice {'–' if line.dice is None else f'{dice:.4f}'}, "

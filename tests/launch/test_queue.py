@@ -1,4 +1,4 @@
-"""The local launcher: real runs, each of them forked, that are made to fail, stop, hang and share."""
+"""The queue on this machine: real runs, each of them forked, that are made to fail, stop, hang and share."""
 
 import itertools
 import json
@@ -17,8 +17,12 @@ import pytest
 from greenseg.energy import Energy
 from greenseg.energy.reading import APPORTIONED
 from greenseg.failures import Failure
-from greenseg.launch.queue import Job, Launcher, Limits, Outcome, Stop
+from greenseg.launch.executor import Job
+from greenseg.launch.judge import Outcome
+from greenseg.launch.local import Local
+from greenseg.launch.queue import Policy, Queue
 from greenseg.launch.slots import Slots
+from greenseg.launch.stop import Stop
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
 from tests.energy.fakes import FakeRapl
@@ -51,11 +55,10 @@ def job(phantom: Path, root: Path, **values: Any) -> Job:
     return Job(settings, RunDirectory(root / "sweep" / settings.slug))
 
 
-def launch(*jobs: Job, act: Act | None = None, slots: int = 2, warm: bool = True, **options: Any) -> Audience:
+def launch(*jobs: Job, act: Act | None = None, slots: int = 2, warm: bool = True, **policy: Any) -> Audience:
     """Carry jobs out; returns what happened."""
     audience = Audience(act)
-    launcher = Launcher(Slots((), slots, slots), Stop(), audience, warm=warm, **options)
-    launcher.carry_out(jobs)
+    Queue(Local(Slots((), slots, slots), warm), Stop(), audience, Policy(**policy)).carry_out(jobs)
     return audience
 
 
@@ -100,7 +103,7 @@ def test_a_forked_run_is_bit_for_bit_that_of_a_fresh_process(phantom: Path, tmp_
 def test_a_crash_ends_one_run_and_is_tried_again_as_often_as_told(phantom: Path, tmp_path: Path) -> None:
     victim, other = job(phantom, tmp_path, epochs=3), job(phantom, tmp_path, epochs=3, seed=1)
     crash = in_the_second_epoch_of(victim, lambda pid: os.kill(pid, signal.SIGSEGV))
-    audience = launch(victim, other, act=crash, limits=Limits(retries=1))
+    audience = launch(victim, other, act=crash, retries=1)
     crashed, again = [outcome for job, outcome in audience.outcomes if job is victim]
     assert (crashed.status, crashed.kind, crashed.again) == ("failed", Failure.CRASH, True)
     assert "SIGSEGV" in crashed.reason
@@ -120,9 +123,9 @@ def test_a_kill_for_want_of_memory_is_an_answer(phantom: Path, tmp_path: Path, m
         kills += 1
         os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr("greenseg.launch.queue.out_of_memory_kills", lambda: kills)
+    monkeypatch.setattr("greenseg.launch.local.out_of_memory_kills", lambda: kills)
     victim = job(phantom, tmp_path, epochs=3)
-    audience = launch(victim, act=in_the_second_epoch_of(victim, kernel_kills), limits=Limits(retries=1))
+    audience = launch(victim, act=in_the_second_epoch_of(victim, kernel_kills), retries=1)
     ((_, outcome),) = audience.outcomes
     assert (outcome.status, outcome.kind, outcome.again) == ("failed", Failure.OUT_OF_MEMORY, False)
     assert recorded(victim.run)["error"]["kind"] == "out_of_memory"
@@ -131,10 +134,10 @@ def test_a_kill_for_want_of_memory_is_an_answer(phantom: Path, tmp_path: Path, m
 def test_a_run_that_hangs_and_one_that_takes_too_long_are_ended(phantom: Path, tmp_path: Path) -> None:
     hung, slow = job(phantom, tmp_path, epochs=2), job(phantom, tmp_path, epochs=1000, seed=1)
     hang = in_the_second_epoch_of(hung, lambda pid: os.kill(pid, signal.SIGSTOP))
-    audience = launch(hung, act=hang, limits=Limits(no_progress=5))
+    audience = launch(hung, act=hang, no_progress=5)
     outcome = outcome_of(audience, hung)
     assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.NO_PROGRESS, "said nothing for 5 s")
-    audience = launch(slow, limits=Limits(timeout=10))
+    audience = launch(slow, timeout=10)
     outcome = outcome_of(audience, slow)
     assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.TIMEOUT, "took longer than 10 s")
     record = recorded(slow.run)
@@ -145,7 +148,7 @@ def test_a_run_that_hangs_and_one_that_takes_too_long_are_ended(phantom: Path, t
 
 def test_a_loss_that_is_no_number_ends_the_run(phantom: Path, tmp_path: Path) -> None:
     wild = job(phantom, tmp_path, epochs=50, optimizer="sgd", lr=100.0, weight_decay=10.0, schedule="constant")
-    audience = launch(wild, limits=Limits(retries=3))
+    audience = launch(wild, retries=3)
     ((_, outcome),) = audience.outcomes
     assert (outcome.status, outcome.kind) == ("failed", Failure.DIVERGED)
     assert len(lines_of(wild.run)) < 50
@@ -156,7 +159,7 @@ def test_an_error_keeps_its_message_and_the_end_of_the_log(phantom: Path, tmp_pa
     broken = job(phantom, tmp_path)
     broken.run.create(broken.settings)
     broken.run.last_checkpoint.mkdir()
-    audience = launch(broken, limits=Limits(retries=1))
+    audience = launch(broken, retries=1)
     assert [outcome.again for _, outcome in audience.outcomes] == [True, False]
     error = recorded(broken.run)["error"]
     assert error["kind"] == "error"
@@ -168,11 +171,11 @@ def test_an_error_keeps_its_message_and_the_end_of_the_log(phantom: Path, tmp_pa
 def test_no_new_run_starts_once_the_energy_is_spent(phantom: Path, tmp_path: Path) -> None:
     jobs = [job(phantom, tmp_path, seed=seed) for seed in range(3)]
     audience = Audience()
-    launcher = Launcher(Slots((), 1, 1), Stop(), audience, Limits(max_energy=0.5), warm=True)
-    launcher.carry_out(jobs)
+    queue = Queue(Local(Slots((), 1, 1), warm=True), Stop(), audience, Policy(max_energy=0.5))
+    queue.carry_out(jobs)
     assert [outcome.status for _, outcome in audience.outcomes] == ["finished"]
-    assert "max_energy is 0.5 J" in launcher.halted
-    paid = Launcher(Slots((), 1, 1), Stop(), audience, Limits(max_energy=0.5), warm=True, spent={"earlier": 1.0})
+    assert "max_energy is 0.5 J" in queue.halted
+    paid = Queue(Local(Slots((), 1, 1), warm=True), Stop(), audience, Policy(max_energy=0.5), {"earlier": 1.0})
     paid.carry_out(jobs[1:])
     assert len(audience.outcomes) == 1, "what earlier runs of the sweep cost counts"
 

@@ -1,6 +1,6 @@
 """kill -9 of runs, of what they are forked from and of the sweep itself, until the sweep is done.
 
-`GREENSEG_KILLS=60 pytest tests/sweep/test_torture.py` is the long form; `GREENSEG_KILLS_SEED` repeats its choices.
+`GREENSEG_KILLS=60 pytest tests/launch/test_torture.py` is the long form; `GREENSEG_KILLS_SEED` repeats its choices.
 """
 
 import itertools

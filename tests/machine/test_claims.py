@@ -22,8 +22,12 @@ import yaml
 
 from greenseg.errors import UserError
 from greenseg.failures import Failure
-from greenseg.launch.queue import Job, Launcher, Outcome, Stop
+from greenseg.launch.executor import Job
+from greenseg.launch.judge import Outcome
+from greenseg.launch.local import Local
+from greenseg.launch.queue import Queue
 from greenseg.launch.slots import Slots
+from greenseg.launch.stop import Stop
 from greenseg.machine import claims, gpus, preflight
 from greenseg.runs.directory import RunDirectory, find_runs
 from greenseg.settings import Settings
@@ -388,7 +392,7 @@ def test_limits_are_put_back_however_a_run_ends(
     jobs[4].run.create(jobs[4].settings)
     jobs[4].run.last_checkpoint.mkdir()  # it ends by an exception
     audience = Audience(everywhere, {1: signal.SIGTERM, 2: signal.SIGINT, 3: signal.SIGKILL})
-    Launcher(Slots(["0"], 2), Stop(), audience, warm=True).carry_out(jobs)
+    Queue(Local(Slots(["0"], 2), warm=True), Stop(), audience).carry_out(jobs)
     assert audience.while_training == {(200_000, 1005)}
     assert set(audience.after) == {(FOUND, 0)}, "after each run, before the next one starts"
     assert notes(folder) == []
@@ -412,7 +416,7 @@ def test_what_could_not_be_put_back_stands_in_the_record(
 
     settings = Settings.of(SMALL | {"data": str(phantom), "epochs": 2, "power_limit": 200})
     job = Job(settings, RunDirectory(tmp_path / "sweep" / settings.slug))
-    Launcher(Slots(["0"], 2), Stop(), Forbids(everywhere, {}), warm=True).carry_out([job])
+    Queue(Local(Slots(["0"], 2), warm=True), Stop(), Forbids(everywhere, {})).carry_out([job])
     record = recorded(job.run)
     assert record["status"] == "finished"
     (message,) = record["unrestored"]
@@ -431,7 +435,7 @@ def test_one_of_several_ranks_sets_each_gpu_once(
     values = {"data": str(phantom), "epochs": 1, "devices": 2, "strategy": "ddp", "power_limit": 200}
     settings = Settings.of(SMALL | values)
     job = Job(settings, RunDirectory(tmp_path / "sweep" / settings.slug))
-    Launcher(Slots(["0", "1"], 2), Stop(), Audience(everywhere, {})).carry_out([job])
+    Queue(Local(Slots(["0", "1"], 2)), Stop(), Audience(everywhere, {})).carry_out([job])
     record = recorded(job.run)
     assert record["status"] == "finished"
     assert (record["ran"]["devices"], record["ran"]["power_limit"]) == (2, 200)

@@ -1,0 +1,76 @@
+"""Following an attempt at a run by what it writes into its directory, wherever it runs."""
+
+import contextlib
+from typing import Any
+
+from greenseg.energy import Energy
+from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import BadRecord, Energies, Epoch, Record, read_epoch
+
+
+class Follower:
+    """Follows the next attempt at a run. To be made before the attempt is started.
+
+    Args:
+        run: the directory of the run, which is there.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._before = _last_of(self._record())
+        self._attempt: int | None = None
+        self._spent = 0.0
+        self._read = 0
+
+    def began(self, record: Record) -> bool:
+        """Whether the last attempt in the record is this one: an earlier one says nothing about it."""
+        last = _last_of(record)
+        return last is not None and last != self._before
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Epochs that have ended since the last call, as events; see `greenseg.training.events`."""
+        if self._attempt is None:
+            record = self._record()
+            if not record or not self.began(record):
+                return []
+            *earlier, _ = record.attempts
+            self._attempt, self._spent = len(earlier), sum(_joules(attempt.energy or {}) for attempt in earlier)
+        try:
+            with (self._run.path / "epochs.jsonl").open("rb") as file:
+                file.seek(self._read)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        whole = content.rfind(b"\n") + 1  # the rest is still being written
+        self._read += whole
+        lines: list[Epoch] = []
+        for line in content[:whole].splitlines():
+            with contextlib.suppress(BadRecord):  # damaged: the judge says so
+                lines.append(read_epoch(line))
+        return [self._event(line) for line in lines if line.attempt == self._attempt]
+
+    def _event(self, line: Epoch) -> dict[str, Any]:
+        return {
+            "event": "epoch",
+            "epoch": line.epoch,
+            "train_loss": line.train_loss,
+            "dice": line.dice,
+            "iou": line.iou,
+            "seconds": line.seconds,
+            "joules": self._spent + _joules(line.attempt_so_far),
+        }
+
+    def _record(self) -> Record | None:
+        try:
+            return self._run.record()
+        except BadRecord:
+            return None
+
+
+def _last_of(record: Record | None) -> str | None:
+    """What tells the last attempt of a run from all others; None where there is none."""
+    return record.attempts[-1].identity if record and record.attempts else None
+
+
+def _joules(energies: Energies) -> float:
+    return sum(Energy.from_json(energy).joules for energy in energies.values())

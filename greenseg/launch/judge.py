@@ -1,0 +1,145 @@
+"""The judgement of an attempt at a run that is over, by what it wrote, and its last lines in the record."""
+
+import signal
+from dataclasses import dataclass, replace
+
+from greenseg.errors import ExitCode
+from greenseg.failures import Failure, kind_of
+from greenseg.launch.executor import Ended, Job
+from greenseg.launch.follow import Follower
+from greenseg.runs.attempt import completed
+from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import BadRecord, Error, Record, Status
+from greenseg.training import events
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt at a run ended.
+
+    Attributes:
+        status: of the run, or `busy` where another process trains it.
+        reason: where it did not finish, in a line.
+        kind: of its failure.
+        again: it is tried once more.
+        joules: of all attempts at the run, where its record says so.
+    """
+
+    status: Status | str
+    reason: str = ""
+    kind: Failure | None = None
+    again: bool = False
+    joules: float | None = None
+
+
+@dataclass(frozen=True)
+class Overdue:
+    """Why the queue asked a run to end.
+
+    Attributes:
+        kind: of the failure that this is.
+        reason: in a few words.
+        since: when it was asked, in seconds on the monotonic clock.
+    """
+
+    kind: Failure
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt at a run that is over, with all that is known of it beside its directory.
+
+    Attributes:
+        job: the run.
+        ended: its end, as its executor reports it.
+        follower: of the attempt.
+        overdue: why the queue asked it to end; None where it did not.
+        stopping: the user asked all runs to stop.
+    """
+
+    job: Job
+    ended: Ended
+    follower: Follower
+    overdue: Overdue | None
+    stopping: bool
+
+
+def conclude(attempt: Attempt) -> Outcome:
+    """Judge an attempt, and write into the record of the run what the run could not write itself.
+
+    Raises:
+        OSError: the record cannot be written, for another reason than a full disk.
+    """
+    job = attempt.job
+    if attempt.ended.code == events.BUSY:
+        return Outcome("busy", "another process trains it")
+    with job.run.lock() as claimed:
+        if not claimed:
+            return Outcome("busy", "another process took it over")
+        try:
+            record, epochs = job.run.record(), job.run.epochs()
+        except BadRecord as damage:
+            return Outcome("failed", str(damage), Failure.ERROR)
+        outcome, error = judge(attempt, record)
+        if error or attempt.ended.unrestored:
+            record = completed(record, epochs, job.settings, error, attempt.ended.unrestored)
+            try:
+                job.run.write_record(record)
+            except OSError as full:
+                if kind_of(full) != Failure.DISK_FULL:
+                    raise
+                outcome = Outcome("interrupted", f"{job.run.path}: {full.strerror}", Failure.DISK_FULL)
+    return replace(outcome, joules=record.metrics.joules if record else None)
+
+
+def judge(attempt: Attempt, record: Record | None) -> tuple[Outcome, Error | None]:
+    """The outcome of an attempt, and the error that belongs into the record.
+
+    Args:
+        attempt: is over.
+        record: of the run; None where there is none.
+    """
+    run, ended = attempt.job.run, attempt.ended
+    if record and record.status == "finished":
+        return Outcome("finished"), None
+    began = record if record and attempt.follower.began(record) else None
+    status, why = (began.status, began.error) if began else ("", None)
+    log = last_lines(run)
+    if not attempt.overdue:
+        if why and status == "interrupted":
+            return Outcome("interrupted", f"{run.path}: {why.message}", Failure(why.kind or Failure.ERROR)), None
+        by_signal = ended.code is None or ended.code < 0 or ended.code == ExitCode.INTERRUPTED
+        if status == "interrupted" or (attempt.stopping and by_signal) or ended.lost:
+            return Outcome("interrupted", again=ended.lost), None
+        if why and status == "failed":
+            outcome = Outcome("failed", f"{why.type}: {why.message}", Failure(why.kind or Failure.ERROR))
+            return outcome, why.model_copy(update={"log": log})
+    kind, name, reason = _cause(attempt)
+    error = Error(kind=kind, type=name, message=reason, log=log)
+    if kind == Failure.ERROR:
+        reason = f"{reason}: {log.splitlines()[-1] if log else 'no output'}"
+    return Outcome("failed", reason, kind), error
+
+
+def _cause(attempt: Attempt) -> tuple[Failure, str, str]:
+    """Kind, name and reason of a failure that the run could not record itself."""
+    ended, overdue = attempt.ended, attempt.overdue
+    if overdue:
+        return overdue.kind, "Ended", overdue.reason
+    if ended.out_of_memory:
+        return Failure.OUT_OF_MEMORY, "Killed", "killed by the kernel for want of memory"
+    if ended.code is None:
+        return Failure.CRASH, "Killed", "ended without a word"
+    if ended.code < 0:
+        return Failure.CRASH, "Killed", f"killed by {signal.Signals(-ended.code).name}"
+    return Failure.ERROR, "Crashed", f"ended with exit code {ended.code}"
+
+
+def last_lines(run: RunDirectory, count: int = 20) -> str:
+    """The end of what the run printed."""
+    try:
+        return "\n".join(run.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+    except OSError:
+        return ""
