@@ -51,7 +51,8 @@ Scores = dict[Name, float | None]
 class Part(BaseModel):
     """A JSON object of known fields, and perhaps others, which are kept."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    # Most parts are read as parts of a record only: built when first needed, they cost nothing before.
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
 
     def given(self) -> dict[str, Any]:
         """The fields that it has, unknown ones included."""
@@ -334,13 +335,13 @@ class Record(Part):
     hardware: Hardware = Hardware()
     versions: dict[str, str] = Field(default_factory=dict)
     """Package → version."""
-    energy_method: EnergyMethod = EnergyMethod()
+    energy_method: EnergyMethod = Field(default_factory=EnergyMethod)
     content: str | None = None
     files: str | None = None
     preprocessing: int | None = None
     network: Network = Network()
     data: Data | None = None
-    surface: Surface = Surface()
+    surface: Surface = Field(default_factory=Surface)
     error: Error | None = None
     unrestored: list[str] | None = None
     """Limits of GPUs that could not be put back, with the repair."""
