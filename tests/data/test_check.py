@@ -237,7 +237,9 @@ def test_a_montage_that_cannot_be_written_is_said_before_anything_is_read(
 ) -> None:
     result = greenseg("data", "check", phantom, "--montage", name)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: --montage {name}: give it the name of a .png file in a folder that exists\n"
+    assert result.stderr.startswith(f"error: --montage {name}: ")
+    assert ".png file" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_real_data_is_all_right(e2mip: Path) -> None:

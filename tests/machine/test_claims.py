@@ -479,7 +479,9 @@ def test_limits_are_put_back_when_the_sweep_is_killed(
     assert (everywhere.power_limit(0), everywhere.locked_clock(0), len(notes(folder))) == (200_000, 1005, 1)
     doctor = greenseg("doctor", "--idle", "0")
     assert doctor.returncode == 0, doctor.stderr
-    assert "power_limit 100 to 400, gpu_clock 210 to 1410 (now 350); may be set" in " ".join(doctor.stdout.split())
+    assert "power_limit 100 to 400, gpu_clock 210 to 1410 (now 350); you may set them" in " ".join(
+        doctor.stdout.split()
+    )
     assert (everywhere.power_limit(0), everywhere.locked_clock(0), notes(folder)) == (FOUND, 0, [])
 
     shared = greenseg("sweep", "s.yaml", "--jobs", "2", "--gpus", "0")
