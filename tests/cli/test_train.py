@@ -296,7 +296,7 @@ def overwrite_an_image(root: Path) -> None:
         (break_nothing, "broken", "no such folder"),
         (drop_a_mask, "training_data/images", "image without mask; expected"),
         (shrink_a_mask, "training_data/masks", "differs from its image's"),
-        (cut_an_image, "training_data/images", "damaged or cut short"),
+        (cut_an_image, "training_data/images", "damaged or truncated"),
         (overwrite_an_image, "training_data/images", "nor any image"),
     ],
 )

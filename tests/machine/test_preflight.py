@@ -140,7 +140,7 @@ def test_what_cannot_be_what_this_machine_cannot_and_the_data_are_said_at_once(
         "error: s.yaml:5:3: resnet18-pan: pan needs image_size 128 or more, not 64",
         "error: s.yaml:5:3: mit_b0-linknet: linknet does not work with the encoders mit_*",
         "error: s.yaml:3:3: precision 16-true: is slow on a CPU and ends in NaN; use 16-mixed or bf16-true",
-        "error: nowhere: no such folder; give --data a data set in one of these layouts:",
+        "error: nowhere: no such folder; --data needs a data set in one of these layouts:",
     ]
     (tmp_path / "s.yaml").write_text("base: {data: nowhere}\n")
     dry = greenseg("sweep", "s.yaml", "--dry-run")
