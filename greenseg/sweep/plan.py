@@ -1,4 +1,4 @@
-"""The plan of a sweep: where each of its runs stands, what is to do, and what that will take."""
+"""The plan of a sweep: the status of its runs, the runs to do, and the predicted time and energy."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ STATUSES = ("finished", "failed", "interrupted", "running", "damaged", "newer", 
 
 
 class Spent(NamedTuple):
-    """What a run took so far."""
+    """Cost of a run so far."""
 
     seconds: float
     joules: float
@@ -28,21 +28,23 @@ class Spent(NamedTuple):
 
 
 class PlannedRun(NamedTuple):
-    """A run and where it stands.
+    """A run and its status.
 
     Attributes:
-        known: its directory, where it has one already.
-        status: one of `STATUSES`; `damaged`: its record cannot be read, it starts over; `newer`: a later version of
-            greenseg wrote it, it is left alone.
-        spent: so far, where its record tells.
-        outdated: it has finished, and was accounted for with other settings.
-        problem: what is wrong with its record.
-        content: what it would be trained on now; None where the data are not here.
-        by_path: settings and path alone say that `known` is its directory.
-        contents: that these were trained on; where there are several, they do not decide.
-        name: that its directory will have, where it has none yet.
-        other: a run of the same settings that was trained on other content; see `Found`.
-        other_status: where that one stands.
+        settings: settings of the run.
+        folder: folder for a new directory.
+        known: existing directory, or None.
+        status: one of `STATUSES`. `damaged`: its record is unreadable, and it starts over. `newer`: a later version of
+            greenseg wrote it, and it is left alone.
+        spent: cost so far, if the record has it.
+        outdated: it has finished, with other accounting settings.
+        problem: problem of its record; empty if none.
+        content: present content of its data; None if the data are missing.
+        by_path: `known` was matched by settings and path alone.
+        contents: number of contents that exist for settings and path; several are ambiguous.
+        name: name of its new directory; empty for the default.
+        other: a run with the same settings on other content; see `Found`.
+        other_status: status of `other`.
     """
 
     settings: Settings
@@ -61,13 +63,13 @@ class PlannedRun(NamedTuple):
 
     @property
     def directory(self) -> RunDirectory:
-        """Its directory, or the one that it will have."""
+        """Its existing or future directory."""
         return self.known or RunDirectory(Path(self.folder, self.name or self.settings.slug))
 
 
 @dataclass(frozen=True)
 class Range:
-    """A prediction: the mean of what was seen, the lowest and the highest."""
+    """A prediction: mean, lowest and highest of the observed values."""
 
     mean: float
     low: float
@@ -76,14 +78,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is left, as predicted from runs of the sweep that have finished, by their time and joules an epoch.
+    """Time and energy left, predicted from the time and joules per epoch of the sweep's finished runs.
 
     Attributes:
-        seconds: of all runs to do, one at a time.
-        joules: of all runs to do.
-        finished: number of runs that it is predicted from.
-        by: how many runs are predicted from their own repeats, from runs that are alike in what decides about cost
-            (network, size, batch, precision, devices), and from all.
+        seconds: time for all runs to do, one at a time.
+        joules: energy of all runs to do.
+        finished: number of finished runs that the prediction uses.
+        by: number of runs predicted from their own repeats, from runs of similar cost (same network, size, batch,
+            precision, devices), and from all runs.
     """
 
     seconds: Range
@@ -94,11 +96,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep, and where it stands.
+    """A sweep and the status of its runs.
 
     Attributes:
-        runs: in the order to run them.
-        todo: those to train now, in that order.
+        sweep: the sweep.
+        runs: all runs, in their order.
+        todo: the runs to train now, in their order.
     """
 
     sweep: Sweep
@@ -107,18 +110,18 @@ class Plan:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Status → number of runs; without those of which there are none."""
+        """Status → number of runs, without zeros."""
         found = Counter(run.status for run in self.runs)
         return {status: found[status] for status in STATUSES if found[status]}
 
     @cached_property
     def joules(self) -> float:
-        """Joules that all runs have taken so far."""
+        """Joules of all runs so far."""
         return sum(run.spent.joules for run in self.runs if run.spent)
 
     @cached_property
     def impossible(self) -> list[str]:
-        """What of the runs to do this machine cannot run, and where the file says so; and what data it lacks."""
+        """Why this machine cannot do some of the runs, with places in the file, and problems of the data."""
         todo = [run.settings for run in self.todo]
         messages = [
             f"{find_place(self.sweep.places, run, constraint.settings) or self.sweep.name}: {message}"
@@ -128,21 +131,21 @@ class Plan:
 
     @cached_property
     def changed(self) -> list[PlannedRun]:
-        """The runs to do in place of which one on other content was interrupted: starting would not continue that."""
+        """The runs to do that have an interrupted run on other content, which they would not continue."""
         return [run for run in self.todo if run.other_status == "interrupted"]
 
     @cached_property
     def newer(self) -> list[str]:
-        """Why runs that a later version of greenseg has written cannot be used, and what to do; one message each."""
+        """Why runs from a later version of greenseg cannot be used, with the remedy; one message each."""
         return [leave_alone(run) for run in self.runs if run.status == "newer"]
 
     @cached_property
     def left(self) -> Prediction | None:
-        """What the runs to do will take; None where none has finished yet."""
+        """Predicted cost of the runs to do; None before a run has finished."""
         return _predict(self)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain values; of each run only the settings that vary."""
+        """The plan as plain values; each run has only the varied settings."""
         varied = [name for name in self.sweep.varied if name != "model"]
         if len(varied) < len(self.sweep.varied):  # model is encoder and decoder
             varied = list(dict.fromkeys(["encoder", "decoder", *varied]))
@@ -176,12 +179,12 @@ class Plan:
 
 
 def make_plan(sweep: Sweep, out: Path, retry_failed: bool = False) -> Plan:
-    """Look where every run of a sweep stands.
+    """Find the status of every run of a sweep.
 
     Args:
-        sweep: as its file says.
-        out: folder of all runs; those of all sweeps are looked at.
-        retry_failed: runs that failed are to do again.
+        sweep: the sweep.
+        out: folder of all runs, including those of other sweeps.
+        retry_failed: whether failed runs are to do.
     """
     index, contents, folder = RunIndex(out), Contents(), str(out / sweep.name)
     if index.is_empty:
@@ -193,13 +196,13 @@ def make_plan(sweep: Sweep, out: Path, retry_failed: bool = False) -> Plan:
 
 
 def look(settings: Settings, content: Content | None, index: RunIndex, folder: str) -> PlannedRun:
-    """Where a run stands.
+    """Find the status of a run.
 
     Args:
-        settings: of the run.
-        content: what it would be trained on now; None where that is not known.
-        index: the directories that there are.
-        folder: of the sweep, in which the run gets a directory where it has none.
+        settings: settings of the run.
+        content: present content of its data; None if unknown.
+        index: index of the existing directories.
+        folder: folder of the sweep, for a new directory.
     """
     found = index.find(settings, content, folder)
     other, other_status = (found.other.directory, found.other.status()) if found.other else (None, "")
@@ -221,21 +224,21 @@ def look(settings: Settings, content: Content | None, index: RunIndex, folder: s
 
 
 def leave_alone(run: PlannedRun) -> str:
-    """Why a run that a later version of greenseg has written is not touched, and what to do."""
-    return f"{run.problem}, or keep today's runs in another folder with --out"
+    """Why a run from a later version of greenseg is left alone, with the remedy."""
+    return f"{run.problem}, or use another folder for new runs with --out"
 
 
 def refusal(run: PlannedRun) -> str:
-    """Why a run does not start in place of one that was interrupted on other content, and what to do."""
+    """Why a run does not start if a run with the same settings was interrupted on other content, with the remedy."""
     return (
-        f"{run.other and run.other.path}: this run was interrupted, and {run.settings.data} gives other slices now"
-        f"{difference(run)}. Bring back the earlier data, or the greenseg that prepared them, to continue it, or start "
-        f"over with --again"
+        f"{run.other and run.other.path}: this run was interrupted, and {run.settings.data} now gives other slices"
+        f"{difference(run)}. To continue it, restore the earlier data or the greenseg version that prepared them. To "
+        f"start over, use --again"
     )
 
 
 def difference(run: PlannedRun) -> str:
-    """How the content of a run differs from that of the other one, in brackets; empty where that is not known."""
+    """The difference between the contents of a run and its `other`, in brackets; empty if unknown."""
     if not (run.other and run.content):
         return ""
     then = entry_of(run.other).content_then(run.settings, run.content)
@@ -245,7 +248,7 @@ def difference(run: PlannedRun) -> str:
 
 def _spent(directory: RunDirectory, record: dict[str, Any]) -> Spent | None:
     try:
-        # Of one that was killed, what it had finished stands in its epochs.
+        # The epochs of a killed run have its cost.
         metrics = (summary(record, directory.epochs()) if record["status"] == "running" else record)["metrics"]
         return Spent(float(metrics["seconds"]), float(metrics["joules"]), int(metrics["epochs"]))
     except (BadRecord, KeyError, TypeError, ValueError):
@@ -257,11 +260,11 @@ def _spent(directory: RunDirectory, record: dict[str, Any]) -> Spent | None:
 _COST = (
     "encoder", "decoder", "image_size", "batch_size", "precision", "accelerator", "devices", "power_limit", "gpu_clock",
 )  # fmt: skip
-"""Settings that decide most about the time and joules of an epoch."""
+"""Settings with the largest effect on the time and joules of an epoch."""
 
 
 def _predict(plan: Plan) -> Prediction | None:
-    """Each run to do takes, per epoch, what finished runs took: its repeats, else runs of like cost, else all."""
+    """Predict each run to do from the cost per epoch of finished runs: its repeats, else similar runs, else all."""
     finished = [run for run in plan.runs if run.status == "finished" and run.spent and run.spent.epochs]
     if not finished:
         return None
@@ -295,6 +298,6 @@ def _predict(plan: Plan) -> Prediction | None:
 
 
 def _rates(group: Sequence[Spent]) -> tuple[tuple[float, float, float], ...]:
-    """Mean, lowest and highest seconds an epoch, then joules an epoch."""
+    """Mean, lowest and highest seconds per epoch, then joules per epoch."""
     rates = ([spent.seconds / spent.epochs for spent in group], [spent.joules / spent.epochs for spent in group])
     return tuple((fmean(values), min(values), max(values)) for values in rates)

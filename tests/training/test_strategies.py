@@ -40,7 +40,7 @@ def test_what_fsdp_goes_with() -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "message"),
-    [(2, ""), (0, "Lightning has it for CUDA, not for CPUs; and it ")],
+    [(2, ""), (0, "works on CUDA, not on CPUs; ")],
 )
 def test_deepspeed_names_its_extra_after_what_no_extra_helps_against(
     gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
@@ -60,13 +60,13 @@ def test_deepspeed_needs_gpus_and_an_optimizer_that_knows_no_layers(monkeypatch:
     (problem,) = problems_of(values | {"optimizer": "muon"})
     assert str(problem).startswith("strategy: deepspeed_stage_2 ")
     assert str(problem).endswith(" with optimizer: muon")
-    with pytest.raises(UserError, match="strategy deepspeed_stage_2: Lightning has it for CUDA, not for CPUs"):
+    with pytest.raises(UserError, match="strategy deepspeed_stage_2: works on CUDA, not on CPUs"):
         preflight.check(Settings.of(values))
 
 
 def test_a_strategy_that_lightning_has_not_for_the_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "apple", lambda: True)
-    with pytest.raises(UserError, match="strategy fsdp: Lightning has it for CPUs and CUDA, not for Apple's GPU"):
+    with pytest.raises(UserError, match="strategy fsdp: works on CPUs and CUDA, not on Apple GPUs"):
         preflight.check(Settings.of({"strategy": "fsdp", "devices": 2, "accelerator": "mps"}))
 
 
@@ -129,7 +129,7 @@ def test_what_several_nodes_do_not_go_with(greenseg: Command, tmp_path: Path) ->
     (tmp_path / "nodes.yaml").write_text("grid: {nodes: [1, 2]}\n")
     sweep = greenseg("sweep", "nodes.yaml")
     assert sweep.returncode == 2
-    assert "nodes.yaml:1:8: nodes 2: a sweep has this machine only" in sweep.stderr
+    assert "nodes.yaml:1:8: nodes 2: a sweep uses one machine only" in sweep.stderr
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
