@@ -40,7 +40,7 @@ def test_train_records_what_was_asked_what_ran_and_what_it_cost(
     assert first.returncode == 0, first.stderr
     for text in ("Dice", "IoU", "cpu energy", "dram energy", "source: estimate", "parameters", "2,197,969"):
         assert text in first.stdout
-    assert "Asked for precision 16-mixed, ran bf16-mixed" in first.stdout
+    assert "used precision bf16-mixed, not 16-mixed" in first.stdout
 
     run = only_run(tmp_path / "runs")
     written = record(run)
