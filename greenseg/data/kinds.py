@@ -80,7 +80,9 @@ def problem_of(path: Path) -> str | None:
         if kind == _GZIP:
             return "is compressed twice; unpack it once"
         remedy = remedy if kind in _POINTERS | _ARCHIVES else f"unpack it, and {remedy}"
-        return None if kind in ("", named) else f"is compressed with gzip, and has {kind}; {remedy.format(stem=stem)}"
+        return (
+            None if kind in ("", named) else f"is compressed with gzip, and contains {kind}; {remedy.format(stem=stem)}"
+        )
     if kind == named:
         return f"is not compressed: rename it to {stem}{ending.removesuffix('.gz')}"
     return f"is {kind}; {remedy.format(stem=stem)}" if kind else "is neither gzip nor a known image; get it again"

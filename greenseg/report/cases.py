@@ -24,7 +24,7 @@ def case_table(found: Check) -> Table:
     )
     table.add_column("case", overflow="fold")
     table.add_column("split", no_wrap=True)
-    for name in ("slices", "empty", "size", "mm", "axes", "type", "foreground", "intensity"):
+    for name in ("slices", "empty", "size", "mm", "axes", "type", "mask", "intensity"):
         table.add_column(name, justify="right", no_wrap=True)
     for case in found.cases:
         table.add_row(

@@ -331,7 +331,7 @@ def test_an_ignored_label_is_no_brain(home: Path, tmp_path: Path) -> None:
     assert without.content
     assert every.content.files != without.content.files
     assert (int(every.masks.sum()), int(without.masks.sum())) == (3 * (3 * 64 + 27), 3 * 3 * 64)
-    with pytest.raises(UserError, match="label 2 'ignore'"):
+    with pytest.raises(UserError, match="label 2 is 'ignore'"):
         prepare(tmp_path / "ignore.csv", labels="1,2")
     (tmp_path / "wrong.csv").write_text("image,mask,subject,ignore\n" + "\n".join(f"{line},void" for line in lines))
     with pytest.raises(UserError, match="ignore 'void' is not valid"):

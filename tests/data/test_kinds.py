@@ -37,7 +37,7 @@ def refused(path: Path, content: bytes) -> str:
         (b"\xef\xbb\xbf<!-- x -->\n<HTML lang='en'>", "is a web page", "download"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is an XML text", "download"),
         (b'{"message": "Not Found"}', "is a JSON text", "download"),
-        (b"404: Not Found", "is the text of an error", "download"),
+        (b"404: Not Found", "is an error message", "download"),
         (b"", "is empty (0 bytes)", "get it again"),
     ],
 )
@@ -74,10 +74,10 @@ def test_packed_where_its_name_says_plain_and_packed_twice(tmp_path: Path) -> No
     assert refused(tmp_path / "a.nii.gz", gzip.compress(packed)) == "is compressed twice; unpack it once"
     assert refused(tmp_path / "a.nii.gz", b"PK\x03\x04" + bytes(99)) == "is a zip archive; unpack it"
     assert refused(tmp_path / "a.nii.gz", gzip.compress(b"<html>")).startswith(
-        "is compressed with gzip, and has a web page"
+        "is compressed with gzip, and contains a web page"
     )
     nrrd = gzip.compress(image_as(tmp_path / "c.nrrd"))
-    assert refused(tmp_path / "a.nii.gz", nrrd).endswith("holds an NRRD file; unpack it, and rename it to a.nrrd")
+    assert refused(tmp_path / "a.nii.gz", nrrd).endswith("contains an NRRD file; unpack it, and rename it to a.nrrd")
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -530,7 +530,7 @@ def test_masks_of_other_bids_images_are_no_orphans(tmp_path: Path) -> None:
     )  # fmt: skip
     found = look(tmp_path)
     assert (found.problems, subjects(tmp_path)) == ([], ["sub-1", "sub-2", "sub-4"])
-    assert found.notes == ["no T2w image of sub-3"]
+    assert found.notes == ["no T2w image for sub-3"]
 
 
 def test_bids_without_t2w_says_what_there_is(tmp_path: Path) -> None:
@@ -613,7 +613,7 @@ def test_a_csv_names_images_relative_to_itself(tmp_path: Path) -> None:
         ("image,mask,split\na.nii,m.nii,train\nb.nii,m.nii,\n",
          ["data.csv: a split is named for some subjects, but not for b; name all, or none"]),
         ("image,mask,split\na.nii,m.nii,train\nb.nii,m.nii,train\n",
-         ["data.csv: nobody validates; name both splits, or none"]),
+         ["data.csv: no subject for validation; name both splits, or none"]),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_csv_have_their_line(text: str, expected: list[str], tmp_path: Path) -> None:

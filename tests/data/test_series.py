@@ -95,9 +95,9 @@ def test_a_single_slice_is_a_volume(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "words"),
     [
-        ([3], ["1 slice is missing: 8 mm between IM2 (at 15 mm) and IM4 (at 23 mm), 4 mm else"]),
+        ([3], ["1 slice is missing: 8 mm between IM2 (at 15 mm) and IM4 (at 23 mm), 4 mm otherwise"]),
         ([1, 5], ["2 slices are missing: 8 mm between IM0 (at 7 mm) and IM2", "8 mm between IM4 (at 23 mm) and IM6"]),
-        ([2, 3], ["2 slices are missing: 12 mm between IM1 (at 11 mm) and IM4 (at 23 mm), 4 mm else"]),
+        ([2, 3], ["2 slices are missing: 12 mm between IM1 (at 11 mm) and IM4 (at 23 mm), 4 mm otherwise"]),
         ([1, 4, 5, 6, 7], ["1 slice is missing: 8 mm between IM0"]),  # of two distances the smaller is the usual one
     ],
 )
@@ -113,8 +113,8 @@ def test_a_missing_slice_is_named_with_its_place(gone: list[int], words: list[st
     ("change", "words"),
     [
         (lambda f: edit(f, 3, ImagePositionPatient=[3, -5, 20.5]),
-         ["not evenly spaced: 5.5 mm between IM2 (at 15 mm) and IM3 (at 20.5 mm), 2.5 mm between IM3", "4 mm else"]),
-        (lambda f: edit(f, 3, "copy"), ["IM3", "copy", "at the same place (copies of one image); "]),
+         ["not evenly spaced: 5.5 mm between IM2 (at 15 mm) and IM3 (at 20.5 mm), 2.5 mm between IM3", "4 mm other"]),
+        (lambda f: edit(f, 3, "copy"), ["IM3", "copy", "at the same position (copies of one image); "]),
         (echoes, ["IM0", "E2_0", "at the same position (EchoNumbers 2 and 1), and so are 7 more"]),
         (lambda f: edit(f, 3, "again", SOPInstanceUID="1.2.3.9", AcquisitionNumber=2, ImagePositionPatient=[3, -5, 19]),
          ["IM3", "again", "are at the same position"]),
@@ -125,7 +125,7 @@ def test_a_missing_slice_is_named_with_its_place(gone: list[int], words: list[st
         (lambda f: edit(f, 2, PixelSpacing=[0, 0]), ["IM2: its header gives a PixelSpacing of 0"]),
         (lambda f: edit(f, 5, NumberOfFrames=2, PixelData=bytes(360)), ["IM5: a DICOM file with several frames"]),
         (lambda f: edit(f, 3, ImagePositionPatient=[13, -5, 19]), ["sheared", "IM0 and IM3", "at 50.19°, not at 90°"]),
-        (lambda f: lean(f, 1.5), ["sheared", "IM0 and IM7 lie 10.5 mm apart", "at 69.44°, not at 90°; resample"]),
+        (lambda f: lean(f, 1.5), ["sheared", "IM0 and IM7 are 10.5 mm apart", "at 69.44°, not at 90°; resample"]),
         (lambda f: edit(f, 2, ImagePositionPatient=None), ["IM2 has no position of its slice"]),
         (lambda f: edit(f, 5, SeriesInstanceUID="1.2.3.5"), ["2 DICOM series; keep one per folder"]),
     ],

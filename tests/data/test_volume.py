@@ -224,7 +224,7 @@ def test_memory_is_that_of_what_is_there_not_of_what_is_promised(
 
 def test_packed_values_are_as_many_as_promised(tmp_path: Path) -> None:
     path = edited(tmp_path, "a.mha", swap("DimSize = 8 9 4", "DimSize = 8 9 3"), packed=True)
-    assert refused(path).startswith("damaged (more values than its header promises)")
+    assert refused(path).startswith("damaged (more values than its header says)")
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mha", ".nrrd"])
