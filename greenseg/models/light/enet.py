@@ -79,7 +79,7 @@ class _Bottleneck(nn.Module):
 
 
 class _Down(nn.Module):
-    """Bottleneck that halves the size; the main branch pools, adds zero channels, and returns the positions of maxima."""
+    """Bottleneck that halves the size; the main branch pools, adds zero channels and returns positions of maxima."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()
