@@ -52,7 +52,7 @@ def test_the_report_of_a_sweep(greenseg: Command, runs: Path) -> None:
     narrow = greenseg("report", COLUMNS="80").stdout
     assert max(map(len, narrow.splitlines())) <= 80
     assert "nvml" in narrow
-    assert "No room for" in narrow
+    assert "No space for" in narrow
 
 
 def test_what_is_no_terminal_is_never_too_narrow(greenseg: Command, runs: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_is_no_terminal_is_never_too_narrow(greenseg: Command, runs: Path, 
     )
     greenseg("report", "--output", "table.txt", COLUMNS="50")
     for text in (piped.stdout, (tmp_path / "table.txt").read_text()):
-        assert "No room for" not in text
+        assert "No space for" not in text
         assert all(
             heading in text.splitlines()[2] for heading in ("J/epoch", "chance", "seconds", "M params", "source")
         )

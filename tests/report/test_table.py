@@ -314,7 +314,7 @@ def test_nothing_is_cut_whatever_the_width(records: list[Json], width: int, colu
     names = query.names(comparison)
     text = printed(ReportView(comparison, query.rows(comparison), names), width)
     assert "…" not in text
-    lines = body(text).partition("No room for")[0].splitlines()
+    lines = body(text).partition("No space for")[0].splitlines()
     (place,) = [i for i, line in enumerate(lines) if set(line) == {" ", "─"}]
     headings, rows = "\n".join(lines[:place]), lines[place + 1 :]
     left_out = flat(text).partition("No space for: ")[2].partition(". A wider")[0].split(", ")
@@ -373,7 +373,7 @@ def test_a_wider_table_leaves_out_less(width: int) -> None:
     text = table(*records, width=width)
     shown_ = [name for name in ("saved", "chance", "seconds", "J/epoch", "M params") if name in head(text)]
     assert shown_ == ["saved", "chance", "seconds", "J/epoch", "M params"][: {80: 0, 100: 2, 120: 3, 200: 5}[width]]
-    assert ("No room for" in text) == (width < 200)
+    assert ("No space for" in text) == (width < 200)
 
 
 def test_a_long_table_stops_and_keeps_the_front() -> None:
@@ -531,7 +531,7 @@ def test_the_source_is_never_cut_off_on_a_narrow_terminal() -> None:
         text = body(table(*records, *repeats, width=80))
         assert text.count("estimate") == 4
         assert len(re.findall(r"0\.8000", text)) == 4
-        assert "No room for" in text
+        assert "No space for" in text
 
 
 def test_of_effects_names_are_folded_before_figures() -> None:
