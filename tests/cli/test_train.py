@@ -297,7 +297,7 @@ def overwrite_an_image(root: Path) -> None:
         (drop_a_mask, "training_data/images", "image without mask; expected"),
         (shrink_a_mask, "training_data/masks", "differs from its image's"),
         (cut_an_image, "training_data/images", "damaged or truncated"),
-        (overwrite_an_image, "training_data/images", "nor any image"),
+        (overwrite_an_image, "training_data/images", "nor a known image"),
     ],
 )
 def test_wrong_data_is_one_message_and_writes_nothing(

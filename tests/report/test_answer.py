@@ -102,7 +102,7 @@ def with_metric(name: str, value: Any, **settings: Any) -> Json:
             {},
             "1 configuration ran once",
         ),
-        ([record({"seed": 0}), record({"seed": 1}, "failed", error="E")], {}, "1 configuration with missing repeats (1 × E)"),
+        ([record({"seed": 0}), record({"seed": 1}, "failed", error="E")], {}, "with missing repeats (1 × E)"),
         (
             [record({"epochs": 1}), other(cpu="another CPU")],
             {},

@@ -357,7 +357,7 @@ def test_a_wide_table_has_all_columns_and_folds_none() -> None:
     comparison = Query().compare(results(*records))
     text = printed(ReportView(comparison, comparison.rows, wide=True), 60)
     lines = body(text).splitlines()
-    assert "No room" not in text
+    assert "No space" not in text
     assert sum(f" {_LONG} " in line for line in lines) == 4
     assert len(lines) == 4 + 8 + 1
 
