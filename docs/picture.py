@@ -1,5 +1,5 @@
-"""Draws the README's pictures: docs/table.svg, what `greenseg report` prints of the runs in a folder, and
-docs/front.svg, the front of the runs in another one, with repeats.
+"""Draws the README's pictures: docs/table.svg, the output of `greenseg report` for the runs in a folder, and
+docs/front.svg, the front of the runs in another folder, with repeats.
 
 make demo && .venv/bin/python docs/picture.py runs/demo FOLDER
 """

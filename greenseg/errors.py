@@ -1,4 +1,4 @@
-"""What the user did wrong, said without a traceback; and the exit codes that scripts can rely on."""
+"""User errors, reported without a traceback, and the exit codes for scripts."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -9,18 +9,18 @@ class ExitCode(IntEnum):
     """Exit codes of every greenseg command."""
 
     OK = 0
-    FAILED = 1  # some run failed
+    FAILED = 1  # a run failed
     USAGE = 2  # the input is wrong: settings, YAML, data; nothing was started or written
-    INCOMPLETE = 3  # none failed, some are not done: another process trains them, max_energy is spent, the disk is full
-    INTERRUPTED = 130  # Ctrl-C or SIGTERM; the same command goes on where this one stopped
+    INCOMPLETE = 3  # no run failed, some are not done: trained by another process, max_energy is spent, disk is full
+    INTERRUPTED = 130  # Ctrl-C or SIGTERM; the same command continues where this one stopped
 
 
 class UserError(Exception):
-    """One or more mistakes in the user's input, all found before anything is started.
+    """One or more mistakes in the user's input, all found before anything starts.
 
     Args:
-        problems: one message a mistake; each names the file and line or the path, what is wrong, and the remedy. A
-            mistake that was found several times is said once.
+        problems: one message per mistake. Each names the file and line or the path, the problem, and the remedy.
+            Duplicates are dropped.
     """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
@@ -29,6 +29,6 @@ class UserError(Exception):
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:
-    """` (did you mean 'x'?)` for the nearest valid name, or an empty string where none is near."""
+    """` (did you mean 'x'?)` for the nearest valid name, or an empty string if none is near."""
     near = difflib.get_close_matches(name.lower(), valid, n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""

@@ -1,4 +1,4 @@
-"""Why a run failed, in a word that a report can group by. Errors are known by name, so that imports stay light."""
+"""Kinds of failure, which a report can group by. Errors are recognised by name, so that imports stay light."""
 
 import errno
 from enum import StrEnum
@@ -12,18 +12,18 @@ class Failure(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # of the host
     DIVERGED = "diverged"  # the loss is no longer finite
     TIMEOUT = "timeout"  # longer than the sweep allows
-    NO_PROGRESS = "no_progress"  # not a word for long
-    DISK_FULL = "disk_full"  # ends as interrupted: it goes on once there is room
+    NO_PROGRESS = "no_progress"  # no event for a long time
+    DISK_FULL = "disk_full"  # ends as interrupted: the run continues once there is space
     CRASH = "crash"  # by a signal, or without an exception
     ERROR = "error"  # by an exception
 
 
 TRANSIENT = frozenset({Failure.CRASH, Failure.ERROR, Failure.NO_PROGRESS})
-"""Kinds that `retries` tries again; the others are answers: the same run on the same machine would end alike."""
+"""Kinds that `retries` tries again. With the others, the same run on the same machine would fail again."""
 
 
 class Diverged(Exception):
-    """The loss is no longer finite; going on would cost joules and change nothing."""
+    """The loss is no longer finite; to continue would cost joules and change nothing."""
 
 
 _GPU_MEMORY = (
@@ -38,7 +38,7 @@ _HOST_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough m
 
 
 def kind_of(error: BaseException) -> Failure:
-    """The kind of failure that an exception, or the one it was raised from, stands for."""
+    """The kind of failure of an exception, or of the exception that it was raised from."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
@@ -65,7 +65,7 @@ def _own_kind(error: BaseException) -> Failure:
 
 
 def out_of_memory_kills() -> int:
-    """How many processes this kernel has killed for want of memory since it started; 0 where it does not tell."""
+    """Number of processes that the kernel has killed for lack of memory since boot; 0 if unknown."""
     try:
         lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
     except OSError:

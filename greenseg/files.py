@@ -1,4 +1,4 @@
-"""Writing files that matter, and where greenseg keeps what it can make again."""
+"""Atomic writes, locks, and greenseg's cache folder."""
 
 import contextlib
 import json
@@ -14,17 +14,17 @@ from greenseg import locks
 from greenseg.errors import UserError
 from greenseg.failures import Failure, kind_of
 
-CACHE_REMEDY = "set GREENSEG_CACHE to a folder that can be written to, on a file system with locks"
-OUT_REMEDY = "give --out a folder that can be written to, on a file system with locks"
+CACHE_REMEDY = "set GREENSEG_CACHE to a writable folder on a file system with locks"
+OUT_REMEDY = "set --out to a writable folder on a file system with locks"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a machine that dies now, sees the old content or the new, nothing else.
+    """Write a file atomically: a reader sees the old content or the new, even if the machine dies.
 
-    Text is written as UTF-8; bytes of file names that are none stay what they are.
+    Text is written as UTF-8; undecodable bytes of file names stay unchanged.
 
     Raises:
-        OSError: the disk is full or the folder not writable; the old content is still there.
+        OSError: the disk is full or the folder is not writable; the old content is still there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -39,12 +39,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_atomically` of a value as JSON; NaN is refused, since JSON has none."""
+    """Write a value as JSON, atomically. NaN is refused, since JSON has none."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def cache_folder() -> Path:
-    """The user's cache: `$GREENSEG_CACHE`, else the platform's (`~/.cache/greenseg` on Linux).
+    """The cache folder: `$GREENSEG_CACHE`, else the platform's default (`~/.cache/greenseg` on Linux).
 
     Raises:
         UserError: it is a file, or this user has no home folder.
@@ -56,12 +56,12 @@ def cache_folder() -> Path:
             "no home folder for greenseg's cache (HOME is not set); set GREENSEG_CACHE to a folder"
         ) from None
     if folder.is_file():
-        raise UserError(f"{folder}: is a file; GREENSEG_CACHE names the folder of greenseg's cache")
+        raise UserError(f"{folder}: is a file; GREENSEG_CACHE must name the folder of greenseg's cache")
     return folder
 
 
 def recall(name: str) -> Any:
-    """What `keep` kept in the cache under a name; None where there is nothing that can be read."""
+    """The value that `keep` stored in the cache under a name; None if it is missing or unreadable."""
     try:
         return json.loads((cache_folder() / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, UserError):
@@ -69,7 +69,7 @@ def recall(name: str) -> Any:
 
 
 def keep(name: str, value: Any) -> None:
-    """Keep a value, as JSON, in the cache, so that it need not be made again; not where the cache cannot be written."""
+    """Store a value in the cache as JSON. Does nothing if the cache is not writable."""
     with contextlib.suppress(OSError, UserError):
         path = cache_folder() / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,13 +78,13 @@ def keep(name: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, remedy: str) -> Iterator[None]:
-    """Hold a lock while the context lasts, after waiting for the process that holds it now.
+    """Wait for a lock, then hold it while the context lasts.
 
     The lock is released when its process ends, however it ends.
 
     Raises:
-        UserError: there can be none, as the folder cannot be written or the file system has no locks; with the remedy.
-        OSError: no room for it.
+        UserError: the folder is not writable or the file system has no locks; the message has the remedy.
+        OSError: the disk is full.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -96,8 +96,8 @@ def locked(path: Path, remedy: str) -> Iterator[None]:
 
 
 def refusal(folder: Path, error: OSError, remedy: str) -> Exception:
-    """What to raise where a folder cannot be written to: a `UserError` with the remedy; an `OSError` if it is full."""
+    """The exception for a folder that is not writable: a `UserError` with the remedy, or an `OSError` if it is full."""
     if kind_of(error) == Failure.DISK_FULL:
-        return OSError(error.errno, f"{error.strerror}; free some, or {remedy}", str(folder))
+        return OSError(error.errno, f"{error.strerror}; free some space, or {remedy}", str(folder))
     what = "its file system has no locks (flock)" if locks.has_no_locks(error) else "cannot be written to"
     return UserError(f"{folder}: {what}: {error.strerror}; {remedy}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What `flock` answers on some NFS, Lustre and FUSE."""
+"""Errors of `flock` on some NFS, Lustre and FUSE file systems."""
 
 _TICK_SECONDS = 0.05
 
@@ -78,5 +78,5 @@ def is_held(path: Path) -> bool:
 
 
 def has_no_locks(error: OSError) -> bool:
-    """Whether this is the answer of a file system that has no locks."""
+    """Whether an error means that the file system has no locks."""
     return error.errno in _NO_LOCKS

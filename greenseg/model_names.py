@@ -1,8 +1,8 @@
-"""Names of networks: `<encoder>-<decoder>`, whole networks, aliases, and which combinations exist. Imports no torch.
+"""Names of networks: `<encoder>-<decoder>`, whole networks, aliases, and valid combinations. Imports no torch.
 
-The names are those of segmentation-models-pytorch (smp), https://smp.readthedocs.io; a test holds this list against
-the installed smp. Encoders of timm are reached with the prefix `tu-`, as in smp. A whole network has no encoder of its
-own to choose: it stands in the place of the decoder, and its encoder is empty.
+The names are those of segmentation-models-pytorch (smp), https://smp.readthedocs.io; a test compares this list with
+the installed smp. timm's encoders have the prefix `tu-`, as in smp. A whole network has no choice of encoder: it is a
+decoder with an empty encoder.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ DECODERS: dict[str, str] = {
     "segformer": "Segformer",
     "dpt": "DPT",
 }
-"""Our name of a decoder → the name of its class in smp."""
+"""Name of a decoder → name of its class in smp."""
 
 NETWORKS: dict[str, str] = {
     "attention-squeeze-unet": "attention_squeeze_unet.AttentionSqueezeUNet",
@@ -38,7 +38,7 @@ NETWORKS: dict[str, str] = {
     "espnetv2": "espnetv2.ESPNetv2",
     "lraspp": "lraspp.LRASPP",
 }
-"""Our name of a whole network → its module and class in `greenseg.models.light`."""
+"""Name of a whole network → its module and class in `greenseg.models.light`."""
 
 ENCODERS: tuple[str, ...] = tuple(
     """
@@ -55,7 +55,7 @@ ENCODERS: tuple[str, ...] = tuple(
     vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn xception
     """.split()  # noqa: SIM905  (76 quoted names would be harder to read)
 )
-"""The encoders of smp itself."""
+"""smp's own encoders."""
 
 ALIASES: dict[str, str] = {
     "mobilenet": "mobilenet_v2",
@@ -75,9 +75,9 @@ ALIASES: dict[str, str] = {
 _DILATED = ("deeplabv3", "deeplabv3plus", "pan")
 _NOT_DILATED = ("densenet", "inception", "vgg", "xception")
 _GLOBAL = ("deeplabv3", "deeplabv3plus", "pan", "upernet")
-"""Decoders that normalise, over the batch, features of which each slice has a single one."""
+"""Decoders with batch normalisation of features that have a single value per slice."""
 
-# Of timm, by the file that a model stands in.
+# Families of timm models, named by the file of timm that defines them.
 _DILATED_FAMILIES = frozenset(
     """
     byoanet byobnet convnext cspnet cspnext efficientnet hardcorenas inception_next mobilenetv3 mobilevit nfnet regnet
@@ -91,7 +91,7 @@ _FLAT_FAMILIES = frozenset(
     vision_transformer_relpos vision_transformer_sam vitamin volo
     """.split()  # noqa: SIM905
 )
-"""Transformers and the like that do not halve their features from stage to stage."""
+"""Transformers and similar networks that do not halve the feature size from stage to stage."""
 
 
 @cache
@@ -105,18 +105,18 @@ def _timm_families() -> dict[str, str]:
 
 
 def timm_names() -> KeysView[str]:
-    """Names that the installed timm registers, read from its sources so that torch need not be imported.
+    """Names that the installed timm registers, read from its sources to avoid an import of torch.
 
-    Empty where timm's sources cannot be found: then any `tu-` name passes here and timm itself answers.
+    Empty if timm's sources are not found. Any `tu-` name then passes here, and timm itself checks it.
     """
     return _timm_families().keys()
 
 
 def resolve_encoder(name: str) -> str:
-    """The encoder that a name or alias stands for.
+    """The encoder for a name or alias.
 
     Raises:
-        ValueError: there is no such encoder; the message names the nearest one.
+        ValueError: there is no such encoder; the message has the nearest name.
     """
     encoder = ALIASES.get(name.lower(), name)
     if encoder in ENCODERS:
@@ -129,16 +129,16 @@ def resolve_encoder(name: str) -> str:
         raise ValueError(f"timm has no model '{bare}'{did_you_mean(bare, sorted(known))}")
     hint = did_you_mean(name, [*ALIASES, *ENCODERS]) or (f" (timm has it: 'tu-{name}')" if name in timm_names() else "")
     raise ValueError(
-        f"no encoder '{name}'{hint}; valid: an encoder of segmentation-models-pytorch, an alias, or 'tu-' and a "
-        f"model of timm"
+        f"no encoder '{name}'{hint}; valid: an encoder of segmentation-models-pytorch, an alias, or 'tu-' and the "
+        f"name of a timm model"
     )
 
 
 def resolve_decoder(name: str) -> str:
-    """The decoder, or whole network, that a name stands for, in lower case.
+    """The decoder or whole network for a name, in lower case.
 
     Raises:
-        ValueError: there is no such decoder; the message lists all.
+        ValueError: there is no such decoder; the message lists all of them.
     """
     known = [*DECODERS, *NETWORKS]
     if name.lower() in known:
@@ -147,7 +147,7 @@ def resolve_decoder(name: str) -> str:
 
 
 def split_model(name: str) -> tuple[str, str]:
-    """Encoder and decoder that a model name stands for: `<encoder>-<decoder>`, or a whole network without encoder.
+    """Encoder and decoder of a model name: `<encoder>-<decoder>`, or a whole network without encoder.
 
     >>> split_model("mobilenet-unet")
     ('mobilenet_v2', 'unet')
@@ -170,39 +170,39 @@ def split_model(name: str) -> tuple[str, str]:
 
 
 def join_model(encoder: str, decoder: str) -> str:
-    """The name that `split_model` splits."""
+    """The model name of an encoder and a decoder; the inverse of `split_model`."""
     return f"{encoder}-{decoder}" if encoder else decoder
 
 
 def incompatible(encoder: str, decoder: str) -> str | None:
-    """Why this encoder and this decoder cannot be joined, or None if they can."""
+    """Why this encoder and this decoder cannot be combined, or None if they can."""
     if decoder in NETWORKS:
-        return f"{decoder} is a whole network and takes no encoder" if encoder else None
+        return f"{decoder} is a whole network and does not take an encoder" if encoder else None
     if not encoder:
         return f"{decoder} needs an encoder, such as mobilenet-{decoder}"
     family = _timm_families().get(encoder[3:].split(".")[0], "") if encoder.startswith("tu-") else None
     if encoder.startswith("mit_") and decoder in ("unetplusplus", "linknet"):
-        return f"{decoder} does not take the encoders mit_*"
+        return f"{decoder} does not work with the encoders mit_*"
     if decoder != "dpt" and family in _FLAT_FAMILIES:
-        return f"{decoder} needs features of several sizes, and {encoder} has one; dpt may take it"
+        return f"{decoder} needs features of several sizes, but {encoder} has a single size; dpt may work with it"
     if decoder in _DILATED and (encoder.startswith(_NOT_DILATED) or (family and family not in _DILATED_FAMILIES)):
-        return f"{decoder} needs a dilated encoder, and {encoder} cannot be dilated"
+        return f"{decoder} needs a dilated encoder, but {encoder} cannot be dilated"
     if decoder == "dpt" and family is None:
-        return "dpt takes only encoders of timm ('tu-…', vision transformers)"
+        return "dpt works only with timm encoders ('tu-…', vision transformers)"
     patch = re.search(r"_patch(\d+)", encoder) if family in _FLAT_FAMILIES else None
     if patch and int(patch[1]) not in (8, 16, 32):
-        return f"{decoder} needs patches of 8, 16 or 32 pixels, and {encoder} has {patch[1]}"
+        return f"{decoder} needs patches of 8, 16 or 32 pixels, but {encoder} has {patch[1]}"
     return None
 
 
 def unfit(decoder: str, *, image_size: int, batch_size: int, width: float, pretrained: bool) -> str | None:
-    """Why a network that exists cannot be trained with these settings, or None if it can."""
+    """Why a valid network cannot be trained with these settings, or None if it can."""
     if width != 1 and decoder not in NETWORKS:
         return f"only whole networks have a width ({', '.join(NETWORKS)}); choose a smaller encoder instead"
     if pretrained and decoder in NETWORKS:
-        return "there are no pretrained weights of its encoder"
+        return "a whole network has no pretrained encoder weights"
     if decoder == "pan" and image_size < 128:
         return f"pan needs image_size 128 or more, not {image_size}"
     if batch_size == 1 and (decoder in _GLOBAL or image_size == 32):
-        return "batch normalisation cannot learn from a batch_size of 1 here; 2 is the least"
+        return "batch normalisation cannot learn from a batch_size of 1 here; use at least 2"
     return None

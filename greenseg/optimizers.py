@@ -1,6 +1,6 @@
-"""Optimizers: how each is made, and what it goes with. One entry in `OPTIMIZERS` adds one.
+"""Optimizers: construction and restrictions. One entry in `OPTIMIZERS` adds an optimizer.
 
-Imports nothing heavy: command line and YAML ask it, too.
+Imports nothing heavy, since the command line and YAML files use it, too.
 """
 
 from collections.abc import Callable
@@ -11,27 +11,28 @@ if TYPE_CHECKING:
     from torch import nn
 
 Make = Callable[["nn.Module", float, float, int], Any]
-"""Of a network, learning rate, weight decay and number of steps of the run: a `torch.optim.Optimizer`."""
+"""Takes a network, learning rate, weight decay and number of steps of the run; returns a `torch.optim.Optimizer`."""
 
 _WARM_UP = 0.05
-"""Share of the steps over which schedule-free AdamW raises its learning rate; its authors advise some."""
+"""Share of the steps over which schedule-free AdamW raises its learning rate; its authors recommend a warm-up."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """One of them.
+    """One optimizer.
 
-    Biases and the weights of normalisation are not decayed by any.
+    No optimizer decays biases or the weights of normalisation.
 
     Attributes:
         make: see `Make`.
-        works_on: what it can update beside whole weights: `shards` of them (fsdp), or one `flat` piece of all
-            (DeepSpeed), which has no matrices and no layers, and knows no other methods than a step.
+        works_on: forms of weights that it can update, besides whole weights: `shards` of them (fsdp), or one `flat`
+            piece of all (DeepSpeed). A flat piece has no matrices or layers, and no methods other than a step.
         runs_on: kinds of device that it works on.
-        package: that it needs beside those of greenseg, and the extra that brings it; empty for none.
-        schedules_itself: it takes the place of a schedule, and validates weights that it averages.
-        needs_graph: whether its next step estimates second derivatives, so that the backward pass must be
-            differentiable itself; None for an optimizer that never does.
+        package: additional package that it needs; empty for none.
+        extra: extra of greenseg with this package; empty for none.
+        schedules_itself: it replaces a schedule and validates averaged weights.
+        needs_graph: takes the optimizer and returns whether its next step estimates second derivatives, which needs a
+            differentiable backward pass; None if it never does.
     """
 
     make: Make
@@ -44,11 +45,11 @@ class Optimizer:
 
 
 def _timm(name: str, fused: bool = False) -> Make:
-    """By timm.
+    """An optimizer that timm makes.
 
     Args:
-        name: that timm knows it by.
-        fused: torch can update all parameters in one pass; on a CPU, one by one they took up to 9 % of a step.
+        name: timm's name of the optimizer.
+        fused: torch can update all parameters in one pass. On a CPU, single updates took up to 9 % of a step.
     """
 
     def make(network: "nn.Module", lr: float, weight_decay: float, steps: int) -> Any:
@@ -56,7 +57,7 @@ def _timm(name: str, fused: bool = False) -> Make:
         from torch.distributed.tensor import DTensor
 
         parameter = next(network.parameters())
-        # torch has no fused SGD for parameters that are sharded (fsdp).
+        # torch has no fused SGD for sharded parameters (fsdp).
         whole = parameter.device.type == "cpu" and not isinstance(parameter, DTensor)
         options = {"fused": True} if whole and fused else {}
         return create_optimizer_v2(network, name, lr=lr, weight_decay=weight_decay, **options)
@@ -65,7 +66,7 @@ def _timm(name: str, fused: bool = False) -> Make:
 
 
 def _sophia(network: "nn.Module", lr: float, weight_decay: float, steps: int) -> Any:
-    from pytorch_optimizer import SophiaH  # half a second of CPU time: only the runs that use it pay for it
+    from pytorch_optimizer import SophiaH  # takes half a second of CPU time, so only runs that use it import it
     from timm.optim import param_groups_weight_decay
 
     return SophiaH(param_groups_weight_decay(network, weight_decay), lr=lr, weight_decay=weight_decay)

@@ -1,4 +1,4 @@
-"""Numeric precisions, as Lightning names them, and where each works. One entry in `PRECISIONS` adds one."""
+"""Numeric precisions by their Lightning names, and their restrictions. One entry in `PRECISIONS` adds a precision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 @dataclass(frozen=True)
 class Precision:
-    """One of them.
+    """One precision.
 
     Attributes:
-        fails_on: kind of device → why it does not work there.
-        package: that it needs beside those of greenseg; empty for none.
-        scales_gradients: so that small ones do not vanish in half precision; second derivatives would be scaled, too.
-        bfloat16_on_cpu: what a CPU computes in bfloat16: `all`, or what autocast (`mixed`) takes; empty for nothing.
+        fails_on: kind of device → why the precision does not work there.
+        package: additional package that it needs; empty for none.
+        scales_gradients: it scales gradients, so that small ones do not vanish in half precision. This would scale
+            second derivatives, too.
+        bfloat16_on_cpu: operations that a CPU computes in bfloat16: `all`, those of autocast (`mixed`), or none ("").
     """
 
     fails_on: Mapping[str, str] = field(default_factory=dict)
@@ -23,16 +24,16 @@ class Precision:
 
 
 _TRANSFORMER_ENGINE = Precision(
-    fails_on={"cpu": "needs a GPU", "mps": "needs a GPU of NVIDIA"}, package="transformer_engine"
+    fails_on={"cpu": "needs a GPU", "mps": "needs an NVIDIA GPU"}, package="transformer_engine"
 )
 
 PRECISIONS: dict[str, Precision] = {
     "32-true": Precision(),
-    "16-mixed": Precision(scales_gradients=True, bfloat16_on_cpu="mixed"),  # Lightning's is bf16-mixed on a CPU
+    "16-mixed": Precision(scales_gradients=True, bfloat16_on_cpu="mixed"),  # Lightning runs it as bf16-mixed on a CPU
     "bf16-mixed": Precision(bfloat16_on_cpu="mixed"),
-    "16-true": Precision(fails_on={"cpu": "on a CPU it is slow, and ends in NaN; 16-mixed and bf16-true work"}),
+    "16-true": Precision(fails_on={"cpu": "is slow on a CPU and ends in NaN; use 16-mixed or bf16-true"}),
     "bf16-true": Precision(bfloat16_on_cpu="all"),
-    "64-true": Precision(fails_on={"mps": "Apple's GPU has no 64-bit numbers"}),
+    "64-true": Precision(fails_on={"mps": "needs 64-bit numbers, which Apple GPUs lack"}),
     "transformer-engine": _TRANSFORMER_ENGINE,
     "transformer-engine-float16": _TRANSFORMER_ENGINE,
 }

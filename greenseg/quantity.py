@@ -1,4 +1,4 @@
-"""Times and energies as people write them: `90`, `30min`, `1h 30min`; `500 kJ`, `2 kWh`."""
+"""Times and energies as text: `90`, `30min`, `1h 30min`; `500 kJ`, `2 kWh`."""
 
 import math
 import re
@@ -39,7 +39,7 @@ def joules(value: Any) -> float:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number that fits into a float."""
+    """Whether a value is a finite number that fits into a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 

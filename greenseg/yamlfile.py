@@ -1,8 +1,8 @@
-"""YAML with positions: every value knows the line it came from, so that a mistake can be shown where it is.
+"""YAML with positions: every value has its line and column, so that a message can name the place of a mistake.
 
-PyYAML parses the files, but values are those of YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema),
-which are what people read: `010` is 10, `1e-3` a number, `no`, `1:30` and `2024-01-01` are text. PyYAML's own are those
-of YAML 1.1: 8, text, false, 90 and a date. The merge key of YAML 1.1, `<<`, is read as well.
+PyYAML parses the files, but values follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema),
+which people expect: `010` is 10, `1e-3` is a number, `no`, `1:30` and `2024-01-01` are text. PyYAML itself follows YAML
+1.1, and would read 8, text, false, 90 and a date. The merge key of YAML 1.1, `<<`, is read as well.
 """
 
 import codecs
@@ -21,7 +21,7 @@ Key = tuple[Hashable, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _MOST = 1_000_000
-"""Values that aliases may make of a file: a short one could name more than fit into memory."""
+"""Largest number of values of a file with its aliases; a short file could expand beyond the memory."""
 
 
 def _whole(text: str) -> int:
@@ -39,7 +39,7 @@ def _number(text: str) -> float:
 
 
 class _Kind(NamedTuple):
-    """A kind of scalar: regular expression of its texts, their first characters, its name, and the value of a text."""
+    """A kind of scalar: a regular expression for its texts, their first characters, its name, and the conversion."""
 
     form: str
     first: str
@@ -54,20 +54,20 @@ _KINDS = {
     "float": _Kind(
         r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+.0123456789",
-        "a number that a float can hold",
+        "a number that fits into a float",
         _number,
     ),
     "str": _Kind(r"(?s:.*)", "", "text", str),
-    "merge": _Kind(r"<<", "<", "<<", str),  # as a value it is text
+    "merge": _Kind(r"<<", "<", "<<", str),  # text if it is a value
 }
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes whose tags are those of the core schema."""
+    """Composes nodes with the tags of the core schema."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that the core schema or YAML 1.1 would take for something else."""
+    """Quotes text that the core schema or YAML 1.1 would read as another kind."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -79,7 +79,7 @@ _Loader.add_implicit_resolver(f"{_TAG}null", re.compile(r"\Z"), [""])
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Text with breaks of lines that are none in YAML 1.2 in quotes, where they are escaped: PyYAML folds them else."""
+    """A scalar node for text. Characters that are line breaks only in YAML 1.1 need quotes, else PyYAML folds them."""
     return dumper.represent_scalar(f"{_TAG}str", text, style='"' if re.search("[\x85\u2028\u2029]", text) else None)
 
 
@@ -93,8 +93,8 @@ class Document:
     Attributes:
         path: the file.
         value: its content as plain Python values.
-        marks: (line, column), counted from 1, of each value by its path of keys and indices; for the value of a
-            mapping, the place of its key.
+        marks: path of keys and indices → (line, column) of the value, counted from 1; for values of a mapping, the
+            place of the key.
     """
 
     path: Path
@@ -102,7 +102,7 @@ class Document:
     marks: dict[Key, tuple[int, int]] = field(repr=False)
 
     def where(self, *key: Hashable) -> str:
-        """`file:line:column` of a value, or of its nearest parent that stands in the file."""
+        """`file:line:column` of a value, or of its nearest parent in the file."""
         while key and key not in self.marks:
             key = key[:-1]
         line, column = self.marks.get(key, (1, 1))
@@ -113,7 +113,7 @@ def load(path: Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        UserError: the file is missing or unreadable, is not YAML, or has duplicate keys (all of them are named).
+        UserError: the file is missing or unreadable, is not YAML, or has duplicate keys (the message lists them all).
     """
     try:
         content = path.read_bytes()
@@ -127,7 +127,7 @@ def load(path: Path) -> Document:
         before = content[: error.start].decode("utf-8-sig")
         line, column = _place(before, len(before))
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        what = "this is UTF-16" if utf16 else f"byte 0x{content[error.start]:02x} is no UTF-8"
+        what = "this is UTF-16" if utf16 else f"byte 0x{content[error.start]:02x} is not UTF-8"
         raise UserError(f"{path}:{line}:{column}: not valid YAML: {what}; save the file as UTF-8") from None
     found = _Reader(text)
     if found.problems:
@@ -136,7 +136,7 @@ def load(path: Path) -> Document:
 
 
 def parse(text: str) -> Any:
-    """The value that a text is in YAML.
+    """The value of a YAML text.
 
     Raises:
         ValueError: it is not YAML.
@@ -148,7 +148,7 @@ def parse(text: str) -> Any:
 
 
 def dump(value: Any) -> str:
-    """YAML that `load` and PyYAML read back as the same value; keys stay in order."""
+    """YAML that `load` and PyYAML read back as the same value; the order of keys is kept."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
@@ -171,7 +171,7 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            hint = "; indent and separate with spaces, not with tabs" if "'\\t'" in str(error.problem) else ""
+            hint = "; use spaces, not tabs, to indent and separate" if "'\\t'" in str(error.problem) else ""
             self._found = {(*place, f"not valid YAML: {error.problem or error}{hint}")}
         except yaml.reader.ReaderError as error:
             self._found = {(*_place(text, error.position), f"not valid YAML: {error.reason}")}
@@ -182,26 +182,26 @@ class _Reader:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with it, in its order, each as `line:column: message`."""
+        """Problems of the text, in order of place, each as `line:column: message`."""
         return [f"{line}:{column}: {message}" for line, column, message in sorted(self._found)]
 
     def _report(self, node: yaml.Node, message: str) -> None:
         self._found.add((*_start(node), message))
 
     def _build(self, node: yaml.Node, key: Key, ancestors: tuple[yaml.Node, ...]) -> Any:
-        """The value of a node that stands under a key, inside of its ancestors."""
+        """The value of the node at `key`, inside its ancestors."""
         self.marks.setdefault(key, _start(node))
         if len(self.marks) > _MOST:
             raise _TooMuch
         if node in ancestors:
-            self._report(node, "an alias refers to the value that it is in")
+            self._report(node, "an alias refers to a value that contains it")
             return None
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         inside = (*ancestors, node)
         kind = "seq" if isinstance(node, yaml.SequenceNode) else "map"
         if node.tag != _TAG + kind or not isinstance(node, yaml.CollectionNode):
-            self._report(node, f"the tag {_short(node.tag)} does not belong here")
+            self._report(node, f"the tag {_short(node.tag)} is not valid here")
             return None
         if kind == "seq":
             return [self._build(item, (*key, i), inside) for i, item in enumerate(node.value)]
@@ -214,12 +214,12 @@ class _Reader:
     def _entries(
         self, node: yaml.Node, inside: tuple[yaml.Node, ...], seen: set[yaml.Node]
     ) -> Iterator[tuple[Hashable, yaml.Node, yaml.Node]]:
-        """The names of a mapping, each with the nodes of its key and its value; merged ones yield to its own.
+        """The names of a mapping, each with the nodes of its key and its value. Own names override merged ones.
 
         Args:
-            node: of the mapping.
+            node: node of the mapping.
             inside: its ancestors, and itself.
-            seen: mappings that were merged into it already; another time they would change nothing.
+            seen: mappings already merged into it; merging them again would change nothing.
         """
         own: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
         for key_node, value_node in node.value:
@@ -240,9 +240,9 @@ class _Reader:
                 continue
             for source in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
                 if not isinstance(source, yaml.MappingNode):
-                    self._report(source, "<< takes a mapping, or a list of mappings, such as *name for one with &name")
+                    self._report(source, "<< takes a mapping or a list of mappings, such as *name for one with &name")
                 elif source in inside:
-                    self._report(source, "an alias refers to the value that it is in")
+                    self._report(source, "an alias refers to a value that contains it")
                 elif source not in seen:
                     seen.add(source)
                     for entry in self._entries(source, (*inside, source), seen):
@@ -253,7 +253,7 @@ class _Reader:
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         kind = node.tag.removeprefix(_TAG)
         if kind not in _KINDS:
-            self._report(node, f"not valid YAML: the tag {_short(node.tag)} does not belong here")
+            self._report(node, f"not valid YAML: the tag {_short(node.tag)} is not valid here")
             return None
         known = _KINDS[kind]
         try:
@@ -266,11 +266,11 @@ class _Reader:
 
 
 class _TooMuch(Exception):
-    """The text names more values than can be meant."""
+    """The text has more than `_MOST` values."""
 
 
 _MERGE = object()
-"""Name of the key `<<`; a quoted one is a name like any other."""
+"""Name of the key `<<`; a quoted '<<' is an ordinary name."""
 
 
 def _start(node: yaml.Node) -> tuple[int, int]:

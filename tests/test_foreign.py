@@ -106,5 +106,5 @@ def test_a_list_of_files_that_never_end_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "split.csv").write_text("subject,split,image,mask\na,train,/dev/zero,/dev/zero\n")
     assert contents.recomputed(tmp_path / "split.csv", "0" * 16, Settings.of({"model": "enet"})) is None
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         fingerprint.digests([tmp_path / "pipe"])

@@ -47,7 +47,7 @@ def test_importing_the_command_imports_nothing_heavy(tmp_path: Path) -> None:
         ("train --help", "--precision"),
         ("train --help", "N|auto"),
         ("sweep --help", "--retry-failed"),
-        ("sweep --help", "left alone. Several of it at once share the work."),
+        ("sweep --help", "Run the same command in several terminals to share the work."),
         ("report --help", "Pareto"),
         ("data --help", "phantom"),
         ("models --help", "--image-size"),

@@ -124,8 +124,8 @@ def test_a_merge_key_brings_in_what_the_mapping_lacks(tmp_path: Path) -> None:
     [
         ("<<: 1", "F:1:5: << takes a mapping"),
         ("a: &a [1]\nb: {<<: *a}", "F:1:8: << takes a mapping"),
-        ("a: &a {<<: *a}", "F:1:4: an alias refers to the value that it is in"),
-        ("a: &a {b: {<<: [*a]}}", "F:1:4: an alias refers to the value that it is in"),
+        ("a: &a {<<: *a}", "F:1:4: an alias refers to a value that contains it"),
+        ("a: &a {b: {<<: [*a]}}", "F:1:4: an alias refers to a value that contains it"),
         ("a: &a {}\nb:\n  <<: *a\n  <<: *a", "F:4:3: duplicate key '<<' (first on line 3); to merge several"),
     ],
 )
@@ -166,10 +166,10 @@ def test_all_duplicate_keys_are_named(tmp_path: Path) -> None:
         ("a: !tag b\n", "F:1:4: not valid YAML: "),
         ("{[a]: 1}\n", "F:1:2: a key must be a plain name"),
         ("? {a: 1}\n: 2\n", "F:1:3: a key must be a plain name"),
-        ("a: &a [1, *a]\n", "F:1:4: an alias refers to the value that it is in"),
-        ("a: 1e999\n", "F:1:4: not valid YAML: '1e999' is not a number that a float can hold"),
-        ("a: 1e-999\n", "F:1:4: not valid YAML: '1e-999' is not a number that a float can hold"),
-        ("a:\t1\n", "F:1:3: not valid YAML: found character '\\t' that cannot start any token; indent and separate"),
+        ("a: &a [1, *a]\n", "F:1:4: an alias refers to a value that contains it"),
+        ("a: 1e999\n", "F:1:4: not valid YAML: '1e999' is not a number that fits into a float"),
+        ("a: 1e-999\n", "F:1:4: not valid YAML: '1e-999' is not a number that fits into a float"),
+        ("a:\t1\n", "F:1:3: not valid YAML: found character '\\t' that cannot start any token; use spaces, not tabs"),
     ],
 )
 def test_what_is_not_valid_is_shown_where_it_is(text: str, place: str, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_files_of_other_systems_are_read_alike(newline: str, start: str, tmp_pat
 @pytest.mark.parametrize(
     ("encoding", "expected"),
     [
-        ("latin-1", "F:2:8: not valid YAML: byte 0xe9 is no UTF-8; save the file as UTF-8"),
+        ("latin-1", "F:2:8: not valid YAML: byte 0xe9 is not UTF-8; save the file as UTF-8"),
         ("utf-16", "F:1:1: not valid YAML: this is UTF-16; save the file as UTF-8"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The `greenseg` command. Importing it imports no torch: help, and mistakes, answer at once."""
+"""The `greenseg` command. Importing it imports no torch, so help and error messages appear at once."""
 
 import inspect
 import sys
@@ -14,7 +14,7 @@ app = typer.Typer(
     name="greenseg",
     help="How much accuracy does a joule buy? Train segmentation networks over grids of settings, and measure the "
     "energy of every epoch.\n\nExit codes: 0 all done, 1 a run failed, 2 wrong input (nothing was started), 3 "
-    "incomplete (none failed, some are not done), 130 interrupted (the same command goes on).",
+    "incomplete (no run failed, some are not done), 130 interrupted (the same command continues).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,17 +43,17 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line, and end this process with its exit code."""
+    """Run the command line and end this process with its exit code."""
     streams.install()
     code = _run()
     if why := streams.lost():
-        print(f"error: standard output: {why}; a part of it is lost", file=sys.stderr)
+        print(f"error: standard output: {why}; part of the output is lost", file=sys.stderr)
         code = code or ExitCode.FAILED
     sys.exit(code)
 
 
 def _run() -> int:
-    """Exit code of the command line; a user's mistake ends with its message and exit code 2, without a traceback."""
+    """Exit code of the command line. A user error prints its message, without a traceback, and gives exit code 2."""
     try:
         app()
     except SystemExit as ended:
@@ -63,7 +63,7 @@ def _run() -> int:
             print(f"error: {problem}", file=sys.stderr)
         return ExitCode.USAGE
     except OSError as error:
-        # No space, no permission: the machine's answer, not a defect of ours.
+        # No space, no permission: a condition of the machine, not a bug.
         print(f"error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
         return ExitCode.INCOMPLETE if kind_of(error) == Failure.DISK_FULL else ExitCode.FAILED
     except KeyboardInterrupt:

@@ -8,24 +8,26 @@ import typer
 from greenseg.errors import ExitCode, UserError
 from greenseg.settings import Settings
 
-app = typer.Typer(help="Check data sets, manage their cache, make a phantom.", no_args_is_help=True)
+app = typer.Typer(help="Check data sets, manage the slice cache, write a phantom.", no_args_is_help=True)
 
 
 @app.command()
 def check(
     data: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the data set, or its CSV file.")],
-    layout: Annotated[str, typer.Option(metavar="NAME", help="How it is laid out; see `greenseg train`.")] = "auto",
-    labels: Annotated[str, typer.Option(metavar="N,N", help="Labels that are brain; empty = any above 0.")] = "",
+    layout: Annotated[str, typer.Option(metavar="NAME", help="Layout of the data set; see `greenseg train`.")] = "auto",
+    labels: Annotated[
+        str, typer.Option(metavar="N,N", help="Mask labels that count as foreground; empty = any above 0.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     montage: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="Write a picture: a slice of every case, its mask as contour."),
+        typer.Option(metavar="PNG", help="Write a picture with one slice per case and the contour of its mask."),
     ] = None,
 ) -> None:
-    """List the cases of a data set and all that is wrong with it; exit code 2 if anything is."""
+    """List the cases of a data set and all its problems. The exit code is 2 if there are any."""
     settings = Settings.of({"data": str(data), "layout": layout, "labels": labels})
     if montage and (montage.suffix.lower() != ".png" or not montage.parent.is_dir()):
-        raise UserError(f"--montage {montage}: give it the name of a .png file in a folder that exists")
+        raise UserError(f"--montage {montage}: name a .png file in an existing folder")
 
     import json
     import sys
@@ -37,7 +39,7 @@ def check(
     from greenseg.report.cases import case_table
 
     pictures: list[checks.Picture] = []
-    with FilesView("looking at images", disable=as_json) as view:
+    with FilesView("checking images", disable=as_json) as view:
         found = checks.check(
             data,
             settings.layout,
@@ -67,10 +69,10 @@ def check(
 
 @app.command()
 def cache(
-    show: Annotated[bool, typer.Option("--list", help="List what is cached (done anyway).")] = False,
-    clear: Annotated[bool, typer.Option("--clear", help="Remove it; running runs are not disturbed.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the cached slices (the default).")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove them; this does not disturb running runs.")] = False,
 ) -> None:
-    """List, or clear, the slices that are kept prepared for training."""
+    """List or clear the slices that are prepared for training."""
     from rich.table import Table
 
     from greenseg.cli.view import print_uncut, say
@@ -98,11 +100,13 @@ def cache(
 
 @app.command()
 def phantom(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
-    volumes: Annotated[int, typer.Option(metavar="N", help="Number of volumes; the last fifth validates.")] = 15,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed; the same one writes the same bytes.")] = 0,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create.")],
+    volumes: Annotated[
+        int, typer.Option(metavar="N", help="Number of volumes; the last fifth is for validation.")
+    ] = 15,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed; the same seed writes the same bytes.")] = 0,
 ) -> None:
-    """Write a phantom: drawn volumes of a fetal head in maternal tissue, with masks, in the E2MIP layout."""
+    """Write a phantom: synthetic volumes of a fetal head in maternal tissue, with masks, in the E2MIP layout."""
     from rich.progress import Progress
 
     from greenseg.cli.view import console, say

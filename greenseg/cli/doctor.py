@@ -13,7 +13,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     idle: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to measure the idle machine.")] = 10.0,
 ) -> None:
-    """Show what this machine can measure, why not what it cannot, and what it can run."""
+    """Show what this machine can measure and run, why the rest is missing, and how to fix it."""
     from greenseg.cli.view import print_uncut, warn
     from greenseg.energy.doctor import examine
     from greenseg.machine import claims, preflight
@@ -63,7 +63,7 @@ def _sheet(found: dict[str, Any]) -> "Table":
     sheet.add_column(overflow="fold")
 
     def row(name: str, text: str) -> None:
-        sheet.add_row(name, Text(text))  # what a driver says may look like markup
+        sheet.add_row(name, Text(text))  # the text of a driver may look like markup
 
     kinds = [
         name for name, there in (("virtual machine", "virtual_machine"), ("container", "container")) if found[there]
@@ -78,18 +78,18 @@ def _sheet(found: dict[str, Any]) -> "Table":
         mig = " MIG on," if gpu.get("mig") else ""
         text = f"{gpu['name']}, {gpu.get('uuid', 'no UUID')},{mig} {gpu['reads']}"
         if gpu["counter_period_ms"]:
-            text += f", changes every {gpu['counter_period_ms']:g} ms"
-        row(f"gpu {gpu['index']}", f"{text}, {gpu['processes']} processes on it")
+            text += f", updated every {gpu['counter_period_ms']:g} ms"
+        row(f"gpu {gpu['index']}", f"{text}, used by {gpu['processes']} processes")
     for gpu in found["limits"]:
         takes = [f"{name} {bounds[0]} to {bounds[1]}" for name, bounds in gpu["bounds"].items() if bounds]
         now = f" (now {gpu['power_limit']:g})" if gpu["power_limit"] else ""
-        may = "may be set" if gpu["may_be_set"] else "no permission to set them: needs root, or zeusd"
+        may = "you may set them" if gpu["may_be_set"] else "no permission to set them: needs root or zeusd"
         row(f"limits of gpu {gpu['gpu']}", f"{', '.join(takes) or 'none'}{now}; {may}")
     if found["rapl_counter_period_ms"]:
-        row("rapl", f"changes every {found['rapl_counter_period_ms']:g} ms")
+        row("rapl", f"updated every {found['rapl_counter_period_ms']:g} ms")
     if found["idle_watts"] is not None:
         watts = ", ".join(f"{name} {value:.1f} W" for name, value in found["idle_watts"].items())
-        row("idle", watts or "not measurable without a sensor")
+        row("idle", watts or "cannot be measured without a sensor")
     (_, low, high), basis = found["estimate"]["core_watts"], found["estimate"]["basis"]
     row("estimate", f"{basis}; a busy core may draw {low:.3g} to {high:.3g} W")
     run = found["run"]
@@ -98,5 +98,5 @@ def _sheet(found: dict[str, Any]) -> "Table":
     for name, why in run["strategies_missing"].items():
         row("", f"not {name}: {why}")
     slurm = run["slurm"]
-    row("slurm", f"job {slurm['job']}" if slurm["job"] else slurm["sbatch"] or "not here (no sbatch on the path)")
+    row("slurm", f"job {slurm['job']}" if slurm["job"] else slurm["sbatch"] or "not available (no sbatch on the path)")
     return sheet

@@ -1,4 +1,4 @@
-"""`greenseg models`: what networks there are, and how large they are."""
+"""`greenseg models`: the available networks and their sizes."""
 
 import json
 from typing import Annotated
@@ -16,10 +16,10 @@ def models(
     ] = 128,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """List networks with their parameters, and the multiply-accumulates (MACs) that one slice takes forwards.
+    """List networks with their parameters and the multiply-accumulates (MACs) of a forward pass over one slice.
 
-    Without MODEL: the light networks, every decoder, and the encoders that have a short name. Every encoder goes
-    with (nearly) every decoder: `greenseg models '*-unet'` lists all encoders.
+    Without MODEL, the list has the light networks, every decoder, and the encoders with a short name. Nearly every
+    encoder works with every decoder: `greenseg models '*-unet'` lists all encoders.
     """
     from greenseg.models.catalogue import Size, matching, overview, sizes
     from greenseg.settings import Settings

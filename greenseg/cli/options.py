@@ -1,4 +1,4 @@
-"""Settings as command-line options, made from their declaration."""
+"""Settings as command-line options, generated from their declaration."""
 
 import contextlib
 import inspect
@@ -15,11 +15,11 @@ from greenseg.errors import UserError
 from greenseg.files import OUT_REMEDY
 from greenseg.settings import Settings, choices, group_of
 
-IDLE_HELP = "First measure for so long, such as 30s, what the idle machine draws, to tell joules above idle."
+IDLE_HELP = "Measure idle power for this long first, such as 30s, to report energy above idle."
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds of a time such as `30`, `30s` or `2m`; 0 for an empty one.
+    """Seconds of a time such as `30`, `30s` or `2m`; 0 for an empty text.
 
     Raises:
         UserError: it is not a time.
@@ -31,41 +31,40 @@ def parse_seconds(text: str) -> float:
 
 
 def check_out(out: Path, to_write: bool = False) -> None:
-    """Whether a folder of runs may be there.
+    """Check that the folder of runs can exist.
 
     Args:
         out: the folder.
-        to_write: also whether runs may be written there.
+        to_write: also check that it can be written to.
 
     Raises:
-        UserError: it is a file, or below one, or cannot be written.
+        UserError: it is a file, lies below a file, or cannot be written to.
     """
     there = next((path for path in (out, *out.parents) if path.exists()), None)
     if there and not there.is_dir():
-        raise UserError(f"--out {out}: {there} is a file; give the folder of all runs")
+        raise UserError(f"--out {out}: {there} is a file; name the folder of all runs")
     if to_write and there and not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"--out {out}: {there} cannot be written to; {OUT_REMEDY}")
 
 
 def measure_idle(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """`{"idle_watts": {component: watts}}`, measured for so many seconds; empty for 0 seconds or without sensors."""
+    """`{"idle_watts": {component: watts}}`, measured for `seconds`; empty for 0 seconds or without sensors."""
     if not seconds:
         return {}
     from greenseg.energy.idle import idle_watts
     from greenseg.energy.sensors import visible_gpus
 
-    say(f"Measuring the idle machine for {seconds:g} s")
+    say(f"Measuring idle power for {seconds:g} s")
     watts = idle_watts(seconds, tuple(range(visible_gpus())))
     if not watts:
-        say("No sensor here: an idle machine cannot be measured, and estimates count only what a run itself does.")
+        say("No sensor: idle power cannot be measured. Estimates count only the activity of the run itself.")
     return {"idle_watts": watts} if watts else {}
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option for every setting; it gets those that were given as `settings`, a mapping.
+    """Add one option per setting to a command. The command receives the options that were given as mapping `settings`.
 
-    The options know next to nothing: what is valid is for `Settings` to say, in the same words as for a YAML file, and
-    of all settings at once.
+    The options do not validate. `Settings` does, for all settings at once and in the same words as for a YAML file.
     """
 
     def wrapper(**arguments: Any) -> None:
@@ -93,7 +92,7 @@ def _metavar(name: str) -> str | None:
 
 
 def _value(name: str, given: Any) -> Any:
-    """What was given, as the number that it is for a setting that is one; else as it is."""
+    """The given value, converted to a number if the setting is numeric; else unchanged."""
     kind = Settings.model_fields[name].annotation
     if kind in (int, float):
         with contextlib.suppress(ValueError):

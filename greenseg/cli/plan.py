@@ -1,4 +1,4 @@
-"""`greenseg sweep --dry-run`: the plan, as people read it or as JSON."""
+"""`greenseg sweep --dry-run`: the plan, as text or as JSON."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from greenseg.sweep.plan import Plan, Range
 
 _SHOWN = 20
-"""Runs of a plan that are shown: all where they are hardly more, else the first and the last of them."""
+"""Number of runs of a plan to show: the first and the last ones. Slightly longer plans are shown completely."""
 
 _COLOURS = {
     "finished": "green",
@@ -31,7 +31,7 @@ def print_plan_json(plan: "Plan") -> None:
 
 
 def print_plan(plan: "Plan") -> None:
-    """Print the counts, what was excluded, what is left to do, and the runs in their order."""
+    """Print the counts, the exclusions, the work that is left, and the runs in their order."""
     from greenseg.cli.view import print_uncut, say, warn
     from greenseg.report.units import count, joules
 
@@ -42,7 +42,7 @@ def print_plan(plan: "Plan") -> None:
         rule = ", ".join(f"{name} {value}" for name, value in exclusion.rule.items())
         say(f"Excluded {count(exclusion.combinations, 'combination')}: {rule} ({exclusion.place})")
     if sweep.duplicates:
-        say(f"Merged {count(sweep.duplicates, 'duplicate')}, which would train the same as another run")
+        say(f"Merged {count(sweep.duplicates, 'duplicate')} of other runs")
     for line in _left(plan):
         say(line)
     if sweep.max_energy is not None:
@@ -58,28 +58,28 @@ def print_plan(plan: "Plan") -> None:
 
 
 def notes(runs: Sequence[PlannedRun]) -> list[str]:
-    """What a user should know of the content that the runs were trained on; a sentence each."""
+    """Notes on the data content of the runs; one sentence each."""
     from greenseg.report.units import count
 
     said = []
     absent = Counter(run.settings.data for run in runs if run.by_path and run.content is None)
     for data, number in sorted(absent.items()):
-        said.append(f"{data} cannot be read here: settings and path decide which {count(number, 'run')} it has.")
+        said.append(f"{data} cannot be read here; {count(number, 'run')} matched by settings and path.")
     for run in runs:
         if run.by_path and run.contents > 1 and run.known:
             said.append(
-                f"{run.settings.data}: these settings were trained on {run.contents} contents. The data cannot be read "
-                f"here, so greenseg uses {run.known.path}"
+                f"{run.settings.data}: runs with these settings exist for {run.contents} contents of the data. The "
+                f"data cannot be read here, so greenseg uses {run.known.path}"
             )
     unknown = sum(run.by_path and run.content is not None for run in runs)
     if unknown:
-        said.append(f"{count(unknown, 'run')} of an earlier version: what they were trained on is unknown. Kept.")
+        said.append(f"Kept {count(unknown, 'run')} of an earlier version, with unknown data content.")
     replaced = [run for run in runs if run.status == "new" and run.other and run.other_status == "finished"]
     if replaced:
         first = replaced[0]
         said.append(
             f"{count(len(replaced), 'run')} finished on other content of {first.settings.data}{difference(first)}. "
-            f"Today's content is another run; the earlier one is kept."
+            f"The present content makes a new run; the earlier run is kept."
         )
     return said
 
@@ -98,7 +98,7 @@ def _left(plan: "Plan") -> list[str]:
         return f"{unit(value.mean)}{spread}"
 
     return [
-        f"Time left: {shown(left.seconds, duration)}, one run after the other",
+        f"Time left: {shown(left.seconds, duration)}, one run at a time",
         f"Joules left: {shown(left.joules, joules)}; predicted from {count(left.finished, 'finished run')}",
     ]
 
@@ -110,9 +110,9 @@ def _table(plan: "Plan") -> "Table":
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
-    table.add_column("what varies", overflow="fold")
+    table.add_column("varied settings", overflow="fold")
     hidden = range(_SHOWN // 2, len(plan.runs) - _SHOWN // 2)
-    if len(hidden) <= 1:  # the line that says so takes as much room
+    if len(hidden) <= 1:  # the line "1 more" would take as much room
         hidden = range(0)
     for position, run in enumerate(plan.runs):
         if position not in hidden:

@@ -1,7 +1,7 @@
-"""Standard output and standard error, on which no run depends.
+"""Standard output and standard error, made so that no run depends on them.
 
-Where a reader has gone (`| head`), a terminal was closed or a disk is full, what cannot be written is dropped, and work
-goes on. Where a terminal is not UTF-8, what it cannot show, such as ●, is shown as what comes near.
+If the reader has gone (`| head`), the terminal was closed or the disk is full, output is dropped and work continues. A
+terminal without UTF-8 shows the nearest characters that it has for those it lacks, such as ●.
 """
 
 import codecs
@@ -15,22 +15,22 @@ import unicodedata
 from typing import Any, NoReturn
 
 _GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)
-"""Errors of a pipe that nobody reads any more, and of a terminal that hung up: nobody misses what is dropped."""
+"""Errors of a pipe without a reader and of a closed terminal: nobody misses the dropped output."""
 
 _NEAR = {
     "●": "*", "·": ".", "–": "-", "—": "-", "−": "-", "×": "x", "±": "+-", "→": "->", "…": "...", "≤": "<=", "≥": ">=",
     "─": "-", "│": "|", "└": "+", "━": "=", "╸": "=", "╺": "=", "’": "'", "µ": "u", "μ": "u", "°": " deg",
 }  # fmt: skip
-"""What comes near a character; as wide as it is, where that would not make another number or relation of it."""
+"""Nearest ASCII text of a character, of the same width unless that would change the number or relation."""
 
 _HANDLER = "greenseg.near"
 
 
 class _Output(io.FileIO):
-    """A file descriptor to write to, which drops everything from the first error on.
+    """A file descriptor to write to. After the first error, it drops all output.
 
     Attributes:
-        error: that error.
+        error: the first error.
     """
 
     error: OSError | None = None
@@ -38,7 +38,7 @@ class _Output(io.FileIO):
     def write(self, content: Any) -> int:
         if self.error is None:
             try:
-                while (written := super().write(content)) is None:  # somebody made it non-blocking, and it is full
+                while (written := super().write(content)) is None:  # non-blocking and full
                     select.select([], [self], [])
                 return written
             except OSError as error:
@@ -47,16 +47,16 @@ class _Output(io.FileIO):
 
 
 def install() -> None:
-    """Have this process write to such streams from now on, and read names of files as UTF-8, whatever the locale.
+    """Replace the standard streams of this process, and read file names as UTF-8 in every locale.
 
-    `COLUMNS` and `LINES` count only where they are numbers.
+    `COLUMNS` and `LINES` are ignored unless they are numbers.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         _start_in_utf8()
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed (`>&-`): the next file that is opened would get its number, and be written to
+        except OSError:  # closed (`>&-`): the next opened file would get this descriptor, and receive the output
             os.open(os.devnull, os.O_RDWR)
     codecs.register_error(_HANDLER, _near)
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
@@ -66,7 +66,7 @@ def install() -> None:
 
 
 def _start_in_utf8() -> NoReturn:
-    """Execute this program again, as what Python calls UTF-8 mode can only be had from the start."""
+    """Execute this program again, because Python's UTF-8 mode can only be set at the start."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     environment = {"PYTHONIOENCODING": encoding} | os.environ | {"PYTHONUTF8": "1"}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
@@ -83,7 +83,7 @@ def _stream(descriptor: int, before: Any) -> io.TextIOWrapper:
 
 
 def _near(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What comes near a text that an encoding lacks; a byte of a file name that is no text stays that byte."""
+    """The nearest text for a character that an encoding lacks. Undecodable bytes of file names stay unchanged."""
     assert isinstance(error, UnicodeEncodeError)
     character = error.object[error.start]
     if "\udc80" <= character <= "\udcff":
@@ -94,14 +94,14 @@ def _near(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def write_data(text: str) -> None:
-    """Write data to standard output, as UTF-8 whatever a terminal takes: its reader is a program."""
+    """Write data to standard output, always as UTF-8, because its reader is a program."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
 
 
 def lost() -> str:
-    """Why a part of standard output could not be written; empty where all was, or where nobody was left to read it."""
+    """Why part of standard output could not be written; empty if all was written or the reader had gone."""
     sys.stdout.flush()
     error = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     error = getattr(error, "error", None)

@@ -23,37 +23,38 @@ def sweep(
     ),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed runs again.")] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Start interrupted runs over whose data have changed since.")
+        bool, typer.Option("--again", help="Start interrupted runs over if their data have changed.")
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Runs at a time. Default: one a GPU; without a GPU, one.")
+        int | None, typer.Option(metavar="N", min=1, help="Runs at a time. Default: one per GPU; one without a GPU.")
     ] = None,
     gpus: Annotated[
-        str, typer.Option(metavar="LIST", help="GPUs to use, such as 0,2. Default: all that are visible.")
+        str, typer.Option(metavar="LIST", help="GPUs to use, such as 0,2. Default: all visible GPUs.")
     ] = "",
     idle_baseline: Annotated[str, typer.Option(metavar="TIME", help=IDLE_HELP)] = "",
     allow_mixed_sources: Annotated[
         bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules against each other.")
     ] = False,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SETTING=VALUE", help="Goes over base; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="SETTING=VALUE", help="Override base; may be repeated.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show the runs, where they stand, and what is left.")
+        bool, typer.Option("--dry-run", help="Only show the runs, their status, and the time and energy left.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what goes wrong.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
-            help="Print one JSON object a line: start, epoch and end of every run; with --dry-run, the plan as one.",
+            help="Print one JSON object per line: start, epoch and end of every run; with --dry-run, one for the plan.",
         ),
     ] = False,
 ) -> None:
     """Train every combination of a grid that is not trained yet, then print the Pareto table.
 
-    The same command resumes: finished runs are skipped, interrupted ones continued, failed ones left alone. Several of
-    it at once share the work. Ctrl-C ends the running runs so that they can go on; twice, at once.
+    The same command resumes a sweep: it skips finished runs, continues interrupted ones, and leaves failed ones alone.
+    Run the same command in several terminals to share the work. Ctrl-C ends the running runs so that they can continue
+    later; a second Ctrl-C ends them at once.
     """
     idle_seconds = parse_seconds(idle_baseline)
     check_out(out)
@@ -116,7 +117,7 @@ def sweep(
     shown = ", ".join(f"{number} {status}" for status, number in plan.counts.items())
     tell(f"Sweep {planned.name}: {count(len(every), 'run')} ({shown}), {len(todo)} to do")
 
-    # Those that another process trains come last: it has them, for now.
+    # Runs that another process is training come last.
     wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
     chosen = choose(gpus) if gpus or wanted else []
     executor = Local(Slots(chosen, usable_cores(), jobs), warm=True)
@@ -131,7 +132,7 @@ def sweep(
             prepare([job.settings for job in todo], tell, preparation.update)
         contents = Contents()
         for job in todo:
-            job.content = job.content or contents.of(job.settings)  # the phantom is made on its first use
+            job.content = job.content or contents.of(job.settings)  # the phantom is created on its first use
         context = measure_idle(idle_seconds, tell)
         for position, job in enumerate(todo):
             job.context = context | {"order": planned.order, "position": position}
@@ -148,7 +149,7 @@ def sweep(
     whole = silent or print_report([job.run for job in every], allow_mixed_sources)
     code = ExitCode.OK
     if stopped:
-        warn("Interrupted; the same command goes on where this one stopped")
+        warn("Interrupted; the same command continues where this one stopped")
         code = ExitCode.INTERRUPTED
     elif failed or not whole:
         code = ExitCode.FAILED
@@ -157,7 +158,7 @@ def sweep(
     if halted:
         warn(f"No new run was started: {halted}")
     elif unfinished and not stopped:
-        warn(f"{count(unfinished, 'run')} left to another process that trains it; the same command looks again")
+        warn(f"{count(unfinished, 'run')} left to another process that is training; run the same command again later")
     if isinstance(view, JsonView):
         numbers: dict[str, Any] = {
             "finished": len(every) - failed - unfinished,
@@ -170,7 +171,7 @@ def sweep(
 
 
 def plan_of(sweep: Sweep, out: Path, retry_failed: bool) -> "Plan":
-    """Where its runs stand."""
+    """The plan of a sweep, with the status of its runs."""
     from greenseg.sweep.plan import make_plan  # not on the way to --help
 
     return make_plan(sweep, out, retry_failed)

@@ -1,4 +1,4 @@
-"""What a user sees while a sweep runs: a live view on a terminal, plain lines elsewhere, or one JSON event a line."""
+"""Views of a running sweep: a live view on a terminal, plain lines elsewhere, or one JSON event per line."""
 
 import json
 import time
@@ -31,7 +31,7 @@ _WATTS_SECONDS = 10.0
 
 
 class _Progress:
-    """Where one run stands."""
+    """Progress of one run."""
 
     def __init__(self, settings: Settings) -> None:
         self.epochs = settings.epochs
@@ -39,7 +39,7 @@ class _Progress:
         self.dice: float | None = None
         self.joules: float | None = None
         self.done: float | None = None
-        """Epochs that are behind it, parts included."""
+        """Number of epochs done, fractions included."""
         self._first: tuple[float, float] | None = None
         self._spent: deque[tuple[float, float]] = deque()
 
@@ -61,7 +61,7 @@ class _Progress:
 
     @property
     def watts(self) -> float | None:
-        """Over the last seconds."""
+        """Mean power over the last seconds, in W; None before two readings."""
         if len(self._spent) < 2:
             return None
         (start, before), (end, after) = self._spent[0], self._spent[-1]
@@ -69,7 +69,7 @@ class _Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace so far."""
+        """Seconds left at the pace so far; None if unknown."""
         if self._first is None or self.done is None or self.done <= self._first[1]:
             return None
         pace = (time.monotonic() - self._first[0]) / (self.done - self._first[1])
@@ -77,11 +77,11 @@ class _Progress:
 
 
 class PlainView:
-    """A line for every run that has ended.
+    """Prints a line for every run that has ended.
 
     Args:
-        console: to print on.
-        planned: settings of every run of the sweep; those that differ name a run.
+        console: console to print on.
+        planned: settings of every run of the sweep; settings that differ become part of a run's name.
         total: number of runs to do.
     """
 
@@ -116,10 +116,10 @@ class PlainView:
         self._runs.pop(job, None)
         metrics = _recorded(job)
         word, colour = _MARKS.get(outcome.status, (outcome.status, "yellow"))
-        figures = f"Dice {_dice(metrics.dice)}, {joules(metrics.joules)}"
-        detail = outcome.reason.splitlines()[0] if outcome.reason else figures
+        numbers = f"Dice {_dice(metrics.dice)}, {joules(metrics.joules)}"
+        detail = outcome.reason.splitlines()[0] if outcome.reason else numbers
         if outcome.again:
-            detail = f"{detail + '; ' if outcome.reason else ''}is tried again"
+            detail = f"{detail + '; ' if outcome.reason else ''}trying again"
         self._console.print(
             Text.assemble((word, colour), f" {self._label(job)}  {detail}"), soft_wrap=True, highlight=False
         )
@@ -133,7 +133,7 @@ class PlainView:
 
 
 class QuietView(PlainView):
-    """A line for every run that has failed."""
+    """Prints a line for every run that has failed."""
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """A run ended."""
@@ -142,10 +142,10 @@ class QuietView(PlainView):
 
 
 class LiveView(PlainView):
-    """Adds, on a terminal, what goes on now: every running run, totals, and the front so far.
+    """Adds a live part on a terminal: every running run, totals, and the front so far.
 
     Args:
-        done: runs of the sweep that had finished before.
+        done: runs of the sweep that finished before this call.
     """
 
     def __init__(
@@ -189,10 +189,10 @@ class LiveView(PlainView):
             self._front = compared.front_of(compared.groups[0])[::-1] if compared.groups else []
 
     def render(self) -> RenderableType:
-        """The view as it is now."""
+        """The present view."""
         running = Table.grid(padding=(0, 1), expand=True)
         for column in range(6):
-            # On a narrow terminal the name gives way, never a figure.
+            # On a narrow terminal, the name is shortened, never a number.
             running.add_column(no_wrap=True, overflow="ellipsis", ratio=1 if column == 0 else None)
             running.columns[column].justify = "left" if column == 0 else "right"
         for job, progress in list(self._runs.items()):
@@ -205,8 +205,8 @@ class LiveView(PlainView):
             return [label, "starting", "", "", "", ""]
         epoch = min(int(progress.done) + 1, progress.epochs)
         watts = "– W" if progress.watts is None else f"{number(progress.watts, 2)} W"
-        figures = [f"Dice {_dice(progress.dice)}", joules(progress.joules), watts]
-        return [label, f"epoch {epoch}/{progress.epochs}", *figures, f"{duration(progress.seconds_left)} left"]
+        numbers = [f"Dice {_dice(progress.dice)}", joules(progress.joules), watts]
+        return [label, f"epoch {epoch}/{progress.epochs}", *numbers, f"{duration(progress.seconds_left)} left"]
 
     def _totals(self) -> RenderableType:
         ended = sum(self._counts.values())
@@ -239,7 +239,7 @@ class LiveView(PlainView):
 
 
 class JsonView:
-    """One JSON object a line on standard output: `start`, `epoch` and `end` of every run."""
+    """Prints one JSON object per line on standard output: `start`, `epoch` and `end` of every run."""
 
     def __enter__(self) -> Self:
         return self
@@ -270,7 +270,7 @@ class JsonView:
 
 
 def _recorded(job: Job) -> Metrics:
-    """Metrics of a run as its record has them: all joules until its end, which no event tells."""
+    """Metrics from the record of a run: they include all joules until its end, which no event has."""
     runs, _ = read_runs([job.run])
     return runs[0].metrics if runs else Metrics()
 

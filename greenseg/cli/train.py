@@ -19,29 +19,30 @@ def train(
     *,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="YAML file of settings, such as a run's config.yaml; options go over it."),
+        typer.Option(metavar="FILE", help="YAML file of settings, such as a run's config.yaml; options override it."),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of all runs; this one goes to DIR/train/.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of all runs; this run goes to DIR/train/.")] = Path(
         "runs"
     ),
     idle_baseline: Annotated[str, typer.Option(metavar="TIME", help=IDLE_HELP)] = "",
     again: Annotated[
         bool,
         typer.Option(
-            "--again", help="Train again what is finished already, replacing it; or start over on data that changed."
+            "--again",
+            help="Train a finished run again and replace it, or start over an interrupted run on changed data.",
         ),
     ] = False,
 ) -> None:
-    """Train one network, with the energy of every epoch.
+    """Train one network and measure the energy of every epoch.
 
-    Without --data it trains on a built-in phantom. The same command continues an interrupted run, and shows a
-    finished one.
+    Without --data, it trains on a built-in phantom. The same command continues an interrupted run and shows a finished
+    one.
     """
     resolved = Settings.of(overlay(read_config(config) if config else {}, settings))
     idle_seconds = parse_seconds(idle_baseline)
     check_out(out)
 
-    # Only now: rich, SimpleITK and the rest are not needed to say that an option is wrong.
+    # Imported only now: a wrong option is reported without rich, SimpleITK and the rest.
     from greenseg.cli.plan import notes
     from greenseg.cli.view import FilesView, TrainingView, print_uncut, say, warn
     from greenseg.data.content import Contents
@@ -92,13 +93,13 @@ def train(
             prepare([resolved], say, preparation.update)
         if ranks(resolved)[0] > 0:
             run = make_directory(run, resolved, Contents().of(resolved))
-            say(f"Trains with node 0, which leads: {run.path}")
+            say(f"Training with node 0, which leads: {run.path}")
             become(run.path)
         context = measure_idle(idle_seconds, say)
         if status in ("interrupted", "failed") and not again:
             say(f"{'Continuing' if status == 'interrupted' else 'Trying again'}: {run.path}")
         if resolved.compile:
-            say("The network is compiled first: a minute or more on a GPU, minutes on a CPU, before the first step.")
+            say("Compiling the network before the first step takes a minute or more on a GPU, minutes on a CPU.")
         job = Job(resolved, run, again, context, planned.content or Contents().of(resolved))
         with Stop().installed() as stop, TrainingView() as view:
             queue = Queue(executor, stop, view)
@@ -108,7 +109,7 @@ def train(
             warn(queue.halted)
             raise typer.Exit(ExitCode.INCOMPLETE)
         if outcome.status == "interrupted":
-            warn(f"Interrupted; the same command goes on from the last checkpoint: {run.path}")
+            warn(f"Interrupted; the same command continues from the last checkpoint: {run.path}")
             raise typer.Exit(ExitCode.INTERRUPTED)
         if outcome.status == "busy":
             warn(_busy(run))
@@ -124,14 +125,14 @@ def train(
         ran = finished.ran.precision
         if ran and ran != resolved.precision:
             asked, device = resolved.precision, finished.ran.accelerator
-            say(f"Asked for precision {asked}, ran {ran}: Lightning has no {asked} on this device ({device}).")
+            say(f"The run used precision {ran}, not {asked}: Lightning has no {asked} on this device ({device}).")
         print_uncut(run_panel(finished))
     if damaged:
         raise typer.Exit(ExitCode.FAILED)
 
 
 def _busy(run: "RunDirectory") -> str:
-    """That another process trains a run, and which."""
+    """A message that another process is training a run, with its id and host."""
     record = run.record()
     attempt = record.attempts[-1] if record and record.attempts else None
     who = f"Process {attempt.pid} on {attempt.host}" if attempt and attempt.pid else "Another process"

@@ -1,4 +1,4 @@
-"""What a user sees while a run trains: a live line on a terminal, plain lines elsewhere."""
+"""Views of a running training: a live line on a terminal, plain lines elsewhere."""
 
 import sys
 from types import TracebackType
@@ -25,35 +25,35 @@ from greenseg.settings import Settings
 
 console = Console(markup=False, emoji=False)
 errors = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
-"""For people. What they print is text: a path such as `exp[v2]` is no markup."""
+"""Consoles for people. They print plain text: a path such as `exp[v2]` is not markup."""
 
 
-_FOLDED = 16  # columns that a long word may be folded to
+_FOLDED = 16  # least width that a long word may be folded to
 
 
-class _Figures(ProgressColumn):
+class _Numbers(ProgressColumn):
     """Loss, Dice and joules so far."""
 
     def render(self, task: Task) -> Text:
-        return Text(task.fields["figures"])
+        return Text(task.fields["numbers"])
 
 
 class TrainingView:
-    """Follows one run: a live line on a terminal, else a line after every epoch."""
+    """Shows one run: a live line on a terminal, else a line after every epoch."""
 
     def __init__(self) -> None:
         self._progress = Progress(
-            # On a narrow terminal the name gives way, never a figure.
+            # On a narrow terminal, the name is shortened, never a number.
             TextColumn(
                 "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", max_width=34)
             ),
             BarColumn(bar_width=10),
-            _Figures(table_column=Column(no_wrap=True, min_width=49)),
+            _Numbers(table_column=Column(no_wrap=True, min_width=49)),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("", total=1, figures="", visible=False)
+        self._task = self._progress.add_task("", total=1, numbers="", visible=False)
         self._dice: float | None = None
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class TrainingView:
             self._task,
             total=job.settings.epochs,
             description=name_of(job.settings),
-            figures="starting (loading torch)",
+            numbers="starting (loading torch)",
             visible=True,
         )
 
@@ -83,20 +83,20 @@ class TrainingView:
             return
         if event["event"] == "step":
             completed = event["epoch"] + event["step"] / max(event["steps"], 1)
-            figures = _figures(event["loss"], self._dice, event["joules"])
+            numbers = _numbers(event["loss"], self._dice, event["joules"])
         elif event["event"] == "epoch":
             self._dice, completed = event["dice"], event["epoch"] + 1
-            figures = _figures(event["train_loss"], self._dice, event["joules"])
+            numbers = _numbers(event["train_loss"], self._dice, event["joules"])
             if not console.is_terminal:
                 took = duration(event["seconds"])
-                print(f"epoch {event['epoch'] + 1}/{epochs}: {figures} so far, {took} this epoch", flush=True)
+                print(f"epoch {event['epoch'] + 1}/{epochs}: {numbers} so far, {took} this epoch", flush=True)
         else:
             return
-        text = f"epoch {event['epoch'] + 1}/{epochs}, {figures}"
-        self._progress.update(self._task, completed=completed, figures=text)
+        text = f"epoch {event['epoch'] + 1}/{epochs}, {numbers}"
+        self._progress.update(self._task, completed=completed, numbers=text)
 
     def end(self, job: Job, outcome: Outcome) -> None:
-        """The run ended; what came of it is for the command to say."""
+        """The run ended; the command prints the result."""
 
 
 def name_of(settings: Settings) -> str:
@@ -104,13 +104,13 @@ def name_of(settings: Settings) -> str:
     return f"{settings.model} {settings.precision} seed {settings.seed}"
 
 
-def _figures(loss: float | None, dice: float | None, energy: float | None) -> str:
+def _numbers(loss: float | None, dice: float | None, energy: float | None) -> str:
     shown = ["–" if value is None else f"{value:.3f}" for value in (loss, dice)]
     return f"loss {shown[0]}, Dice {shown[1]}, {joules(energy)}"
 
 
 class FilesView:
-    """Shows that many files are being read, if that takes time at all."""
+    """Shows a progress bar while files are read."""
 
     def __init__(self, what: str = "preparing slices", disable: bool = False) -> None:
         self._progress = Progress(
@@ -134,12 +134,12 @@ class FilesView:
 
 
 def say(text: str) -> None:
-    """A sentence for the user."""
+    """Print a sentence for the user."""
     console.print(text, soft_wrap=True, highlight=False)
 
 
 def print_uncut(what: Table | Panel) -> None:
-    """Print a table, or one in a panel. Where a terminal is too narrow for its figures, its lines are longer."""
+    """Print a table, or a panel with a table. Lines may be longer than the terminal, so that no number is cut."""
     table, border = (what, 0) if isinstance(what, Table) else (what.renderable, 4)
     assert isinstance(table, Table)
     needed = border
@@ -153,6 +153,6 @@ def print_uncut(what: Table | Panel) -> None:
 
 
 def warn(text: str) -> None:
-    """A sentence for the user that is not part of the result."""
+    """Print a sentence for the user on stderr, because it is not part of the result."""
     errors.print(Text(text), style="yellow")
     sys.stderr.flush()

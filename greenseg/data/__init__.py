@@ -5,14 +5,14 @@ from pathlib import Path
 from greenseg.files import cache_folder
 
 PREPROCESSING = 6
-"""Version of the preprocessing. Raise it only when the same files give other pixel values."""
+"""Version of the preprocessing. Raise it only if the same files give other pixel values."""
 
 UNNAMED = 5
-"""The version that made the slices of runs whose records do not name their content."""
+"""Version of the preprocessing for runs without content in their records."""
 
 _DRAWING = 1  # version of the built-in phantom; a change of its bytes raises it
 
 
 def builtin_phantom() -> Path:
-    """Where the built-in phantom is kept, in the user's cache, once it has been drawn."""
+    """Folder of the built-in phantom in the cache; it exists after the first use."""
     return cache_folder() / f"phantom-v{_DRAWING}"

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, on the device where the network is, with kornia."""
+"""Augmentation of whole batches with kornia, on the device of the network."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ from greenseg.settings import Settings
 
 @dataclass(frozen=True)
 class _Strength:
-    """How far images are changed; each slice draws from these ranges uniformly."""
+    """Ranges of the changes to images; each slice draws from them uniformly."""
 
     degrees: float
     shift: float  # share of the image's side
     scale: tuple[float, float]
     bias: float  # largest log of the bias field's polynomial coefficients
     gamma: tuple[float, float]
-    noise: float  # standard deviation, where tissue is up to 1
+    noise: float  # standard deviation, for tissue values up to 1
     blur: float  # largest standard deviation, in pixels
 
 
@@ -31,11 +31,12 @@ _STRENGTHS = {
 class RandomBiasField(K.IntensityAugmentationBase2D):  # type: ignore[misc]
     """Multiplies by the exponential of a random polynomial of third order, smooth and 1 on average over images.
 
-    The model of an MR coil's inhomogeneity of Van Leemput et al. 1999 (doi:10.1109/42.811268), as in MONAI and TorchIO.
+    This is the model of MR coil inhomogeneity of Van Leemput et al. 1999 (doi:10.1109/42.811268), as in MONAI and
+    TorchIO.
 
     Args:
-        coefficient: each coefficient is drawn from -coefficient to +coefficient; coordinates run from -1 to 1.
-        p: probability for each image.
+        coefficient: each coefficient is drawn from -coefficient to +coefficient; coordinates range from -1 to 1.
+        p: probability per image.
     """
 
     _POWERS = tuple((i, j) for i in range(4) for j in range(4) if 0 < i + j <= 3)
@@ -50,7 +51,7 @@ class RandomBiasField(K.IntensityAugmentationBase2D):  # type: ignore[misc]
         return {"coefficients": drawn * self.coefficient}
 
     def apply_transform(self, input: torch.Tensor, params: Any, flags: Any, transform: Any = None) -> torch.Tensor:
-        """Images float32 [batch, channels, height, width], with the field on them, cut off at 1."""
+        """Images float32 [batch, channels, height, width], multiplied by the field and clipped at 1."""
         y, x = (torch.linspace(-1, 1, n, device=input.device, dtype=input.dtype) for n in input.shape[-2:])
         basis = torch.stack([y[:, None] ** i * x[None, :] ** j for i, j in self._POWERS])
         log_field = torch.einsum("bk,khw->bhw", params["coefficients"].to(input), basis)
@@ -58,7 +59,7 @@ class RandomBiasField(K.IntensityAugmentationBase2D):  # type: ignore[misc]
 
 
 def build(settings: Settings) -> torch.nn.Module | None:
-    """The augmentation that `augment` names, or None for `none`.
+    """The augmentation for the setting `augment`, or None for `none`.
 
     The module maps images [batch, 1, height, width] and masks of the same shape to augmented ones. It draws from
     torch's global random state.

@@ -1,4 +1,4 @@
-"""The layout BIDS (https://bids-specification.readthedocs.io), with masks beside the images (as FeTA has them) or under
+"""The BIDS layout (https://bids-specification.readthedocs.io), with masks beside the images (as in FeTA) or below
 derivatives/."""
 
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 from greenseg.data.listing import BROKEN, Entry, Listing, broken, images_in, is_broken_folder, natural, second, some
 
 _IMAGE, _MASKS = "T2w", ("dseg", "mask")
-_OF_DERIVATIVES = {"desc", "space", "label", "res", "den", "hemi", "atlas", "seg"}  # entities that tell no image
+_OF_DERIVATIVES = {"desc", "space", "label", "res", "den", "hemi", "atlas", "seg"}  # not of the image
 
 
 @dataclass(frozen=True)
 class _File:
-    """An image or a mask: where, its name without the suffix (`sub-01_run-2`), and the suffix (`T2w`)."""
+    """An image or a mask: its path, its name without the suffix (`sub-01_run-2`), and the suffix (`T2w`)."""
 
     path: Path
     entities: str
@@ -23,7 +23,7 @@ class _File:
 
     @property
     def facts(self) -> set[str]:
-        """The entities that tell which image is meant: `sub-01` and `run-2`."""
+        """The entities that identify the image: `sub-01` and `run-2`."""
         return {e for e in self.entities.split("_") if e.partition("-")[0] not in _OF_DERIVATIVES}
 
 
@@ -38,7 +38,7 @@ def list_bids(root: Path, found: Listing) -> None:
     broken([root / "derivatives", *derivatives], found.problems)
     derived = [_files(base, found) for base in derivatives]
     images: dict[str, list[_File]] = defaultdict(list)  # of any kind, by subject
-    spare: list[tuple[str, _File]] = []  # masks that no image took, with their place
+    spare: list[tuple[str, _File]] = []  # masks without an image so far, with their place
     for place in dict.fromkeys(place for places in (raw, *derived) for place in places):
         here = [file for file in raw.get(place, []) if file.suffix not in _MASKS]
         masks = [file for places in (raw, *derived) for file in places.get(place, []) if file.suffix in _MASKS]
@@ -60,7 +60,7 @@ def _files(base: Path, found: Listing) -> _Places:
     subjects = [path for path in base.glob("sub-*") if path.is_dir() or is_broken_folder(path)]
     places: _Places = {}
     for subject in sorted(subjects, key=lambda path: natural(path.name)):
-        places[subject.name] = []  # a subject without any image is one, too
+        places[subject.name] = []  # includes subjects without images
         for folder in _anatomies(subject, found):
             named = ((path, stem.rpartition("_")) for path, stem in images_in(folder, found.problems))
             place = folder.relative_to(base).as_posix()
@@ -69,7 +69,7 @@ def _files(base: Path, found: Listing) -> _Places:
 
 
 def _anatomies(folder: Path, found: Listing, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """The folders `anat` in a folder; links are followed, unless they lead back to where they lie."""
+    """The folders `anat` in a folder; links are followed, unless they lead back to a folder above them."""
     try:
         about = folder.stat()
         children = sorted(os.scandir(folder), key=lambda child: natural(child.name))
@@ -78,7 +78,7 @@ def _anatomies(folder: Path, found: Listing, above: tuple[tuple[int, int], ...] 
         return
     here = (about.st_dev, about.st_ino)
     if here in above:
-        found.notes.append(f"{folder}: a link back to a folder that it lies in; it is not followed")
+        found.notes.append(f"{folder}: a link back to a folder above it; greenseg does not follow it")
     elif folder.name == "anat":
         yield folder
     else:
@@ -91,7 +91,7 @@ def _anatomies(folder: Path, found: Listing, above: tuple[tuple[int, int], ...] 
 
 
 def _pair_up(images: Iterable[_File], masks: Iterable[_File], place: str, found: Listing) -> list[_File]:
-    """Add the images of a folder, each with its mask; returns the masks that belong to none of them."""
+    """Add the images of a folder, each with its mask; returns the masks without an image."""
     image_of: dict[str, _File] = {}
     for image in images:
         first = image_of.setdefault(image.entities, image)
@@ -100,7 +100,7 @@ def _pair_up(images: Iterable[_File], masks: Iterable[_File], place: str, found:
     masks_of: dict[str, list[_File]] = {entities: [] for entities in image_of}
     spare: list[_File] = []
     for mask in masks:
-        # sub-1_run-2_mask is that of sub-1_run-2_T2w, not of sub-1_T2w.
+        # sub-1_run-2_mask belongs to sub-1_run-2_T2w, not to sub-1_T2w.
         owner = mask.entities
         while owner and owner not in masks_of:
             owner = owner.rpartition("_")[0]
@@ -121,14 +121,14 @@ def _pair_up(images: Iterable[_File], masks: Iterable[_File], place: str, found:
 
 
 def _say_who_has_none(root: Path, images: dict[str, list[_File]], found: Listing) -> None:
-    """Say which subjects have no T2w image; a problem where nobody has one."""
+    """List the subjects without a T2w image; a problem if no subject has one."""
     kinds = Counter(image.suffix for of_subject in images.values() for image in of_subject)
     without = [s for s, of_subject in images.items() if all(image.suffix != _IMAGE for image in of_subject)]
     if images and len(without) == len(images) and not found.problems:
         have = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
         found.problems.append(
-            f"{root}: no {_IMAGE} image in any folder anat{f', but {have}' if have else ''}; only {_IMAGE} images are "
-            f"taken from BIDS: name others, with their masks, in a CSV"
+            f"{root}: no {_IMAGE} image in any folder anat{f', but {have}' if have else ''}; greenseg reads only "
+            f"{_IMAGE} images from BIDS: name others, with their masks, in a CSV"
         )
     elif without:
-        found.notes.append(f"no {_IMAGE} image of {some(without)}")
+        found.notes.append(f"no {_IMAGE} image for {some(without)}")

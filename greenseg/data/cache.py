@@ -1,13 +1,13 @@
 """The slice cache: a data set read, resampled and normalised once, then memory-mapped by every run.
 
-One folder per content of the inputs and preprocessing, named by a hash of both:
+Each combination of content and preprocessing has a folder, named by a hash of both:
 
     images.f32    float32 [slices, size, size]
     masks.u8      uint8   [slices, size, size], 0 or 1
-    index.json    subjects, their slices, checksums, and what the preparation cost
+    index.json    subjects, their slices, checksums, and the cost of the preparation
 
-All subjects lie in one file, whatever their split: folds and other splits of the same data share it, and so, through
-the page cache, do all runs, workers and ranks of a machine.
+One file has the subjects of all splits, so that folds and other splits of the same data share it. All runs, workers and
+ranks of a machine share it through the page cache.
 """
 
 import errno
@@ -28,7 +28,7 @@ import SimpleITK as sitk
 
 from greenseg.data import phantom
 from greenseg.data.content import Content, preprocessing
-from greenseg.data.grid import ByteArray, FloatArray, brain_outside, mask_to_grid, normalise, to_grid
+from greenseg.data.grid import ByteArray, FloatArray, foreground_outside, mask_to_grid, normalise, to_grid
 from greenseg.data.intensity import lifted
 from greenseg.data.listing import some
 from greenseg.data.splits import Case, cases_of, refuse_ignored
@@ -48,11 +48,11 @@ class Slices:
     """Prepared slices of a data set, memory-mapped.
 
     Attributes:
-        folder: where they lie.
+        folder: their folder in the cache.
         index: content of `index.json`, each subject with its `split`.
-        cases: files and splits that they were made from.
-        built: whether they were made just now.
-        content: of these files.
+        cases: the files and splits that they were made from.
+        built: whether this call made them.
+        content: content of these files.
     """
 
     folder: Path
@@ -76,31 +76,31 @@ class Slices:
 
     @property
     def bytes(self) -> int:
-        """Size on the disk, and in the page cache."""
+        """Size on disk and in the page cache."""
         return int(sum(file["bytes"] for file in self.index["files"].values()))
 
     def subjects(self, split: str) -> list[dict[str, Any]]:
         """The subjects of a split.
 
-        Each is a mapping with its `name`, `split`, `first` slice, number of `slices`, numbers of the `empty` ones
-        among them (without brain), the share of brain that is `cut_off`, its `brain` in mm³ and its finest `pixel` in
-        mm, both as in its files, and its `volumes`: number of `slices`, and their `distance` in mm, or None where it is
-        not known.
+        Each is a mapping with `name`, `split`, `first` slice, number of `slices`, indices of the `empty` slices
+        (without foreground), the share of the foreground that is `cut_off`, the foreground in mm³ (`brain`), the finest
+        `pixel` in mm, both as in the files, and `volumes`: each with its number of `slices` and their `distance` in mm,
+        or None if unknown.
         """
         return [subject for subject in self.index["subjects"] if subject["split"] == split]
 
 
 def data_root(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder that `data` means; the built-in phantom is made on its first use.
+    """The folder for the setting `data`; the built-in phantom is created on its first use.
 
     Args:
-        settings: of a run.
-        say: called with a sentence that says where the phantom is and whether it was just made.
+        settings: settings of a run.
+        say: called with a sentence about the location of the phantom.
     """
     if settings.data != PHANTOM:
         return Path(settings.data)
     root, made = phantom.builtin()
-    say(f"No --data given: training on the built-in phantom, {'made just now' if made else 'kept'} in {root}")
+    say(f"No --data given: training on the built-in phantom{', created' if made else ''} in {root}")
     return root
 
 
@@ -112,20 +112,20 @@ def prepare(
     progress: Callable[[int, int], None] = lambda done, total: None,
     cost: Callable[[], Mapping[str, Any]] = dict,
 ) -> Slices:
-    """The slices that these settings train on, from the cache; made first where they are not in it.
+    """The slices for these settings, from the cache. They are made first if the cache lacks them.
 
-    Safe when several processes prepare the same data at once: one makes the slices, the others wait for it, and nobody
-    sees half a cache. A cache that is not whole is made again.
+    Several processes may prepare the same data at once: one makes the slices, the others wait. No process sees an
+    incomplete entry. A damaged entry is made again.
 
     Args:
-        settings: those of the group Data decide.
-        root: the data's folder, where it is known already.
-        verify: read a cache that is there and compare checksums, not only sizes.
+        settings: settings of a run; the group Data matters.
+        root: folder of the data, if known.
+        verify: compare the checksums of an existing entry, not only sizes.
         progress: called with the number of files read and their total.
-        cost: called once the slices are made, just before they are published; what it returns is kept in the index.
+        cost: called after the slices are made, just before they are published; the index stores its result.
 
     Raises:
-        UserError: all that is wrong with the data; nothing is left behind.
+        UserError: all problems of the data; no files are left behind.
     """
     root = root or data_root(settings)
     cases = cases_of(settings, root)
@@ -137,34 +137,37 @@ def prepare(
             raise
         raise OSError(
             error.errno,
-            f"{error.strerror}: no room for the slice cache, {5 * settings.image_size**2 / 1e3:.0f} kB a slice; free "
-            f"some (greenseg data cache --clear), or set GREENSEG_CACHE to a folder elsewhere",
+            f"{error.strerror}: no space for the slice cache, {5 * settings.image_size**2 / 1e3:.0f} kB per slice; "
+            f"free some space (greenseg data cache --clear), or set GREENSEG_CACHE to another folder",
             str(_home()),
         ) from None
-    if problems := [problem for split in _SPLITS if (problem := _without_brain(slices, split, settings, root))]:
+    if problems := [problem for split in _SPLITS if (problem := _without_foreground(slices, split, settings, root))]:
         raise UserError(problems)
     return slices
 
 
-def _without_brain(slices: Slices, split: Literal["train", "validation"], settings: Settings, root: Path) -> str | None:
-    """That no slice of a split shows brain, so that nothing could be learned or measured there; or None."""
+def _without_foreground(
+    slices: Slices, split: Literal["train", "validation"], settings: Settings, root: Path
+) -> str | None:
+    """A message if no slice of a split has foreground, so that there is nothing to learn or measure; else None."""
     subjects = slices.subjects(split)
     if any(len(subject["empty"]) < subject["slices"] for subject in subjects):
         return None
     where = f"any {_SPLITS[split]} slice" + (f" of fold {settings.fold}" if settings.folds else "")
     wanted = f" with labels {settings.labels}" if settings.labels else ""
-    what, who = "no brain in", some([subject["name"] for subject in subjects])
+    what, who = "no foreground in", some([subject["name"] for subject in subjects])
     if any(subject["cut_off"] > 0.5 for subject in subjects):
         remedy = f"image_size {settings.image_size} × spacing {settings.spacing:g} mm cuts it off; raise either"
     elif any(subject["brain"] for subject in subjects):
-        what = f"no brain is left on {settings.image_size}×{settings.image_size} pixels of {settings.spacing:g} mm in"
+        size = f"{settings.image_size}×{settings.image_size}"
+        what = f"no foreground is left on {size} pixels of {settings.spacing:g} mm in"
         finest = min(subject["pixel"] for subject in subjects)
         remedy = (
-            f"in the masks it is smaller than half of such a pixel. Pixels of the files are {finest:.4g} mm wide: "
-            f"choose --spacing and --image-size to suit them"
+            f"in the masks, it is smaller than half of such a pixel. The pixels of the files are {finest:.4g} mm wide: "
+            f"set --spacing and --image-size accordingly"
         )
     elif wanted:
-        remedy = "`greenseg data check` lists the labels that there are"
+        remedy = "`greenseg data check` lists the labels in the masks"
     else:
         remedy = "check their masks, or choose other subjects"
     return f"{root}: {what} {where}{wanted} ({who}); {remedy}"
@@ -185,26 +188,26 @@ def _slices(
         with locked(_lock_of(folder), CACHE_REMEDY):
             index = _whole(folder, verify)  # another process may have been faster
             if index is None:
-                for remains in (folder, *folder.parent.glob(f".{folder.name}-*")):  # of a process that was killed
+                for remains in (folder, *folder.parent.glob(f".{folder.name}-*")):  # left by a killed process
                     shutil.rmtree(remains, ignore_errors=True)
                 _build(cases, settings, root, folder, progress, cost)
                 index, built = _whole(folder, verify=False), True
     if index is None:
-        raise OSError(f"{folder}: the slices that were just written are not there")
+        raise OSError(f"{folder}: the slices are missing, although they were just written")
     split_of = {case.subject: case.split for case in cases}
     index["subjects"] = [subject | {"split": split_of[subject["name"]]} for subject in index["subjects"]]
     return Slices(folder, index, tuple(cases), built, content)
 
 
 def cached() -> Iterator[Slices]:
-    """Every whole cache of slices on this machine."""
+    """All complete entries of the slice cache."""
     for path in sorted(_home().glob("*/")):
         if (index := _whole(path, verify=False)) is not None:
             yield Slices(path, index)
 
 
 def clear() -> int:
-    """Remove all cached slices, and what killed preparations left; running runs keep what they have open.
+    """Remove all cached slices and the leftovers of killed preparations. Running runs keep their open files.
 
     Returns:
         Bytes freed.
@@ -212,7 +215,7 @@ def clear() -> int:
     freed = 0
     keys = {path.name.removeprefix(".").partition("-")[0] for path in _home().glob("*") if path.is_dir()}
     for key in sorted(keys):
-        with locked(_lock_of(_home() / key), CACHE_REMEDY):  # waits for a preparation that is on its way
+        with locked(_lock_of(_home() / key), CACHE_REMEDY):  # waits for a running preparation
             for folder in (_home() / key, *_home().glob(f".{key}-*")):
                 freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 shutil.rmtree(folder, ignore_errors=True)
@@ -228,7 +231,7 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _whole(folder: Path, verify: bool) -> dict[str, Any] | None:
-    """The index of a cache whose files are as long as they were made (and hold the same bytes), or None."""
+    """The index of an entry if its files have the right sizes (and the right checksums), else None."""
     try:
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         if index.pop("crc32") != _crc_of(index):
@@ -254,7 +257,7 @@ def _crc(path: Path) -> int:
 
 
 class _Appended:
-    """A file that arrays are appended to, and its checksum."""
+    """A file for appending arrays, and its checksum."""
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("wb")
@@ -299,24 +302,24 @@ def _build(
             except UserError as error:
                 problems += error.problems
             if problems:
-                continue  # the rest is only read to tell all that is wrong
+                continue  # the rest is only read to find all problems
             stack: list[FloatArray] = []
             mask_stack: list[ByteArray] = []
-            brain, outside, pixel = 0.0, 0.0, math.inf
+            foreground, outside, pixel = 0.0, 0.0, math.inf
             grey = lifted([image for image, _ in pairs])
             for number in (number for volume in volumes for number in volume.parts):
                 mask = pairs[number][1]
                 stack.append(to_grid(grey[number], settings.image_size, settings.spacing))
                 mask_stack.append(mask_to_grid(mask, settings.image_size, settings.spacing))
-                here, cut = brain_outside(mask, settings.image_size, settings.spacing)
-                brain, outside, pixel = brain + here, outside + cut, min(pixel, *mask.GetSpacing()[:2])
+                here, cut = foreground_outside(mask, settings.image_size, settings.spacing)
+                foreground, outside, pixel = foreground + here, outside + cut, min(pixel, *mask.GetSpacing()[:2])
             whole, inside = np.concatenate(stack), np.concatenate(mask_stack)
             grid = normalise(whole)
             if np.ptp(grid) == 0 and inside.any():
                 equal.append(
                     f"{case.files[0][0]}: every pixel of subject {case.subject!r} is {grid.flat[0]:g} on the grid of "
-                    f"{settings.image_size}×{settings.image_size} pixels of {settings.spacing:g} mm, though brain lies "
-                    f"there; choose --spacing and --image-size to suit it, or check its values"
+                    f"{settings.image_size}×{settings.image_size} pixels of {settings.spacing:g} mm, although there is "
+                    f"foreground; set --spacing and --image-size to suit the subject, or check its values"
                 )
                 continue
             images.append(grid)
@@ -328,8 +331,8 @@ def _build(
                     "slices": len(whole),
                     "empty": np.flatnonzero(~inside.any((1, 2))).tolist(),
                     "volumes": [{"slices": volume.slices, "distance": volume.distance} for volume in volumes],
-                    "cut_off": outside / brain if brain else 0.0,
-                    "brain": brain,
+                    "cut_off": outside / foreground if foreground else 0.0,
+                    "brain": foreground,  # the key that caches on disk have
                     "pixel": pixel,
                 }
             )
@@ -354,10 +357,10 @@ def _build(
 def _read(
     case: Case, labels: Sequence[int], advance: Callable[[], None]
 ) -> tuple[list[tuple[sitk.Image, sitk.Image]], list[Volume]]:
-    """The pairs of a case, and the volumes that they make; `advance` is called after each pair.
+    """The pairs of a case, and the volumes that they form; `advance` is called after each pair.
 
     Raises:
-        UserError: all that is wrong with them.
+        UserError: all their problems.
     """
     pairs, problems = [], list[str]()
     for image_path, mask_path in case.files:

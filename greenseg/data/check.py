@@ -1,4 +1,4 @@
-"""What a data set holds and what is wrong with it, all at once, before anything is trained on it."""
+"""The cases and problems of a data set, all at once, before any training."""
 
 import hashlib
 from collections import defaultdict
@@ -16,7 +16,7 @@ from greenseg.data.listing import Entry, Listing, some
 from greenseg.data.placement import is_isotropic
 from greenseg.data.splits import cases, refuse_ignored
 from greenseg.data.stacks import Part, volumes
-from greenseg.data.volume import has_spacing, is_brain, read, read_whole, values_problem
+from greenseg.data.volume import has_spacing, is_foreground, read, read_whole, values_problem
 from greenseg.errors import UserError
 from greenseg.settings import Layout
 
@@ -29,19 +29,19 @@ class CaseReport:
     """One subject, over all its files.
 
     Attributes:
-        subject: its name.
-        split: train, validation or test; empty where it is not known.
+        subject: name of the subject.
+        split: train, validation or test; empty if unknown.
         files: number of its images.
-        sizes: pixels of a slice, [width, height], each that occurs.
-        spacings: mm, [x, y, slice], each that occurs.
-        orientations: of the axes as DICOM names them, such as LPS.
-        types: of the pixels.
+        sizes: distinct sizes of a slice, [width, height] in pixels.
+        spacings: distinct spacings in mm, [x, y, slice].
+        orientations: distinct orientations of the axes, by their DICOM names such as LPS.
+        types: distinct pixel types.
         slices: number of slices, over all files.
-        empty_slices: of them, without brain; None without masks.
-        foreground: share of the pixels that is brain; None without masks.
-        labels: above 0 in the masks.
+        empty_slices: number of slices without foreground; None without masks.
+        foreground: share of the pixels in the foreground; None without masks.
+        labels: labels above 0 in the masks.
         intensity: lowest and highest value.
-        floor: the value that becomes 0 where many lie below 0, else 0.
+        floor: the value that becomes 0 if many are below 0, else 0.
     """
 
     subject: str
@@ -61,7 +61,7 @@ class CaseReport:
 
 @dataclass
 class Check:
-    """What `check` found: layout, cases, problems that keep greenseg from training, notes on what it will do."""
+    """The result of `check`: layout, cases, problems that prevent training, and notes."""
 
     layout: str
     cases: list[CaseReport]
@@ -71,11 +71,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Picture:
-    """The slice of a case with most brain: grey values and contour, both [y, x]."""
+    """The slice of a case with the most foreground: grey values and foreground, both [y, x]."""
 
     subject: str
     slice: np.ndarray[Any, Any]
-    brain: np.ndarray[Any, Any]
+    foreground: np.ndarray[Any, Any]
 
 
 def check(
@@ -86,13 +86,13 @@ def check(
     progress: Callable[[int, int], None] = lambda done, total: None,
     picture: Callable[[Picture], None] | None = None,
 ) -> Check:
-    """Look at every file of a data set.
+    """Check every file of a data set.
 
     Args:
-        root: its folder, or CSV file.
-        layout: how it is laid out.
-        labels: of the masks that are brain; empty = any above 0.
-        progress: called with the number of images looked at and their total.
+        root: folder of the data set, or its CSV file.
+        layout: layout of the data set.
+        labels: mask labels that count as foreground; empty = any above 0.
+        progress: called with the number of checked images and their total.
         picture: called with the best slice of every case that has a mask.
 
     Raises:
@@ -115,7 +115,7 @@ def check(
                 content = seen.add(entry)
                 if (same := first_with.setdefault(content, entry)) is not entry and same.image != entry.image:
                     problems.append(
-                        f"{entry.where}: duplicate; holds the same pixels, in the same place, as {same.image}"
+                        f"{entry.where}: duplicate; has the same pixels, in the same place, as {same.image}"
                     )
             except UserError as error:
                 problems += error.problems
@@ -124,7 +124,7 @@ def check(
         for direction in seen.cut_along:
             cut_along[direction].append(subject)
         reports.append(seen.report())
-        if reports[-1].files == len(entries):  # what could not be read is no gap
+        if reports[-1].files == len(entries):  # an unreadable file is not a gap
             try:
                 notes += seen.notes()
             except UserError as error:
@@ -141,12 +141,12 @@ def check(
             f"{way} in {len(names)} ({names[0]}{', …' * (len(names) > 1)})" for way, names in cut_along.items()
         )
         notes.append(
-            f"volumes of one spacing along all axes are cut across the last one, which is not the same: {ways}"
+            f"volumes with the same spacing along all axes are cut across their last axis, which differs: {ways}"
         )
     ignored = {label for entry in listing.entries for label in entry.ignored}
     several = sorted({label for report in reports for label in report.labels} - ignored)
     if len(several) > 1 and not labels:
-        notes.append(f"{_listed(several)}; any above 0 is brain, unless --labels says which{_hint(several)}")
+        notes.append(f"{_listed(several)}; all above 0 count as foreground, unless you set --labels{_hint(several)}")
     without = set()
     for split, of_split in _SPLITS.items():
         there = [report for report in reports if report.split == split]
@@ -156,12 +156,12 @@ def check(
             without.add(split)
             who = some([report.subject for report in there])
             wanted = f" with labels {', '.join(map(str, labels))}" if labels else ""
-            problems.append(f"{root}: no brain in any {of_split} slice{wanted} ({who}); {_listed(sorted(held))}")
+            problems.append(f"{root}: no foreground in any {of_split} slice{wanted} ({who}); {_listed(sorted(held))}")
         elif there and lost and all(report.foreground is not None for report in there):
             notes.append(f"label{'s' if len(lost) > 1 else ''} {', '.join(lost)}: in no {of_split} mask")
     for report in reports:
         if report.foreground == 0 and report.split not in without:
-            notes.append(f"{report.subject}: no brain in any slice")
+            notes.append(f"{report.subject}: no foreground in any slice")
         if report.floor:
             notes.append(f"{report.subject}: many values below 0; {report.floor:.4g} and lower become background")
         elif report.intensity and report.intensity[0] < 0:
@@ -170,20 +170,20 @@ def check(
 
 
 def _hint(labels: Sequence[int]) -> str:
-    """That 255 beside other labels often means: not annotated."""
+    """A hint that 255 beside other labels often means "not annotated"."""
     others = ",".join(str(label) for label in labels if label != _VOID)
-    return f" (255 often marks what nobody annotated: --labels {others} leaves it out)" if _VOID in labels else ""
+    return f" (255 often marks pixels without annotation: --labels {others} leaves it out)" if _VOID in labels else ""
 
 
 def _listed(labels: Sequence[int]) -> str:
     if not labels:
-        return "masks hold 0 only"
-    shown = ", ".join(map(str, labels[:10])) + (f", … ({len(labels)} of them)" if len(labels) > 10 else "")
-    return f"masks hold the label{'s' if len(labels) > 1 else ''} {shown}"
+        return "masks have only the label 0"
+    shown = ", ".join(map(str, labels[:10])) + (f", … ({len(labels)} in total)" if len(labels) > 10 else "")
+    return f"masks have the label{'s' if len(labels) > 1 else ''} {shown}"
 
 
 def _splits(listing: Listing, root: Path) -> dict[str, str]:
-    """Subject → split with the default settings; empty where the data set cannot be split."""
+    """Subject → split with the default settings; empty if the data set cannot be split."""
     try:
         return {case.subject: case.split for case in cases(listing, root, 0.2, 0, 0, 0)}
     except UserError:
@@ -191,8 +191,8 @@ def _splits(listing: Listing, root: Path) -> dict[str, str]:
 
 
 def _content(image: sitk.Image) -> bytes:
-    """A digest of pixels and grid, whatever the format; slices of one value differ by where they lie."""
-    # Rounded, since a header of one format keeps more digits than that of another; + 0.0: not -0.0.
+    """A digest of pixels and grid, independent of the format. Constant slices differ in their positions."""
+    # Rounded, since some formats keep more digits than others; + 0.0: not -0.0.
     place = np.round([*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()], 3) + 0.0
     digest = hashlib.sha256(repr((image.GetSize(), place.tolist())).encode())
     digest.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).data)
@@ -203,11 +203,11 @@ _ALONG = dict.fromkeys("LR", "left–right") | dict.fromkeys("AP", "front–back
 
 
 class _Seen:
-    """What was seen of one subject so far."""
+    """The files of one subject checked so far."""
 
     def __init__(self, report: CaseReport, labels: Sequence[int]) -> None:
         self._report, self._labels = report, labels
-        self._pixels, self._brain, self._masked = 0, 0, False
+        self._pixels, self._foreground, self._masked = 0, 0, False
         self._empty, self._most = 0, 0
         self.cut_along: set[str] = set()
         self._parts: list[Part] = []
@@ -215,7 +215,7 @@ class _Seen:
         self.best: Picture | None = None
 
     def add(self, entry: Entry) -> bytes:
-        """Look at an image and its mask; returns a digest of the image's content."""
+        """Check an image and its mask; returns a digest of the image's content."""
         report = self._report
         image, mask = read_whole(entry.image, entry.mask) if entry.mask else (read(entry.image), None)
         values = sitk.GetArrayViewFromImage(image)
@@ -240,40 +240,40 @@ class _Seen:
         content = _content(image)
         if mask is None:
             return content
-        brain = is_brain(mask, self._labels, entry.ignored)
+        foreground = is_foreground(mask, self._labels, entry.ignored)
         self._masked = True
-        self._pixels, self._brain = self._pixels + brain.size, self._brain + int(brain.sum())
-        per_slice = brain.sum((1, 2))
+        self._pixels, self._foreground = self._pixels + foreground.size, self._foreground + int(foreground.sum())
+        per_slice = foreground.sum((1, 2))
         self._empty += int((per_slice == 0).sum())
         found = np.unique(sitk.GetArrayViewFromImage(mask)).astype(int).tolist()
         report.labels = sorted({*report.labels, *(label for label in found if label > 0)})
         most = int(per_slice.argmax())
         if self.best is None or per_slice[most] > self._most:
             self._most = int(per_slice[most])
-            self.best = Picture(report.subject, values[most].copy(), brain[most].copy())
+            self.best = Picture(report.subject, values[most].copy(), foreground[most].copy())
         return content
 
     def report(self) -> CaseReport:
-        """The report of all that was looked at."""
+        """The report over all checked files."""
         report = self._report
         if self._masked:
-            report.empty_slices, report.foreground = self._empty, self._brain / self._pixels
+            report.empty_slices, report.foreground = self._empty, self._foreground / self._pixels
         if report.intensity and report.intensity[0] < 0:
-            # Read again, as few data sets need it: the images of all files of a subject may not fit into memory.
+            # Read again, because few data sets need it, and all images of a subject may not fit into memory.
             arrays = [sitk.GetArrayFromImage(read(part.path)).astype(np.float32).ravel() for part in self._parts]
             report.floor = floor_of(np.concatenate(arrays))
         return report
 
     def notes(self) -> list[str]:
-        """What a user should know of the volumes that the files make.
+        """Notes on the volumes that the files form.
 
         Raises:
-            UserError: all that is wrong with them.
+            UserError: all their problems.
         """
         notes = [volume.note for volume in volumes(self._parts) if volume.note]
         if self._without_spacing:
             names = some([str(path) for path in self._without_spacing])
-            notes.append(f"{names}: no size of a pixel; it is taken for 1 mm, and so are distances in mm")
+            notes.append(f"{names}: no pixel size; greenseg assumes 1 mm, which affects all distances in mm")
         return notes
 
 
@@ -283,16 +283,16 @@ def _note(known: list[Any], value: Any) -> None:
 
 
 def montage(pictures: Sequence[Picture], file: Path, side: int = 256, columns: int = 6) -> None:
-    """Write a PNG with one tile a case: its slice with most brain, the mask's contour on it.
+    """Write a PNG with one tile per case: the slice with the most foreground, and the contour of its mask.
 
     Args:
-        pictures: of the cases.
-        file: to write; its ending says the format.
-        side: of a tile, in pixels.
-        columns: of tiles.
+        pictures: pictures of the cases.
+        file: file to write; its suffix sets the format.
+        side: side of a tile, in pixels.
+        columns: number of tiles per row.
 
     Raises:
-        UserError: nothing to show, or the file cannot be written.
+        UserError: there is nothing to show, or the file cannot be written.
     """
     if not pictures:
         raise UserError(f"{file}: no case with a mask to show")
@@ -310,7 +310,7 @@ def montage(pictures: Sequence[Picture], file: Path, side: int = 256, columns: i
                 (0.0, 0.0),
                 (scale, scale),
             )
-            for array, interpolation in ((grey, sitk.sitkLinear), (picture.brain, sitk.sitkNearestNeighbor))
+            for array, interpolation in ((grey, sitk.sitkLinear), (picture.foreground, sitk.sitkNearestNeighbor))
         ]
         overlay = sitk.LabelMapContourOverlay(
             sitk.Cast(big[1], sitk.sitkLabelUInt8), big[0], opacity=1.0, contourThickness=[2, 2],

@@ -1,7 +1,7 @@
-"""What a run is trained on: the bytes of its files and who validates, whatever the folder is called.
+"""The content of the data of a run: the bytes of its files and the split, independent of the folder.
 
-Two runs are the same only if their content is the same. A data set that moved is the same content; another mask under
-the same name is not.
+Two runs are the same only if their content is the same. A moved data set has the same content. Another mask under the
+same name is different content.
 """
 
 import csv
@@ -27,7 +27,7 @@ class Subject:
 
     Attributes:
         split: `train` or `validation`.
-        images: digest of its images, in their order, and of which of them are slices of one volume.
+        images: digest of its images, in their order, and of their stacking into volumes.
         masks: digest of its masks, likewise.
     """
 
@@ -38,11 +38,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Content:
-    """The content of a data set, as one split of it is trained and validated on.
+    """The content of a data set with one split.
 
     Attributes:
-        subjects: by name.
-        preprocessing: version of the preprocessing that makes slices of it.
+        subjects: subjects by name.
+        preprocessing: version of the preprocessing for its slices.
     """
 
     subjects: Mapping[str, Subject]
@@ -53,7 +53,7 @@ class Content:
 
     @classmethod
     def of(cls, cases: Iterable[Case]) -> Self:
-        """The content of these cases. A file is read again only where it changed since the last time.
+        """The content of these cases. Only files that changed since the last time are read again.
 
         Raises:
             OSError: a file cannot be read.
@@ -68,11 +68,11 @@ class Content:
                 masks.append(next(found))
                 parts += images[-1] + masks[-1]
                 pairs.append(case.subject)
-            if case.ignored:  # they decide over pixels as a mask does
+            if case.ignored:  # they affect pixels like a mask
                 masks.append([f"ignore {label}" for label in case.ignored])
                 parts += masks[-1]
             stacks = stacked([image for image, _ in case.files])
-            if len(stacks) < len(case.files):  # names decide which files are slices of one volume, and in which order
+            if len(stacks) < len(case.files):  # names decide the stacking and order of slice files
                 images.append([f"stack {stack}" for stack in stacks])
                 order += [case.subject, *images[-1]]
             subjects[case.subject] = Subject(case.split, digest(images)[:8], digest(masks)[:8])
@@ -80,17 +80,17 @@ class Content:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits that name files, subjects and who of them validates."""
+        """Sixteen hex digits that name files, subjects and split."""
         return digest([[name, s.split, s.images, s.masks] for name, s in sorted(self.subjects.items())])
 
     @cached_property
     def files(self) -> str:
-        """Like `digest`, but without the split: the folds of a cross-validation share it."""
+        """Like `digest`, but without the split, so that the folds of a cross-validation share it."""
         return digest([[name, s.images, s.masks] for name, s in sorted(self.subjects.items())])
 
     @property
     def names(self) -> dict[str, Any]:
-        """What a run's record says of it: `content`, `files` and `preprocessing`."""
+        """The entries for a run's record: `content`, `files` and `preprocessing`."""
         return {"content": self.digest, "files": self.files, "preprocessing": self.preprocessing}
 
     def of_split(self, split: str) -> list[str]:
@@ -98,19 +98,19 @@ class Content:
         return sorted(name for name, subject in self.subjects.items() if subject.split == split)
 
     def slices_key(self, settings: Settings) -> str:
-        """The name of the slices that these settings make of it, in the slice cache; it must have been read here."""
-        # Names without an order are those of UNNAMED, and of data without a volume in several files.
+        """The name of the slices for these settings in the slice cache; needs a content that `of` returned."""
+        # Names have no order for UNNAMED, and for data without a volume in several files.
         order = [] if self.preprocessing == UNNAMED or not self._order else [self._order]
         return digest([self._parts, [self.preprocessing, preprocessing(settings), self._pairs, *order]])
 
     def before_it_was_named(self) -> Self:
-        """The same files and split, as the preprocessing took them whose runs have no content in their records."""
+        """The same files and split with version UNNAMED, for runs without content in their records."""
         return replace(self, preprocessing=UNNAMED)
 
     def difference(self, earlier: "Content") -> str:
-        """How it differs from an earlier content, in words; empty where it does not."""
+        """The differences to an earlier content, in words; empty if there are none."""
         if self.preprocessing != earlier.preprocessing:
-            return f"preprocessing has version {self.preprocessing} now, {earlier.preprocessing} then"
+            return f"preprocessing has version {self.preprocessing} now, it had version {earlier.preprocessing}"
         now, then = self.subjects, earlier.subjects
         both = sorted(now.keys() & then.keys())
         kinds = {
@@ -124,7 +124,7 @@ class Content:
         return "; ".join(f"{kind}: {some(names)}" for kind, names in kinds.items() if names)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `Content.from_json` reads them."""
+        """Plain values for `Content.from_json`."""
         return {
             "digest": self.digest,
             "files": self.files,
@@ -147,21 +147,21 @@ class Content:
 
 
 def preprocessing(settings: Settings) -> dict[str, Any]:
-    """The settings that decide what slices are made of a file."""
+    """The settings that decide the slices of a file."""
     return {"image_size": settings.image_size, "spacing": settings.spacing, "labels": settings.labels}
 
 
 class Contents:
-    """The content of what settings name, each data set and split looked at once."""
+    """The content for settings; examines each data set and split once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Content | None] = {}
         self._data_of = values_of(SPLIT_BY)
 
     def of(self, settings: Settings) -> Content | None:
-        """What a run with these settings would be trained on now; None where the data are not here, or cannot be used.
+        """The present content for these settings; None if the data are missing or unusable.
 
-        The built-in phantom is not here before its first use.
+        The built-in phantom is missing before its first use.
         """
         key = self._data_of(settings)
         if key not in self._known:
@@ -173,17 +173,17 @@ def _look(settings: Settings) -> Content | None:
     root = builtin_phantom() if settings.data == PHANTOM else Path(settings.data)
     try:
         return Content.of(cases_of(settings, root)) if root.exists() else None
-    except (UserError, OSError):  # said, with the remedy, before a run starts
+    except (UserError, OSError):  # reported with the remedy before a run starts
         return None
 
 
 def recomputed(split_csv: Path, slices_key: str, settings: Settings) -> Content | None:
-    """The content of a run whose record does not name it; None where its files are gone or have changed since.
+    """The content of a run without content in its record; None if its files are gone or have changed.
 
     Args:
         split_csv: the run's own list of its files and their split.
-        slices_key: name of the slices that it was trained on, by which the files are checked.
-        settings: of the run.
+        slices_key: name of the run's slices in the cache, to verify the files.
+        settings: settings of the run.
     """
     files: dict[tuple[str, str, str], list[tuple[Path, Path]]] = {}
     try:
@@ -202,7 +202,7 @@ def recomputed(split_csv: Path, slices_key: str, settings: Settings) -> Content 
 
 
 def read(path: Path) -> Content | None:
-    """The content in a file that `Content.to_json` was written to; None where there is none, or it is damaged."""
+    """The content in a file with the output of `Content.to_json`; None if the file is missing or damaged."""
     try:
         return Content.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):

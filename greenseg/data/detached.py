@@ -1,8 +1,8 @@
-"""MetaImage and NRRD: where the values lie, and whether they are all there.
+"""MetaImage and NRRD: location and completeness of the values.
 
-Both have a header in plain text, in the file of the values or beside it. ITK believes it: it claims the memory that the
-header promises before it looks at the file, and hands out whatever was in that memory where a compressed MetaImage ends
-early. Formats: https://itk.org/Wiki/MetaIO/Documentation and https://teem.sourceforge.net/nrrd/format.html.
+Both have a header in plain text, in the file of the values or beside it. ITK trusts it: it allocates memory by the
+header before it reads the values, and returns random memory if a compressed MetaImage is truncated. Formats:
+https://itk.org/Wiki/MetaIO/Documentation and https://teem.sourceforge.net/nrrd/format.html.
 """
 
 import math
@@ -21,29 +21,29 @@ _BYTES = {
     "longlong": 8, "ulonglong": 8, "float": 4, "double": 8,
     "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
 }  # fmt: skip
-"""Type → bytes a value, without the decoration that either format puts around it."""
+"""Type → bytes per value, without the prefixes and suffixes of either format."""
 
 _NUMBERS = {
     "DimSize": 1, "ElementSpacing": 1, "ElementSize": 1, "Offset": 1, "Position": 1, "Origin": 1, "CenterOfRotation": 1,
     "TransformMatrix": 2, "Rotation": 2, "Orientation": 2, "HeaderSize": 0, "ElementNumberOfChannels": 0,
     "CompressedDataSize": 0,
 }  # fmt: skip
-"""Fields of a MetaImage that hold so many numbers: dimensions to this power."""
+"""Field of a MetaImage → power of the number of dimensions that gives its count of numbers."""
 
 
 _MM = r"mm|millimet(er|re)s?|\?*"
-"""What units are called that are read as millimetres, or say nothing."""
+"""Names of units that mean millimetres or nothing."""
 
 
 @dataclass(frozen=True)
 class _Header:
     fields: dict[str, str]
-    end: int  # where the values begin, if they lie in the same file
-    strange: str = ""  # the first line that is no field, or too long for one
+    end: int  # start of the values, if they are in the same file
+    strange: str = ""  # the first line that is not a field, or too long for one
 
     @property
     def data_file(self) -> str:
-        """Name of the file of the values, empty where they follow the header."""
+        """Name of the file with the values; empty if they follow the header."""
         name = self.fields.get("elementdatafile") or self.fields.get("datafile", "")
         return "" if name.upper() == "LOCAL" else name
 
@@ -57,7 +57,7 @@ class _Header:
 
     @property
     def damaged(self) -> str | None:
-        """The first field that ITK would crash on: one without the numbers it needs, or a line that is none."""
+        """The first field that would crash ITK: a field with the wrong count of numbers, or a line that is no field."""
         if self.strange:
             return self.strange[:40]
         if self.fields.get("ndims", "3") not in tuple("12345"):
@@ -83,7 +83,7 @@ class _Header:
 
     @property
     def grid_problem(self) -> str | None:
-        """Why the spacing in mm is not known, where ITK would take 1 mm, or not look at the unit; or None."""
+        """Why the spacing in mm is unknown, or None. ITK would assume 1 mm, or ignore the unit."""
         fields = self.fields
         if "ndims" in fields:
             units = [fields.get("distanceunits", "")]
@@ -98,23 +98,23 @@ class _Header:
             known = "(" in fields.get("spacedirections", "") or (given and all(map(_is_number, given)))
             lacks = None if known else "space directions, or spacings"
         if lacks:
-            return f"its header gives no spacing, and ITK takes 1 mm; write it into the header ({lacks})"
+            return f"its header gives no spacing, and ITK would assume 1 mm; add it to the header ({lacks})"
         if wrong := [unit for unit in units if not re.fullmatch(_MM, unit.strip(), re.IGNORECASE)]:
             return f"its header gives the spacing in {wrong[0]!r}; write it in mm"
         return None
 
     @property
     def skipped(self) -> int:
-        """Bytes before the values that are none; -1 = all that there are, since the values end the file."""
+        """Bytes to skip before the values; -1 = any number, since the values are at the end of the file."""
         try:
             skipped = int(self.fields.get("headersize") or self.fields.get("byteskip") or 0)
             return -1 if int(self.fields.get("lineskip") or 0) else skipped
         except ValueError:
-            return 0  # ITK says that it cannot read it
+            return 0  # ITK reports that it cannot read it
 
     @property
     def encoding(self) -> str:
-        """`raw`, `deflate` (zlib or gzip), or another one."""
+        """`raw`, `deflate` (zlib or gzip), or another encoding."""
         if "encoding" in self.fields:
             return {"gzip": "deflate", "gz": "deflate"}.get(self.fields["encoding"], self.fields["encoding"])
         if self.fields.get("compresseddata", "false").lower() == "true":
@@ -123,7 +123,7 @@ class _Header:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The file beside a header that holds its values; none where they follow it.
+    """The file with the values beside a header; empty if they follow the header.
 
     Raises:
         OSError: the file cannot be read.
@@ -133,7 +133,7 @@ def data_files(path: Path) -> list[Path]:
 
 
 def problem_of(path: Path) -> str | None:
-    """What is wrong with the values of a MetaImage or NRRD file, as far as ITK would not tell; or None.
+    """A problem with the values of a MetaImage or NRRD file that ITK would not report, or None.
 
     Raises:
         OSError: the file cannot be opened.
@@ -143,7 +143,7 @@ def problem_of(path: Path) -> str | None:
     if header.damaged:
         return f"its header is damaged ({header.damaged})"
     if sizes is None or value_bytes is None:
-        return None  # ITK tells what it cannot read
+        return None  # ITK reports what it cannot read
     if min(sizes) < 1:
         return f"its header gives impossible sizes {sizes[:-1]}"
     if not header.data_file:
@@ -151,9 +151,9 @@ def problem_of(path: Path) -> str | None:
     elif beside := _beside(path, header):
         file, start = beside, 0
     elif re.match(r"LIST\b|\S*%", header.data_file):
-        return "its values lie in several files; write it as one"  # MetaIO does not notice when one is missing
+        return "its values are in several files; write it as one"  # MetaIO does not detect a missing file
     else:
-        return f"its values are not there: no file {header.data_file[:60]!r} in its folder"
+        return f"its values are missing: no file {header.data_file[:60]!r} in its folder"
     if header.grid_problem:
         return header.grid_problem
     promised = math.prod(sizes) * value_bytes
@@ -165,24 +165,24 @@ def problem_of(path: Path) -> str | None:
             except zlib.error as error:
                 return f"damaged ({error}); copy it again"
         if found > promised:
-            return "damaged (more values than its header promises); copy it again"
+            return "damaged (more values than its header says); copy it again"
     elif header.encoding == "raw":
-        # Of a MetaImage from the beginning of the file, whichever it is.
+        # A MetaImage counts it from the beginning of the file.
         skipped = header.skipped - (start if "headersize" in header.fields and header.skipped > 0 else 0)
         found = file.stat().st_size - start - max(0, skipped)
         if found > promised and skipped >= 0:
-            return f"longer than its header promises: {found} bytes for {promised}; write it again"
+            return f"longer than its header says: {found} bytes for {promised}; write it again"
     else:
         found = file.stat().st_size - start
-        promised //= value_bytes  # a character a value, at least
+        promised //= value_bytes  # at least one character per value
     if found < promised:
         shown = "×".join(str(n) for n in (sizes if sizes[-1] > 1 else sizes[:-1]))
-        return f"cut short: {found} bytes for {shown} pixels of {value_bytes}; copy it again"
+        return f"truncated: {found} bytes for {shown} pixels of {value_bytes}; copy it again"
     return None
 
 
 def _is_spatial(kinds: list[str], axis: int) -> bool:
-    """Whether an axis of an NRRD file is one of space, not of components or time; without kinds, all are."""
+    """Whether an axis of an NRRD file is spatial, not of components or time; without kinds, all are."""
     return axis >= len(kinds) or kinds[axis] in ("domain", "space", "???", "none")
 
 
@@ -195,12 +195,12 @@ def _is_number(text: str) -> bool:
 
 def _beside(path: Path, header: _Header) -> Path | None:
     file = path.parent / header.data_file
-    # os.path, since pathlib raises where a damaged header names what no file can be called.
+    # os.path, since pathlib raises if a damaged header has an impossible file name.
     return file if header.data_file and os.path.isfile(file) else None  # noqa: PTH113
 
 
 def _inflated(values: BinaryIO, enough: int) -> int:
-    """Bytes that a zlib or gzip stream holds; it is not read on once they are more than `enough`."""
+    """Number of bytes in a zlib or gzip stream; stops reading above `enough`."""
     inflate, found = zlib.decompressobj(wbits=47), 0
     while found <= enough and not inflate.eof and (chunk := values.read(1 << 14)):  # at most 16 MB, inflated
         found += len(inflate.decompress(chunk))

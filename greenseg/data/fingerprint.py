@@ -1,4 +1,4 @@
-"""Names for the content of files, without reading them every time."""
+"""Digests of the content of files, without reading them every time."""
 
 import errno
 import hashlib
@@ -14,16 +14,16 @@ from greenseg.files import keep, recall
 
 
 def digests(paths: Iterable[Path]) -> list[list[str]]:
-    """The SHA-256 of the content of each of these files, as 64 hex digits.
+    """The SHA-256 of the content of files, as 64 hex digits.
 
-    A file is read again only when its size, its times of change or its place on the disk differ from the last time; so
-    a data set that was copied or touched costs one reading, and keeps its digests.
+    A file is read again only if its size, times or inode differ from the last time. So a data set that was copied or
+    touched is read once more, and keeps its digests.
 
     Args:
-        paths: files, or folders (then all files in them count); what a header keeps in files beside it counts, too.
+        paths: files, or folders, for all files in them. Files with the values beside a header count, too.
 
     Returns:
-        For each path, the digests of the files that it consists of.
+        For each path, the digests of its files.
 
     Raises:
         OSError: a file cannot be read, or is a device or a pipe, which have no end.
@@ -41,7 +41,7 @@ def digests(paths: Iterable[Path]) -> list[list[str]]:
     stamps = [_stamp(file) for file in files]
     stale = [i for i, name in enumerate(names) if known.get(name, [None])[0] != stamps[i]]
     if stale:
-        with ThreadPoolExecutor(4) as readers:  # hashlib lets others run while it digests
+        with ThreadPoolExecutor(4) as readers:  # hashlib releases the GIL
             for i, content in zip(stale, readers.map(_content, (files[i] for i in stale)), strict=True):
                 known[names[i]] = (stamps[i], content)
         keep(memo, known)
@@ -50,14 +50,14 @@ def digests(paths: Iterable[Path]) -> list[list[str]]:
 
 
 def digest(what: Any) -> str:
-    """Sixteen hex digits that name whatever JSON can hold."""
+    """Sixteen hex digits of a digest of a JSON value."""
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _stamp(path: Path) -> list[int]:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
@@ -67,7 +67,7 @@ def _content(path: Path) -> str:
 
 
 def _parts(path: Path) -> Iterator[Path]:
-    """The files that an image consists of."""
+    """The files of an image."""
     if path.is_dir():
         yield from sorted(part for part in path.iterdir() if part.is_file())
         return

@@ -8,20 +8,20 @@ import SimpleITK as sitk
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 ByteArray = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
-_SAME = 1e-3  # share of a spacing by which another one, or a multiple of it, is still the same
+_SAME = 1e-3  # relative difference up to which two spacings, or multiples, count as the same
 _HALF = 0.5 - 1e-4  # of a pixel, but for rounding
 
 
 def to_grid(volume: sitk.Image, size: int, spacing: float) -> FloatArray:
-    """Every slice of an image on a grid of its own plane.
+    """Every slice of an image, resampled on a grid in its plane.
 
-    Along each axis by itself: pixels that have the spacing already are taken as they are; those that grow are means
-    over their whole width, without aliasing; those that shrink are interpolated linearly.
+    Each axis is resampled separately. Pixels that already have the spacing are kept. Larger pixels are means over their
+    whole width, without aliasing. Smaller pixels are interpolated linearly.
 
     Args:
         volume: [x, y, slice].
         size: height and width of the result, in pixels.
-        spacing: distance of the result's pixels, in mm.
+        spacing: pixel spacing of the result, in mm.
 
     Returns:
         float32 [slices, size, size]; 0 outside the volume.
@@ -51,10 +51,10 @@ def _on_grid(volume: sitk.Image, size: int, spacing: float, by_area: bool) -> Fl
 
 
 def _place(pixels: int, pixel: float, size: int, spacing: float) -> tuple[float, float]:
-    """Where the grid begins along an axis, from the outer edge of its first pixel, and how far apart its pixels are.
+    """Start of the grid along an axis, from the outer edge of the volume's first pixel, and the distance of its pixels.
 
-    It is centred, but where one spacing is the other's multiple it moves by less than a pixel, so that no pixel
-    straddles two: an even number of pixels cannot be centred on an odd one without blurring all of them.
+    The grid is centred. If one spacing is a multiple of the other, it moves by less than a pixel so that pixels
+    coincide: an even number of pixels cannot be centred on an odd number without blurring all of them.
 
     Returns:
         Both in pixels of the volume.
@@ -70,7 +70,7 @@ def _place(pixels: int, pixel: float, size: int, spacing: float) -> tuple[float,
 
 
 def _weights(pixels: int, pixel: float, size: int, spacing: float, by_area: bool) -> FloatArray:
-    """What each pixel of a volume's axis adds to each of the grid's: float32 [size, pixels]."""
+    """Weight of each pixel of the volume in each pixel of the grid, along one axis: float32 [size, pixels]."""
     first, step = _place(pixels, pixel, size, spacing)
     edges = first + step * np.arange(size + 1)[:, None]
     index = np.arange(pixels)
@@ -83,8 +83,8 @@ def _weights(pixels: int, pixel: float, size: int, spacing: float, by_area: bool
     return np.asarray(np.where(inside, np.clip(near, 0, 1), 0), np.float32)
 
 
-def brain_outside(mask: sitk.Image, size: int, spacing: float) -> tuple[float, float]:
-    """Brain of a mask, and how much of it lies outside the square that `to_grid` keeps, in mm³.
+def foreground_outside(mask: sitk.Image, size: int, spacing: float) -> tuple[float, float]:
+    """Foreground of a mask, and its part outside the square that `to_grid` keeps, both in mm³.
 
     Args:
         mask: [x, y, slice], 0 or 1.
@@ -103,8 +103,8 @@ def brain_outside(mask: sitk.Image, size: int, spacing: float) -> tuple[float, f
 def normalise(slices: FloatArray) -> FloatArray:
     """Intensities of one subject, all its slices together, from 0 (background) to 1 (its brightest tissue).
 
-    An MR scanner has no absolute scale: 1 is the 99.5th percentile of what is not background, and what is brighter is
-    clipped. Background stays 0, so that padding and what augmentation moves in from outside look like background.
+    An MR scanner has no absolute scale, so 1 is the 99.5th percentile of the pixels above 0, and brighter pixels are
+    clipped. Background stays 0, so that padding and the borders of augmented images look like background.
     """
     tissue = slices[slices > 0]
     if tissue.size == 0:

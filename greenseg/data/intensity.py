@@ -1,4 +1,4 @@
-"""Intensities that go below 0: their background is not 0, as that of an MR image is."""
+"""Intensities below 0: the background is not 0, unlike in an MR image."""
 
 from collections.abc import Sequence
 
@@ -7,19 +7,19 @@ import SimpleITK as sitk
 
 from greenseg.data.grid import FloatArray
 
-_LOST = 0.1  # share of the range of values that may lie below 0 and be cut off there
-_OUTLIERS = 0.5  # per cent of the values at either end that decide nothing
-_BACKGROUND = 0.1  # share of the pixels that are exactly 0 where 0 is the background
+_LOST = 0.1  # largest share of the range of values below 0 that may be cut off
+_OUTLIERS = 0.5  # per cent of the values at either end to ignore
+_BACKGROUND = 0.1  # least share of pixels of exactly 0 if 0 is the background
 
 
 def floor_of(values: FloatArray) -> float:
-    """The value of one subject that is to become 0: 0 itself, or the lowest value where many lie well below 0.
+    """The value of one subject that becomes 0: 0 itself, or the lowest value if many are well below 0.
 
-    Filters make values slightly below 0 out of a background of 0; those are cut off. Where they take more than a tenth
-    of the range up to the brightest tissue (a z-score, Hounsfield units, an offset), that would lose contrast.
+    Filters turn a background of 0 into values slightly below 0, which are cut off. If values below 0 cover more than a
+    tenth of the range up to the brightest tissue (a z-score, Hounsfield units, an offset), this would lose contrast.
 
     Args:
-        values: of all images of the subject, in any shape.
+        values: values of all images of the subject, in any shape.
     """
     if values.min() >= 0:
         return 0.0
@@ -30,12 +30,12 @@ def floor_of(values: FloatArray) -> float:
 
 
 def lifted(images: Sequence[sitk.Image]) -> list[sitk.Image]:
-    """The images of one subject with their darkest value at 0; the same ones where that is so already.
+    """The images of one subject with their darkest value at 0; unchanged images if it is 0 already.
 
-    A background of exactly 0, as a z-score of the tissue alone has it, stays 0.
+    A background of exactly 0 stays 0, as in a z-score of the tissue alone.
 
     Args:
-        images: of any type.
+        images: images of any type.
     """
     arrays = [sitk.GetArrayViewFromImage(image) for image in images]
     if min(float(array.min()) for array in arrays) >= 0:

@@ -1,4 +1,4 @@
-"""Finding the images of a data set, their masks and their subjects, in the layouts that people use."""
+"""Finds the images, masks and subjects of a data set in the supported layouts."""
 
 import csv
 import re
@@ -32,16 +32,16 @@ def look(root: Path, layout: Layout = "auto") -> Listing:
     """List a data set.
 
     Args:
-        root: its folder, or a CSV file.
-        layout: how it is laid out; auto = see what is there.
+        root: folder of the data set, or a CSV file.
+        layout: layout of the data set; auto = detect it.
 
     Raises:
         UserError: there is no such folder or file.
     """
     if not root.exists():
         raise UserError(
-            f"{root}: no such folder; give --data a data set in one of these layouts:\n{EXPECTED}\n"
-            f"  or leave --data out to use the built-in phantom"
+            f"{root}: no such folder; --data needs a data set in one of these layouts:\n{EXPECTED}\n"
+            f"  Leave --data out to use the built-in phantom."
         )
     found = Listing(_layout_of(root) if layout == "auto" else layout)
     if root.is_dir() and found.layout == "csv":
@@ -77,7 +77,7 @@ def _layout_of(root: Path) -> str:
 
 
 def _is_text(entry: Entry) -> bool:
-    """Whether its names can be shown, hashed and written to a file: on Linux they may be any bytes."""
+    """Whether the names of an entry can be printed, hashed and written to a file: on Linux, they may be any bytes."""
     try:
         f"{entry.image}{entry.mask}{entry.subject}".encode()
     except UnicodeEncodeError:
@@ -96,9 +96,9 @@ def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
             here, there = (e.split or "training or validation" for e in (entry, earlier))
             yield (
                 f"{entry.where}: subject '{entry.subject}' is in two splits, {here} here and {there} in "
-                f"{earlier.where}; keep a subject in one split"
+                f"{earlier.where}; keep each subject in one split"
             )
-            split_of[entry.subject] = entry  # one message a change, not one a file
+            split_of[entry.subject] = entry  # one message per change, not per file
 
 
 # ── E2MIP
@@ -162,7 +162,7 @@ def _list_csv(file: Path, found: Listing) -> None:
         if needed not in columns:
             found.problems.append(f"{file}:1: no column '{needed}'; columns: {', '.join(_COLUMNS)}")
     if found.problems and len(columns) == 1 and (other := re.search(r"[;\t|]", columns[0])):
-        found.problems = [f"{file}:1: columns are separated by {other[0]!r}; commas are needed"]
+        found.problems = [f"{file}:1: columns are separated by {other[0]!r}; use commas"]
         return
     for name in columns:
         if name not in _COLUMNS and (hint := did_you_mean(name, [c for c in _COLUMNS if c not in columns])):
@@ -173,7 +173,7 @@ def _list_csv(file: Path, found: Listing) -> None:
     if found.problems:
         return
     if len(rows) == 1:
-        found.problems.append(f"{file}: no line below the names of the columns")
+        found.problems.append(f"{file}: no line below the column names")
     for number, cells in rows[1:]:
         where = f"{file}:{number}"
         if not any(cell.strip() for cell in cells):
@@ -192,7 +192,7 @@ def _list_csv(file: Path, found: Listing) -> None:
         mask = file.parent / row["mask"] if row["mask"] else None
         gone = [f"{where}: {path}: no such file" for path in (image, mask) if path and not path.exists()]
         if not row["image"]:
-            gone = [f"{where}: no image is named"]
+            gone = [f"{where}: names no image"]
         elif mask is None and split != "test":
             gone.append(f"{where}: image without mask")
         elif mask is not None and mask.resolve() == image.resolve():

@@ -1,4 +1,4 @@
-"""What a data set holds, found by name: entries, and the naming rules that all layouts share."""
+"""The entries of a data set, found by name, and the naming rules that all layouts share."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,16 +9,16 @@ from typing import Literal
 Split = Literal["train", "validation", "test"]
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-"""Endings of the image files that are looked for; a CSV may name others, see docs/data.md."""
+"""Suffixes of image files to search for; a CSV may name others, see docs/data.md."""
 
 EXPECTED = """\
     e2mip   training_data/{images,masks}/   img_0000.nii.gz with mask_0000.nii.gz or img_0000_mask.nii.gz,
             validation_data/{images,masks}/ (optional); or images/ and masks/ directly in the folder
     nnunet  imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json
     bids    sub-*/anat/*_T2w.nii.gz with *_dseg.nii.gz or *_mask.nii.gz
-    csv     a CSV file with the columns image, mask and, if you like, subject and split"""
+    csv     a CSV file with the columns image and mask; optional columns are subject and split"""
 
-BROKEN = "cannot be read: a broken link (is the data fetched?), or no file"
+BROKEN = "cannot be read: a broken link (is the data fetched?), or not a file"
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Entry:
     """An image file (or folder of a DICOM series) of a data set.
 
     Attributes:
-        image: its path.
-        mask: path of its mask; None only for images to test with.
-        subject: whom it shows.
+        image: path of the image.
+        mask: path of its mask; None only for test images.
+        subject: name of the subject.
         split: the split that the data set names for it, or None.
-        where: what to name in a message about it: its path, or file and line.
-        ignored: labels of its mask that mean "not annotated", so that they are not brain.
+        where: its place for messages: its path, or file and line.
+        ignored: labels of its mask that mean "not annotated" and do not count as foreground.
     """
 
     image: Path
@@ -44,13 +44,13 @@ class Entry:
 
 @dataclass
 class Listing:
-    """What a data set holds, found by name; no image was opened.
+    """The entries of a data set, found by name without opening images.
 
     Attributes:
-        layout: in which it is laid out.
-        entries: in the order of their names.
-        problems: what is wrong with it.
-        notes: what a user should know.
+        layout: layout of the data set.
+        entries: the entries, in the order of their names.
+        problems: problems that prevent training.
+        notes: notes for the user.
     """
 
     layout: str
@@ -60,7 +60,7 @@ class Listing:
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """A key that sorts names as a person counts: `slice2` before `slice10`.
+    """A key that sorts numbers in names by value: `slice2` before `slice10`.
 
     >>> sorted(["z10", "z2", "z01", "z1"], key=natural)
     ['z01', 'z1', 'z2', 'z10']
@@ -70,13 +70,13 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def subject_of(stem: str) -> str:
-    """The subject that a file belongs to: its name without the number of a slice.
+    """The subject of a file: its name without the slice number.
 
     >>> subject_of("DWI_case0001_slice14"), subject_of("case7_z03"), subject_of("img_0003")
     ('DWI_case0001', 'case7', 'img_0003')
@@ -85,7 +85,7 @@ def subject_of(stem: str) -> str:
 
 
 def stem_of(path: Path) -> str | None:
-    """The name of an image without its ending, or of a folder that may hold a DICOM series; None for other files."""
+    """The name of an image without its suffix, or of a folder that may have a DICOM series; None for other files."""
     if path.name.startswith("."):  # macOS leaves ._files beside the real ones
         return None
     if path.is_dir():
@@ -95,7 +95,7 @@ def stem_of(path: Path) -> str | None:
 
 
 def images_in(folder: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:
-    """The images of a folder with their stems, in the order of their names; links to nowhere become problems."""
+    """The images of a folder with their stems, in the order of their names. Broken links become problems."""
     for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
         if stem := stem_of(path):
             yield path, stem
@@ -104,19 +104,19 @@ def images_in(folder: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:
 
 
 def is_broken_folder(path: Path) -> bool:
-    """Whether it is a link to nowhere that may be a folder: its name does not end like that of a file."""
-    # .json does, .113 of a UID does not.
+    """Whether a path is a broken link that may be a folder, by its name: it does not have the suffix of a file."""
+    # .json is such a suffix, .113 at the end of a UID is not.
     is_file = path.name.startswith(".") or re.fullmatch(r"\.[a-z]\w{0,3}", path.suffix, re.IGNORECASE)
     return path.is_symlink() and not is_file and not path.exists()
 
 
 def broken(folders: Iterable[Path], problems: list[str]) -> None:
-    """Make a problem of each of these folders that is a link to nowhere."""
+    """Add a problem for each of these folders that is a broken link."""
     problems += [f"{path}: {BROKEN}" for path in folders if is_broken_folder(path)]
 
 
 def by_stem(kind: str, folder: Path, problems: list[str]) -> dict[str, Path]:
-    """Stem → image of a folder; a second one of the same stem, such as x.nii beside x.nii.gz, becomes a problem."""
+    """Stem → image of a folder. A second image with the same stem, such as x.nii beside x.nii.gz, is a problem."""
     found: dict[str, Path] = {}
     for path, stem in images_in(folder, problems):
         if stem in found:
@@ -127,14 +127,14 @@ def by_stem(kind: str, folder: Path, problems: list[str]) -> dict[str, Path]:
 
 
 def second(path: Path, kind: str, first: Path) -> str:
-    """That an image or mask is there twice."""
-    return f"{path}: a second {kind} of the same name ({first.name}); keep one of both"
+    """The message for a duplicate image or mask."""
+    return f"{path}: a second {kind} with the same name ({first.name}); keep one of them"
 
 
 def missing(folders: Iterable[Path], problems: list[str]) -> bool:
-    """Whether one of these folders is not there, which becomes a problem."""
+    """Whether one of these folders is missing; adds a problem if so."""
     absent = [path for path in folders if not path.is_dir()]
     broken(absent, problems)
     if gone := [str(path) for path in absent if not is_broken_folder(path)]:
-        problems.append(f"{' and '.join(gone)}: no such folder; a data set is laid out like one of these:\n{EXPECTED}")
+        problems.append(f"{' and '.join(gone)}: no such folder; a data set has one of these layouts:\n{EXPECTED}")
     return bool(absent)

@@ -1,7 +1,7 @@
-"""Batches of slices from the slice cache, the same whatever the number of workers, in any epoch, on any rank.
+"""Batches of slices from the slice cache, the same for any number of workers, in any epoch, on any rank.
 
-A batch is one gather from the memory map. For slices of a usual size that takes a fraction of what handing them over
-from another process does, so that loading in the training process is the default.
+A batch is one gather from the memory map. For slices of a usual size, this takes a fraction of the time of a transfer
+from another process, so loading in the training process is the default.
 """
 
 import signal
@@ -17,13 +17,13 @@ from greenseg.data.epoch import batches_per_epoch, slices_per_epoch
 
 Batch = dict[str, torch.Tensor]
 NOBODY = -1
-"""Subject of a slice that only fills up a batch and must not be counted."""
+"""Subject of a slice that pads a batch and does not count."""
 
 
 class SliceDataset(Dataset[Batch]):
-    """The slices of one split; one item is a whole batch, gathered from the memory map in one step.
+    """The slices of one split. One item is a whole batch, gathered from the memory map in one step.
 
-    An item is asked for by a list of positions in the split; `NOBODY` asks for padding. It holds
+    The index of an item is a list of positions in the split; `NOBODY` stands for padding. An item has
 
         image    float32 [batch, 1, size, size]
         mask     float32 [batch, 1, size, size], 0 or 1
@@ -33,10 +33,10 @@ class SliceDataset(Dataset[Batch]):
     def __init__(self, slices: Slices, split: Literal["train", "validation"], drop_empty: float = 0.0, seed: int = 0):
         """
         Args:
-            slices: of the data set.
-            split: whose slices these are.
-            drop_empty: share of the slices without brain to leave out; which ones, `seed` decides.
-            seed: of that choice.
+            slices: slices of the data set.
+            split: split to take them from.
+            drop_empty: share of the slices without foreground to leave out; `seed` selects them.
+            seed: seed of this selection.
         """
         self._slices = slices
         subjects = slices.subjects(split)
@@ -63,10 +63,10 @@ class SliceDataset(Dataset[Batch]):
 
 
 class TrainingBatches(Sampler[list[int]]):
-    """Every slice once an epoch, in an order that seed and epoch alone decide, dealt out to the ranks.
+    """Every slice once per epoch, in an order that depends only on seed and epoch, divided among the ranks.
 
-    All ranks get equally many: a few slices are dealt twice where the number does not divide. A last batch of a single
-    slice is dropped: batch normalisation cannot learn from it.
+    All ranks get the same number of slices: if it is not divisible, a few slices occur twice. A last batch of a single
+    slice is dropped, since batch normalisation cannot learn from it.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
@@ -82,11 +82,11 @@ class TrainingBatches(Sampler[list[int]]):
 
     @property
     def slices(self) -> int:
-        """Slices that all ranks together see in an epoch."""
+        """Number of slices in an epoch over all ranks."""
         return slices_per_epoch(self._length, self._batch_size, self._ranks)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration takes; Lightning calls it."""
+        """Set the epoch for the order of the next iteration; Lightning calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -100,9 +100,9 @@ class TrainingBatches(Sampler[list[int]]):
 
 
 class ValidationBatches(Sampler[list[int]]):
-    """Every slice exactly once over all ranks, in order; ranks that have none left get `NOBODY`.
+    """Every slice exactly once over all ranks, in order; ranks without slices left get `NOBODY`.
 
-    Equally many batches, of equal size, on every rank: else collectives of the strategy would wait for each other.
+    Every rank has the same number of batches of the same size. Otherwise, the collectives of the strategy would hang.
     """
 
     def __init__(self, length: int, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
@@ -124,7 +124,7 @@ def _leave_interrupts_to_the_run(worker: int) -> None:
 
 
 def loader(dataset: SliceDataset, batches: Sampler[list[int]], workers: int, pin_memory: bool) -> DataLoader[Batch]:
-    """A DataLoader that hands over whole batches; workers live as long as it does."""
+    """A DataLoader of whole batches; its workers live as long as the loader."""
     return DataLoader(
         dataset,
         sampler=batches,

@@ -1,8 +1,8 @@
 """Reading NIfTI-1, NIfTI-2 and Analyze 7.5, in one file or two.
 
-ITK reads no NIfTI-2, fills a file that was cut short with zeros, turns NaN into 0, takes 1 mm for a spacing of 0, and
-picks one of sform and qform where they disagree. nibabel knows the headers; the values are read once, up to the
-checksum that gzip keeps at their end. Meaning of the fields: nifti1.h and nifti2.h of https://nifti.nimh.nih.gov.
+ITK reads no NIfTI-2, fills a truncated file with zeros, turns NaN into 0, reads a spacing of 0 as 1 mm, and picks sform
+or qform if they disagree. nibabel reads the headers. The values are read once, up to the checksum at the end of a gzip
+file. Meaning of the fields: nifti1.h and nifti2.h of https://nifti.nimh.nih.gov.
 """
 
 import gzip
@@ -24,17 +24,17 @@ from greenseg.errors import UserError
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
 
 _CHUNK = 1 << 22  # bytes read together
-_LARGEST_OFFSET = 1 << 31  # of the values; a header that promises more is damaged
+_LARGEST_OFFSET = 1 << 31  # of the values; a larger one means a damaged header
 _UNITS = {1: 1e3, 3: 1e-3}  # code of metres, of micrometres → mm
-_TURN = 1e-3  # radians that a quaternion of float32 may be off, near half a turn
+_TURN = 1e-3  # radians; rounding error of a float32 quaternion near half a turn
 _SAME_PLACE = 0.1  # pixels
-_SAME_SPACING = 1e-2  # share of it
+_SAME_SPACING = 1e-2  # relative
 
 Values = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 
 def files_of(path: Path) -> tuple[Path, Path]:
-    """The files of header and values: the same one, or `.hdr` and `.img`, whichever of both is named."""
+    """The files of header and values: the same file, or `.hdr` and `.img`, if `path` is one of the two."""
     pair = re.fullmatch(r"(.*\.)(hdr|img)(\.gz)?", path.name, re.IGNORECASE | re.DOTALL)
     if not pair:
         return path, path
@@ -43,12 +43,12 @@ def files_of(path: Path) -> tuple[Path, Path]:
 
 
 def read(path: Path) -> sitk.Image:
-    """The image in the axes of the file, with two axes or three; scaled by its slope where it has one.
+    """The image in the axes of the file, with two or three axes, scaled by its slope if it has one.
 
-    One of two axes has a third, of one slice, where its header says how it lies in space; see `placement.FLAT`.
+    A 2D image gets a third axis with one slice if its header has its orientation in space; see `placement.FLAT`.
 
     Raises:
-        UserError: no such file, cut short, damaged, not one grey volume, or its header contradicts itself.
+        UserError: no such file, truncated, damaged, not one grey volume, or its header contradicts itself.
         OSError: a file cannot be read.
     """
     header_file, values_file = files_of(path)
@@ -56,12 +56,12 @@ def read(path: Path) -> sitk.Image:
         with _opened(header_file) as file:
             header, is_nifti = _header(file.read(544), header_file == values_file)
         sizes, kind, start = _layout(header, 352 if header_file == values_file else 0)
-        with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are then refused
+        with np.errstate(over="ignore", invalid="ignore"):  # such numbers are refused below
             spacing, origin, directions = _grid(header, sizes, is_nifti)
         with _opened(values_file) as file:
             values = _values(file, start, sizes, kind)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from None
+        raise UserError(f"{path}: damaged or truncated ({error}); copy it again") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     scaled = _scaled(values, header) if is_nifti else values
@@ -80,8 +80,8 @@ def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
 
 
 def _header(head: bytes, is_single: bool) -> tuple[Any, bool]:
-    """The header as nibabel has it, and whether it is NIfTI, not Analyze; ValueError says what is wrong with it."""
-    from nibabel.nifti1 import Nifti1Header  # costs as much time as SimpleITK: only where there is a file to read
+    """nibabel's header, and whether it is NIfTI rather than Analyze. A ValueError has the problem."""
+    from nibabel.nifti1 import Nifti1Header  # as slow as SimpleITK, so imported only to read a file
     from nibabel.nifti2 import Nifti2Header
 
     known = {348: (Nifti1Header, head[344:348]), 540: (Nifti2Header, head[4:8])}
@@ -92,14 +92,14 @@ def _header(head: bytes, is_single: bool) -> tuple[Any, bool]:
             kind, magic = known[size]
             is_nifti = magic in (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
             if is_single and magic[1:2] != b"+":
-                raise ValueError("its header is damaged, or that of a pair, whose files end in .hdr and .img")
+                raise ValueError("its header is damaged, or belongs to a pair of files with .hdr and .img")
             if is_nifti or size == 348:
                 return kind(head[:size], order, check=False), is_nifti
     raise ValueError("has no NIfTI header" if is_single else "has no NIfTI or Analyze header")
 
 
 def _layout(header: Any, first: int) -> tuple[list[int], np.dtype[Any], int]:
-    """Sizes of the two or three axes, type of a pixel, and where the values begin, at `first` at the earliest."""
+    """Sizes of the two or three axes, pixel type, and start of the values, which is at least `first`."""
     from nibabel.spatialimages import HeaderDataError
 
     dims = header["dim"].tolist()
@@ -120,9 +120,9 @@ def _layout(header: Any, first: int) -> tuple[list[int], np.dtype[Any], int]:
 
 
 def _grid(header: Any, sizes: Sequence[int], is_nifti: bool) -> tuple[list[float], list[float], Matrix]:
-    """Spacing, origin and directions as ITK has them: in mm, x to the left, y to the back.
+    """Spacing, origin and directions in ITK's convention: in mm, x to the left, y to the back.
 
-    Where the header does not say where the image lies, it lies at 0, along the axes; so ITK has it, too.
+    Without a position in the header, the image is at 0 along the axes, as in ITK.
     """
     axes = len(sizes)
     unit = _UNITS.get(int(header["xyzt_units"]) & 7, 1.0) if is_nifti else 1.0
@@ -137,12 +137,12 @@ def _grid(header: Any, sizes: Sequence[int], is_nifti: bool) -> tuple[list[float
     if not np.abs(lengths / spacing - 1).max() <= _SAME_SPACING:  # so that NaN is refused
         by_sform, by_pixdim = ("×".join(f"{s:.4g}" for s in each) for each in (lengths, spacing))
         raise ValueError(
-            f"its sform gives a spacing of {by_sform} mm, its pixdim one of {by_pixdim} mm; find out which is right, "
-            "and write it into both"
+            f"its sform gives a spacing of {by_sform} mm, its pixdim {by_pixdim} mm; find out which is right, and "
+            "write it into both"
         )
-    # Rounded, since ITK complains of numbers next to 0; + 0.0: never -0.0.
+    # Rounded, since ITK rejects numbers close to 0; + 0.0: never -0.0.
     directions, origin = np.round(affine[:3, :axes] / lengths, 12) + 0.0, affine[:3, 3] + 0.0
-    if axes == 2:  # lies somewhere in space all the same
+    if axes == 2:  # a 2D image has an orientation in space, too
         normal = np.cross(directions[:, 0], directions[:, 1])
         directions = np.column_stack([directions, np.round(normal / np.linalg.norm(normal), 12) + 0.0])
         spacing.append(1.0)
@@ -152,7 +152,7 @@ def _grid(header: Any, sizes: Sequence[int], is_nifti: bool) -> tuple[list[float
 
 
 def _affine(header: Any, sizes: Sequence[int], unit: float) -> Matrix | None:
-    """Indices → mm, x to the right and y to the front, by sform or qform; None where the header has neither."""
+    """Indices → mm, x to the right and y to the front, by sform or qform; None if the header has neither."""
     to_mm = np.diag((unit, unit, unit, 1))
     sform: Matrix | None = to_mm @ header.get_sform() if header["sform_code"] > 0 else None
     qform: Matrix | None = to_mm @ _qform(header, len(sizes)) if header["qform_code"] > 0 else None
@@ -177,7 +177,7 @@ def _affine(header: Any, sizes: Sequence[int], unit: float) -> Matrix | None:
 
 
 def _qform(header: Any, axes: int) -> Matrix:
-    """The affine of the quaternion. nibabel wants its length at most 1, and no zeros that mean nothing."""
+    """The affine of the quaternion. nibabel needs a length of at most 1, and no zeros in unused fields."""
     quaternion = np.array([float(header[f"quatern_{name}"]) for name in "bcd"])
     length = float(np.linalg.norm(quaternion))
     if not length < 1 + _TURN:
@@ -190,33 +190,33 @@ def _qform(header: Any, axes: int) -> Matrix:
 
 
 def _axes(affine: Matrix) -> str:
-    """The directions of the axes as DICOM names them, such as LPS."""
+    """The orientation of the axes by its DICOM name, such as LPS."""
     directions = (np.diag((-1.0, -1.0, 1.0)) @ affine[:3, :3]).ravel().tolist()
     return str(sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(directions))
 
 
 def _values(file: BinaryIO | gzip.GzipFile, start: int, sizes: Sequence[int], kind: np.dtype[Any]) -> Values:
-    """The pixels, [slice, y, x]. Memory grows with the bytes in the file, not with the sizes in the header."""
+    """The pixels, [slice, y, x]. Memory use follows the bytes in the file, not the sizes in the header."""
     while start > 0 and (skipped := file.read(min(start, _CHUNK))):
         start -= len(skipped)
     promised, found = math.prod(sizes) * kind.itemsize, bytearray()
-    while chunk := file.read(_CHUNK):  # to the end, where gzip keeps its checksum
+    while chunk := file.read(_CHUNK):  # to the end, where gzip has its checksum
         if len(found) < promised:
             found += chunk[: promised - len(found)]
     if len(found) < promised:
         shown = "×".join(map(str, sizes))
-        raise ValueError(f"cut short: {len(found)} bytes for {shown} pixels of {kind.itemsize}; copy it again")
+        raise ValueError(f"truncated: {len(found)} bytes for {shown} pixels of {kind.itemsize}; copy it again")
     values = np.frombuffer(found, kind).reshape(sizes[::-1])
     native = np.dtype(np.float64) if kind.kind == "f" and kind.itemsize > 8 else kind.newbyteorder("=")
     return values.astype(native, copy=False)
 
 
 def _scaled(values: Values, header: Any) -> Values:
-    """The values that the pixels stand for; a slope of 0, or none, means the pixels themselves."""
+    """The pixels with slope and intercept applied; a slope of 0 or no slope changes nothing."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     intercept = intercept if math.isfinite(intercept) else 0.0
     if not math.isfinite(slope) or slope == 0 or (slope, intercept) == (1, 0):
         return values
-    with np.errstate(over="ignore"):  # infinity is noticed later
+    with np.errstate(over="ignore"):  # infinity is reported later
         scaled = values * np.float64(slope) + intercept
         return scaled if values.dtype == np.float64 else scaled.astype(np.float32)

@@ -1,5 +1,5 @@
-"""The layout nnU-Net v2: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md; v1 is much the
-same."""
+"""The nnU-Net v2 layout: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md; v1 is very
+similar."""
 
 import json
 import re
@@ -24,11 +24,11 @@ from greenseg.data.listing import (
 
 _BACKGROUND = "background"
 _DESCRIPTION = "dataset.json"
-_IGNORE = "ignore"  # the name of the label of what nobody annotated
+_IGNORE = "ignore"  # name of the label for pixels without annotation
 
 
 def is_nnunet(root: Path) -> bool:
-    """Whether a folder is laid out so: it has `imagesTr`, or a dataset.json that names the files itself."""
+    """Whether a folder has this layout: `imagesTr`, or a dataset.json that names the files."""
     images = root / "imagesTr"
     return (
         images.is_dir()
@@ -38,7 +38,7 @@ def is_nnunet(root: Path) -> bool:
 
 
 def list_nnunet(root: Path, found: Listing) -> None:
-    """List the cases of imagesTr and labelsTr, or those that dataset.json names itself."""
+    """List the cases of imagesTr and labelsTr, or those that dataset.json names."""
     description = _description(root, found)
     names = _channel_names(root, description, found)
     ignored = _ignored(root, description, found)
@@ -48,8 +48,7 @@ def list_nnunet(root: Path, found: Listing) -> None:
         _list_folders(root, names, ignored, found)
     if ignored:
         found.notes.append(
-            f"{root / _DESCRIPTION}: label {', '.join(map(str, ignored))} is '{_IGNORE}': its pixels are no brain, "
-            f"and count as background"
+            f"{root / _DESCRIPTION}: label {', '.join(map(str, ignored))} is '{_IGNORE}' and counts as background"
         )
 
 
@@ -67,7 +66,7 @@ def _list_folders(root: Path, names: Mapping[int, str], ignored: tuple[int, ...]
     for case in channels:
         mask = mask_of.pop(case, None)
         if case not in first:
-            found.problems.append(f"{images / f'{case}_0000.nii.gz'}: not there, but other channels of this case are")
+            found.problems.append(f"{images / f'{case}_0000.nii.gz'}: missing, but this case has other channels")
         elif mask is None:
             found.problems.append(f"{first[case]}: image without mask; expected {masks / f'{case}.nii.gz'}")
         else:
@@ -88,15 +87,15 @@ def _images(folder: Path, found: Listing) -> Iterator[tuple[Path, str, int]]:
     for path, stem in images_in(folder, found.problems):
         numbered = re.fullmatch(r"(.+)_(\d{4})", stem)
         if not numbered:
-            found.problems.append(f"{path}: no channel in its name; nnU-Net calls it {stem}_0000")
-        # So that its mask is not reported, too.
+            found.problems.append(f"{path}: no channel in its name; rename it to {stem}_0000")
+        # Listed all the same, so that its mask is not reported, too.
         yield (path, numbered[1], int(numbered[2])) if numbered else (path, stem, 0)
 
 
 def _list_named(
     root: Path, cases: dict[str, Any], names: Mapping[int, str], ignored: tuple[int, ...], found: Listing
 ) -> None:
-    """The cases of the section `dataset` of dataset.json: case → `images`, one a channel, and `label`."""
+    """The cases in section `dataset` of dataset.json: case → `images`, one per channel, and `label`."""
     where = root / _DESCRIPTION
     wrong = [case for case, files in cases.items() if not _is_case(files)]
     if wrong:
@@ -108,7 +107,7 @@ def _list_named(
     for case, (images, label) in listed.items():
         gone = [f"{where}: dataset: {case}: {path}: {BROKEN}" for path in (*images[:1], label) if not path.exists()]
         if not images:
-            gone.append(f"{where}: dataset: {case}: no image is named")
+            gone.append(f"{where}: dataset: {case}: names no image")
         found.problems += gone
         if not gone:
             found.entries.append(Entry(images[0], label, subject_of(case), None, f"{where}: {case}", ignored))
@@ -122,17 +121,17 @@ def _is_case(files: Any) -> bool:
 
 
 def _say_channels(root: Path, names: Mapping[int, str], channels: Mapping[str, int], found: Listing) -> None:
-    """Say that of several channels the first one is used, and where the files are not as dataset.json has it."""
+    """Add notes if there are several channels, and if their number differs from dataset.json."""
     numbers = sorted(set(channels.values()))
-    first = f", {names[0]}," if 0 in names else ""
+    first = f", {names[0]}" if 0 in names else ""
     if numbers and numbers[-1] > 1:
         count = numbers[-1] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-        found.notes.append(f"{root}: {count} channels a case; the first one{first} is used")
+        found.notes.append(f"{root}: {count} channels per case; greenseg uses the first one{first}")
     if names and numbers and [len(names)] != numbers:
         case, has = next((case, number) for case, number in channels.items() if number != len(names))
         found.notes.append(
             f"{root / _DESCRIPTION}: names {len(names)} channel{'s' if len(names) > 1 else ''} "
-            f"({', '.join(names.values())}), but there {'is' if has == 1 else 'are'} {has} of case {case}"
+            f"({', '.join(names.values())}), but case {case} has {has}"
         )
 
 
@@ -156,31 +155,29 @@ def _channel_names(root: Path, description: Mapping[str, Any], found: Listing) -
     named = description.get(key, {})
     if not isinstance(named, dict) or not all(number.isdecimal() for number in named):
         found.problems.append(
-            f'{root / _DESCRIPTION}: {key}: a mapping of number to name is needed, such as {{"0": "T2"}}'
+            f'{root / _DESCRIPTION}: {key}: must be a mapping of number to name, such as {{"0": "T2"}}'
         )
         return {}
     return {number: str(name) for number, name in sorted((int(number), name) for number, name in named.items())}
 
 
 def _ignored(root: Path, description: Mapping[str, Any], found: Listing) -> tuple[int, ...]:
-    """The labels that are called `ignore`: name → label, or labels of a region; label → name in version 1."""
+    """The labels with the name `ignore`: name → label, or labels of a region; label → name in version 1."""
     ignored: set[int] = set()
     try:
         for key, value in description.get("labels", {}).items():
             name, of_name = (value, key) if str(value).strip().lower() in (_IGNORE, _BACKGROUND) else (key, value)
             if name.strip().lower() == _BACKGROUND and int(str(of_name)) != 0:
                 found.problems.append(
-                    f"{root / _DESCRIPTION}: labels: {_BACKGROUND} is {of_name}; it is 0 in nnU-Net, and here"
+                    f"{root / _DESCRIPTION}: labels: {_BACKGROUND} is {of_name}; it must be 0, as in nnU-Net"
                 )
             if name.strip().lower() == _IGNORE:
                 ignored |= {int(str(label)) for label in (of_name if isinstance(of_name, list) else [of_name])}
     except (AttributeError, ValueError):
         example = json.dumps({_BACKGROUND: 0, "brain": 1})
-        found.problems.append(
-            f"{root / _DESCRIPTION}: labels: a mapping of name to number is needed, such as {example}"
-        )
+        found.problems.append(f"{root / _DESCRIPTION}: labels: must be a mapping of name to number, such as {example}")
         return ()
     if wrong := [label for label in ignored if label <= 0]:
-        found.problems.append(f"{root / _DESCRIPTION}: labels: {_IGNORE} is {wrong[0]}; a label is above 0")
+        found.problems.append(f"{root / _DESCRIPTION}: labels: {_IGNORE} is {wrong[0]}; it must be above 0")
         return ()
     return tuple(sorted(ignored))

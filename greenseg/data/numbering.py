@@ -1,4 +1,4 @@
-"""Which files of slices belong together, and in which order, by their folders and the numbers in their names."""
+"""Grouping and order of slice files, by their folders and the numbers in their names."""
 
 import re
 from collections import defaultdict
@@ -11,10 +11,10 @@ _NUMBER = re.compile(r"\d+")
 
 
 def stacked(paths: Sequence[Path]) -> list[list[int]]:
-    """The files that belong together, each by its place among these, in the order of the numbers of their slices.
+    """Groups of files that form a volume, by their indices, in the order of their slice numbers.
 
-    Those of one folder whose names differ only in numbers: in that of the slice, and in others that change whenever it
-    does, such as the time or the place of the slice.
+    A group has the files of one folder whose names differ only in the slice number, and in other numbers that change
+    whenever it does, such as the time or the position of the slice.
     """
     alike: dict[tuple[Path, str], list[int]] = defaultdict(list)
     for place, path in enumerate(paths):
@@ -33,10 +33,10 @@ def stacked(paths: Sequence[Path]) -> list[list[int]]:
 
 
 def slice_numbers(names: Sequence[str]) -> list[int]:
-    """The number of the slice in each of the names: the one after this word, or the last one that varies; 0 without.
+    """The slice number in each name: the number after the word "slice", or the last one that varies; 0 if none does.
 
     Args:
-        names: that differ only in numbers.
+        names: names that differ only in numbers.
     """
     columns = list(zip(*(_NUMBER.findall(name) for name in names), strict=True))
     varying = [place for place, column in enumerate(columns) if len(set(column)) > 1]
@@ -48,6 +48,6 @@ def slice_numbers(names: Sequence[str]) -> list[int]:
 
 
 def _follows(column: Sequence[str], of_slice: Sequence[int]) -> bool:
-    """Whether a number tells no volume: each file has one of its own, or each number of a slice has."""
+    """Whether a number does not identify a volume: it is unique per file or per slice number."""
     values = len(set(column))
     return values == len(column) or values == len(set(of_slice)) == len(set(zip(column, of_slice, strict=True)))

@@ -1,9 +1,9 @@
-"""A phantom: volumes of a fetal head in maternal tissue, drawn, not scanned. Nobody's data, for tests and demos.
+"""A phantom: synthetic volumes of a fetal head in maternal tissue, without patient data, for tests and demos.
 
-Drawn from ellipsoids in millimetres, in the contrasts of three fast sequences (DWI, fMRI, T2w) and any direction of
-the slices, then degraded as a scanner does: partial volume, motion between slices, bias field, Rician noise. Heads
-differ in size and place, other round organs compete with them, and some slices hold no brain. It is a test of the
-pipeline, not a model of anatomy: figures on it say nothing about patients.
+It consists of ellipsoids in millimetres, in the contrasts of three fast sequences (DWI, fMRI, T2w) and with any
+direction of the slices. The images have the artefacts of a scanner: partial volume, motion between slices, bias field,
+Rician noise. Heads differ in size and position, other round organs compete with them, and some slices have no brain. It
+tests the pipeline and does not model anatomy: results on it say nothing about patients.
 """
 
 import errno
@@ -60,23 +60,23 @@ def write_phantom(
 ) -> list[Path]:
     """Write a phantom data set in the E2MIP layout; the same seed writes the same bytes.
 
-    The first volumes train, the last fifth (at least one) validates.
+    The last fifth of the volumes (at least one) is for validation, the rest for training.
 
     Args:
-        out: folder to make; must not exist, or be empty.
-        volumes: number of volumes, 2 or more; contrasts take turns.
-        seed: of everything random.
-        progress: called with the number of volumes written and their total.
+        out: folder to create; must not exist, or be empty.
+        volumes: number of volumes, at least 2; contrasts alternate.
+        seed: seed of all random numbers.
+        progress: called with the number of written volumes and their total.
 
     Returns:
-        The images written.
+        The written images.
 
     Raises:
-        UserError: fewer than 2 volumes, or `out` is a file or holds something.
-        OSError: there is no room for it, or `out` cannot be written.
+        UserError: fewer than 2 volumes, or `out` is a file or a folder that is not empty.
+        OSError: the disk is full, or `out` is not writable.
     """
     if volumes < 2:
-        raise UserError(f"--volumes {volumes}: at least 2 are needed, one to train and one to validate")
+        raise UserError(f"--volumes {volumes}: at least 2 are needed, for training and for validation")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not an empty folder; choose another, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def write_phantom(
                 if kind == "images":
                     written.append(out / path)
             progress(i + 1, volumes)
-        unfinished.chmod(0o755)  # mkdtemp makes private folders; data sets are read by others
+        unfinished.chmod(0o755)  # mkdtemp makes private folders, but other users may read data sets
         if out.exists():
             out.rmdir()
         unfinished.rename(out)
@@ -107,10 +107,10 @@ def write_phantom(
 
 
 def _check(path: Path) -> None:
-    """Make sure that a file is whole and on the disk: ITK does not notice where that is full.
+    """Make sure that a file is complete and on disk, since ITK does not detect a full disk.
 
     Raises:
-        OSError: it is not.
+        OSError: the file is not complete.
     """
     try:
         with path.open("rb+") as file, gzip.open(file) as content:
@@ -124,11 +124,11 @@ def _check(path: Path) -> None:
 
 
 def builtin() -> tuple[Path, bool]:
-    """The built-in phantom's folder in the user's cache, and whether it was made just now.
+    """The folder of the built-in phantom in the cache, and whether this call created it.
 
     Raises:
-        UserError: the cache cannot be written.
-        OSError: it has no room.
+        UserError: the cache is not writable.
+        OSError: the disk is full.
     """
     root = builtin_phantom()
     if root.is_dir():
@@ -146,10 +146,10 @@ def draw(contrast: Contrast, rng: np.random.Generator) -> tuple[sitk.Image, sitk
 
     Args:
         contrast: the sequence.
-        rng: source of all that is random.
+        rng: source of random numbers.
 
     Returns:
-        Image (float32) and mask (uint8, 0 or 1), [x, y, slice], with the spacing and an oblique direction.
+        Image (float32) and mask (uint8, 0 or 1), [x, y, slice], with spacing and an oblique direction.
     """
     scene = _Scene(contrast, rng)
     count, factor = int(rng.integers(contrast.slices[0], contrast.slices[1] + 1)), contrast.subsamples
@@ -198,7 +198,7 @@ def draw(contrast: Contrast, rng: np.random.Generator) -> tuple[sitk.Image, sitk
 
 
 class _Scene:
-    """Ellipsoids in painting order: what is painted later covers what was there."""
+    """Ellipsoids in painting order: later ones cover earlier ones."""
 
     def __init__(self, contrast: Contrast, rng: np.random.Generator) -> None:
         self.shapes: list[tuple[Array, Array, float, bool]] = []  # centre, world → unit sphere, brightness, is brain

@@ -1,4 +1,4 @@
-"""Where images lie: a mask on its image's grid, and the axis along which both are cut into slices."""
+"""Positions of images: a mask on its image's grid, and the axis along which both are cut into slices."""
 
 from collections.abc import Sequence
 
@@ -7,33 +7,33 @@ import SimpleITK as sitk
 
 from greenseg.data.header import is_right
 
-_EQUAL = 1e-2  # share of a spacing by which another one is still the same
-_APART = 0.1  # pixels, and millimetres, by which a mask may lie beside its image
-_TURNED = 1e-2  # of a direction, by which another one is still the same
+_EQUAL = 1e-2  # largest relative difference between equal spacings
+_APART = 0.1  # largest distance of a mask from its image, in pixels and in mm
+_TURNED = 1e-2  # largest difference between equal direction cosines
 _ON_PLANE = 1e-3  # mm
 
 FLAT = "greenseg: two axes"
-"""Mark of a volume of one slice that has two axes in its file, so that it does not say how far the next slice is."""
+"""Marks a volume of one slice that has two axes in its file, and therefore no slice distance."""
 
 
 def slice_axis(sizes: Sequence[int], spacing: Sequence[float]) -> int:
-    """The axis across slices: one of a single pixel, else the one of the widest spacing; the last, where equal."""
+    """The axis across slices: an axis with a single pixel, else with the widest spacing; the last of equal ones."""
     among = [i for i in range(len(sizes)) if sizes[i] == 1] or range(len(sizes))
-    # Not the widest by a hair: rounding in a header would cut a volume along another axis than its neighbours.
+    # With a tolerance: otherwise, rounding in a header would cut similar volumes along different axes.
     return max(i for i in among if spacing[i] >= (1 - _EQUAL) * max(spacing[j] for j in among))
 
 
 def is_isotropic(image: sitk.Image) -> bool:
-    """Whether no axis has a wider spacing than the others, so that the slice axis is the last one."""
+    """Whether all axes have the same spacing, so that the last one is the slice axis."""
     return bool(min(image.GetSpacing()) >= (1 - _EQUAL) * max(image.GetSpacing()))
 
 
 def across_slices(image: sitk.Image, axis: int | None = None) -> sitk.Image:
-    """The image as a volume, its slice axis last; one of two axes is one slice, whose distance is not known.
+    """The image as a volume with the slice axis last. A 2D image is one slice of unknown distance.
 
     Args:
-        image: of two or three axes.
-        axis: the slice axis, where it is known already.
+        image: image with two or three axes.
+        axis: the slice axis, if known.
     """
     if image.GetDimension() == 2:
         volume = sitk.JoinSeries([image])
@@ -47,15 +47,15 @@ def across_slices(image: sitk.Image, axis: int | None = None) -> sitk.Image:
 
 
 def slice_distance(volume: sitk.Image) -> float | None:
-    """Distance of the slices of a volume, in mm; None where the file had two axes, which do not say."""
+    """Distance of the slices of a volume, in mm; None if the file had two axes."""
     return None if volume.HasMetaDataKey(FLAT) else float(volume.GetSpacing()[2])
 
 
 def together(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Image, str | None]:
-    """An image and its mask as volumes on one grid with the slice axis last; and how their grids disagree, or None.
+    """An image and its mask as volumes on one grid with the slice axis last; and the mismatch of their grids, or None.
 
-    A mask whose axes are stored in another order or direction is turned; no pixel is interpolated. One of both may have
-    two axes where the other has a single slice.
+    A mask with axes in another order or direction is reoriented, without interpolation. One of the two may have two
+    axes if the other has a single slice.
     """
     plane, plane_of_mask = image, mask
     mixed = _is_flat(image) != _is_flat(mask)
@@ -72,14 +72,12 @@ def together(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Imag
         if turned.GetSize() != plane.GetSize():
             problem = geometry_problem(plane, plane_of_mask) or problem  # the size that its file has
         if mixed or image.GetDimension() != mask.GetDimension():
-            problem += "; one of both is 2D, which does not say where it lies in space: store both alike"
+            problem += "; one of them is 2D and has no position in space: store both in the same way"
         elif turned is not mask:
-            problem += (
-                "; its header says that its pixels are stored in another order than its image's: give it its image's "
-            )
-            problem += "header only if you know better"
+            problem += "; by its header, its pixels have a different order from its image's: "
+            problem += "copy the image's header only if you are certain that this is wrong"
         elif problem.startswith("lies"):
-            problem += "; if the pixels do belong together, give it its image's header"
+            problem += "; if the pixels do match, copy the image's header to the mask"
     volume = across_slices(image)
     in_slices = across_slices(turned, 2 if _is_flat(image) else slice_axis(plane.GetSize(), plane.GetSpacing()))
     if not problem:
@@ -88,7 +86,7 @@ def together(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Imag
 
 
 def geometry_problem(image: sitk.Image, mask: sitk.Image) -> str | None:
-    """How a mask's grid disagrees with its image's, of as many axes (size, spacing, origin, direction), or None."""
+    """The mismatch of a mask's grid with its image's (size, spacing, origin, direction), or None."""
     sizes, spacing = image.GetSize(), np.array(image.GetSpacing())
     if sizes != mask.GetSize():
         axes = 2 if sizes[2:] == mask.GetSize()[2:] == (1,) else 3
@@ -96,7 +94,7 @@ def geometry_problem(image: sitk.Image, mask: sitk.Image) -> str | None:
     if np.abs(np.array(mask.GetSpacing()) / spacing - 1).max() > _EQUAL:
         ours, theirs = ("×".join(f"{s:.4g}" for s in i.GetSpacing()) for i in (mask, image))
         return f"spacing {ours} mm differs from its image's {theirs} mm"
-    # Where the first pixel and the last one of each axis lie tells origin and direction at once.
+    # The positions of the first pixel and of the last pixel of each axis check origin and direction together.
     corners = [
         (0,) * len(sizes),
         *(tuple(int(n == i) * (s - 1) for n in range(len(sizes))) for i, s in enumerate(sizes)),
@@ -106,14 +104,14 @@ def geometry_problem(image: sitk.Image, mask: sitk.Image) -> str | None:
         for corner in corners
     )
     if apart > _APART * min(1.0, float(spacing.min())):
-        return f"lies up to {apart:.3g} mm beside its image (origin or direction differ)"
+        return f"lies up to {apart:.3g} mm off its image (origin or direction differ)"
     return None
 
 
 def _turned(mask: sitk.Image, image: sitk.Image) -> sitk.Image:
-    """The mask with its axes in the order and direction of the image's, where both lie along the same lines."""
+    """The mask with its axes in the order and direction of the image's, if both have the same lines as axes."""
     of_image, of_mask = (np.reshape(i.GetDirection(), (i.GetDimension(),) * 2) for i in (image, mask))
-    along = of_image.T @ of_mask  # [axis of the image, axis of the mask]: 1 or -1 where both are the same line
+    along = of_image.T @ of_mask  # [axis of the image, axis of the mask]: 1 or -1 for the same line
     whole = np.rint(along)
     if np.abs(along - whole).max() > _TURNED or not (np.abs(whole).sum(0) == 1).all():
         return mask
@@ -138,7 +136,7 @@ def _is_flat(image: sitk.Image) -> bool:
 
 
 def _plane(image: sitk.Image) -> sitk.Image:
-    """A single slice with two axes: where it lies across the plane of x and y, at 0 and along these, as ITK has it."""
+    """A single slice with two axes; if it is not in the plane of x and y, at 0 and along these, as in ITK."""
     if image.GetDimension() == 2:
         return image
     volume = across_slices(image)
@@ -151,7 +149,7 @@ def _plane(image: sitk.Image) -> sitk.Image:
 
 
 def _beside(flat: sitk.Image, single: sitk.Image) -> sitk.Image:
-    """A flat image as thick as a single slice, and at its height where its own header has none (0, as ITK writes)."""
+    """A flat image with the thickness of a single slice, and its height if the flat header has none (0, as in ITK)."""
     axis = slice_axis(single.GetSize(), single.GetSpacing())
     normal = np.array(flat.GetDirection()[2::3])
     placed = sitk.Image(flat)

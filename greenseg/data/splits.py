@@ -1,4 +1,4 @@
-"""Who trains and who validates: by subject, never by slice."""
+"""The split into training and validation: by subject, never by slice."""
 
 import csv
 import hashlib
@@ -15,19 +15,19 @@ from greenseg.errors import UserError
 from greenseg.settings import Layout, Settings
 
 SPLIT_BY = ("data", "layout", "validation_share", "split_seed", "folds", "fold")
-"""The settings that decide which files train, and which validate."""
+"""The settings that decide the split of the files into training and validation."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One subject: its files, in the order of their names, and the split that all of them are in."""
+    """One subject: its files, in the order of their names, and their split."""
 
     subject: str
     split: Literal["train", "validation"]
     files: tuple[tuple[Path, Path], ...]
     """Pairs of an image and its mask."""
     ignored: tuple[int, ...] = ()
-    """Labels of its masks that mean "not annotated", so that they are not brain."""
+    """Labels of its masks that mean "not annotated" and do not count as foreground."""
 
 
 def scan(
@@ -39,30 +39,30 @@ def scan(
     folds: int = 0,
     fold: int = 0,
 ) -> list[Case]:
-    """The cases of a data set that train and validate.
+    """The cases of a data set for training and validation.
 
-    Where the data set names a split it holds. Else a subject validates if the hash of its name and `split_seed` falls
-    into the first `validation_share`; with `folds`, all subjects are dealt to that many folds by the hash, whatever
-    split the data set names, and those of `fold` validate. So adding a subject moves no other, unless a side or a fold
-    would be empty.
+    If the data set names a split, it applies. Otherwise, a subject is used for validation if the hash of its name and
+    `split_seed` falls into the first `validation_share`. With `folds`, the hash assigns all subjects to this number of
+    folds, regardless of the split that the data set names, and the subjects of `fold` are used for validation. Adding a
+    subject moves no other, unless a split or a fold would be empty.
 
     Args:
         root: folder of the data set, or its CSV file.
-        validation_share: share of the subjects that validate, where the data names none.
-        layout: of the data set.
-        split_seed: of the hash.
-        folds: of a cross-validation; 0 = none.
-        fold: that validates, from 0.
+        validation_share: share of the subjects for validation if the data set names no split.
+        layout: layout of the data set.
+        split_seed: seed of the hash.
+        folds: number of cross-validation folds; 0 = no cross-validation.
+        fold: fold for validation, counted from 0.
 
     Raises:
-        UserError: missing folders, images without mask, masks without image, a subject in two splits, too few
-            subjects; all that was found.
+        UserError: missing folders, images without mask, masks without image, a subject in two splits, too few subjects;
+            lists all problems.
     """
     return cases(look(root, layout), root, validation_share, split_seed, folds, fold)
 
 
 def cases_of(settings: Settings, root: Path) -> list[Case]:
-    """The cases that these settings train and validate on; raises as `scan` does."""
+    """The cases for these settings; raises like `scan`."""
     return scan(
         root,
         settings.validation_share,
@@ -74,7 +74,7 @@ def cases_of(settings: Settings, root: Path) -> list[Case]:
 
 
 def cases(listing: Listing, root: Path, share: float, seed: int, folds: int, fold: int) -> list[Case]:
-    """See `scan`, for a data set that has been listed."""
+    """Like `scan`, for a data set that is already listed."""
     if listing.problems:
         raise UserError(listing.problems)
     files: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
@@ -87,7 +87,7 @@ def cases(listing: Listing, root: Path, share: float, seed: int, folds: int, fol
             ignored[entry.subject].update(entry.ignored)
     subjects = sorted(files)
     if len(subjects) < max(2, folds):
-        need = f"{folds} are needed for {folds} folds" if folds else "2 are needed, one to train and one to validate"
+        need = f"{folds} are needed for {folds} folds" if folds else "2 are needed, for training and for validation"
         count = "one subject only" if len(subjects) == 1 else f"{len(subjects)} subjects"
         raise UserError(f"{root}: {count}; at least {need}")
     if folds:
@@ -100,7 +100,8 @@ def cases(listing: Listing, root: Path, share: float, seed: int, folds: int, fol
             )
         validating = {subject for subject in subjects if named[subject] == "validation"}
         if not validating or len(validating) == len(subjects):
-            raise UserError(f"{root}: nobody {'trains' if validating else 'validates'}; name both splits, or none")
+            lacking = "training" if validating else "validation"
+            raise UserError(f"{root}: no subject for {lacking}; name both splits, or none")
     else:
         validating = _held_out(subjects, share, seed)
     ordered = sorted(subjects, key=lambda subject: (subject in validating, subject))
@@ -111,19 +112,19 @@ def cases(listing: Listing, root: Path, share: float, seed: int, folds: int, fol
 
 
 def refuse_ignored(cases: Iterable[Case], labels: Iterable[int], root: Path) -> None:
-    """Refuse labels to train on that the data set says nobody annotated.
+    """Refuse training labels that mean "not annotated" in the data set.
 
     Raises:
-        UserError: there are some.
+        UserError: there are such labels.
     """
     both = sorted({label for case in cases for label in case.ignored} & set(labels))
     if both:
         shown = ", ".join(map(str, both))
-        raise UserError(f"{root}: its data set calls label {shown} 'ignore' (not annotated); leave it out of --labels")
+        raise UserError(f"{root}: label {shown} is 'ignore' in this data set (not annotated); remove it from --labels")
 
 
 def split_csv(cases: Iterable[Case]) -> str:
-    """The split as a CSV file that is itself a data set: `--data split.csv` trains on the same one."""
+    """The split as a CSV file, which is a data set itself: `--data split.csv` trains on the same split."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     cases = list(cases)
@@ -145,7 +146,7 @@ def _held_out(subjects: list[str], share: float, seed: int) -> set[str]:
     place = {s: _place(s, seed) for s in subjects}
     ordered = sorted(subjects, key=place.__getitem__)
     held_out = [s for s in ordered if place[s] < share]
-    # Never nobody to validate, never nobody to train.
+    # Neither split may be empty.
     return set((held_out or ordered[:1])[: len(ordered) - 1])
 
 
@@ -154,6 +155,6 @@ def _fold(subjects: list[str], folds: int, fold: int, seed: int) -> set[str]:
     members: list[list[str]] = [[] for _ in range(folds)]
     for subject in sorted(subjects, key=place.__getitem__):
         members[int(place[subject] * folds)].append(subject)
-    for empty in (m for m in members if not m):  # takes one of the fullest fold
+    for empty in (m for m in members if not m):  # takes a subject from the fullest fold
         empty.append(max(members, key=len).pop())
     return set(members[fold])

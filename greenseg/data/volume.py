@@ -13,31 +13,31 @@ from greenseg.data.listing import BROKEN, stem_of
 from greenseg.data.placement import across_slices, together
 from greenseg.errors import UserError
 
-_CHECKED = ("GDCMImageIO", "PNGImageIO", "TIFFImageIO")  # parts of ITK that notice when a file is cut short
+_CHECKED = ("GDCMImageIO", "PNGImageIO", "TIFFImageIO")  # parts of ITK that detect truncated files
 _NO_SPACING = "greenseg: no spacing"
-_LABEL = 1e-3  # by which the value of a label may be off: a slope of float32 gives 2.9999998 for 3
-_NOTHING = 1e-6  # of the highest label, that a slope and an intercept may leave of 0
+_LABEL = 1e-3  # largest deviation of a label: a slope of float32 gives 2.9999998 for 3
+_NOTHING = 1e-6  # largest deviation of label 0 after slope and intercept, as share of the highest label
 
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it prints to the terminal what is no matter of the user's
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its warnings on the terminal do not concern users
 
 
 def read(path: Path) -> sitk.Image:
-    """A scalar image as a volume whose last axis is the slice axis, in the type that the file has.
+    """A scalar image as a volume with the slice axis last, in the type of the file.
 
-    The slice axis is the one with the widest spacing (the last, where equal), or one of a single slice. A 2D image is
-    one slice; a 4D image of a single volume is that volume.
+    The slice axis is an axis with a single pixel, otherwise the axis with the widest spacing (the last of equal ones).
+    A 2D image is one slice; a 4D image with a single volume is this volume.
 
     Args:
-        path: an image file, or a folder that holds one DICOM series.
+        path: an image file, or a folder with one DICOM series.
 
     Raises:
-        UserError: the file is not an image, is damaged or cut short, has several volumes, or several values a pixel.
+        UserError: the file is not an image, is damaged or truncated, has several volumes, or several values per pixel.
     """
     return across_slices(_as_stored(path))
 
 
 def _as_stored(path: Path) -> sitk.Image:
-    """The same in the axes of the file, with two axes or three."""
+    """The image in the axes of the file, with two or three axes."""
     name = path.name.lower()
     try:
         if path.is_dir():
@@ -56,11 +56,11 @@ def _as_stored(path: Path) -> sitk.Image:
         reader = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
         if reader and reader not in _CHECKED:
             raise UserError(
-                f"{path}: is {reader.removesuffix('ImageIO')}, a format in which nobody notices that a file is cut "
-                f"short; convert it to NIfTI, NRRD or MetaImage"
+                f"{path}: is {reader.removesuffix('ImageIO')}, a format whose truncated files cannot be detected; "
+                f"convert it to NIfTI, NRRD or MetaImage"
             )
         image = _from_itk(path)
-        if reader != "GDCMImageIO" and all(s == 1 for s in image.GetSpacing()):  # ITK takes 1 where there is none
+        if reader != "GDCMImageIO" and all(s == 1 for s in image.GetSpacing()):  # ITK returns 1 if there is none
             image.SetMetaData(_NO_SPACING, "yes")
         return image
     except OSError as error:
@@ -69,7 +69,7 @@ def _as_stored(path: Path) -> sitk.Image:
 
 def _check(path: Path, file: Path, problem_of: Callable[[Path], str | None]) -> None:
     if not file.exists() and not file.is_symlink() and file != path:
-        raise UserError(f"{path}: its other half is not there: no file {file.name!r} in its folder")
+        raise UserError(f"{path}: its other half is missing: no file {file.name!r} in its folder")
     if not file.is_file():  # a pipe would block
         raise UserError(f"{file}: {BROKEN}")
     if problem := problem_of(file):
@@ -101,12 +101,12 @@ def _from_itk(path: Path) -> sitk.Image:
 
 
 _SAID = {
-    "Unable to determine ImageIO": "no format that SimpleITK knows",
+    "Unable to determine ImageIO": "SimpleITK does not know its format",
     "spacing is not supported": "its header gives a spacing of 0 mm",
     "determinant is 0": "its header gives directions that do not span a volume",
     "File cannot be read": "its header is damaged",
 }
-"""What ITK says, in other words."""
+"""Part of ITK's message → our words."""
 
 
 def _reason(error: RuntimeError) -> str:
@@ -119,14 +119,14 @@ def _reason(error: RuntimeError) -> str:
 
 
 def read_whole(image_path: Path, mask_path: Path) -> tuple[sitk.Image, sitk.Image]:
-    """An image and its mask as they are in their files, as volumes of the same grid; see `read`.
+    """An image and its mask with all labels, as volumes on the same grid; see `read`.
 
-    The slice axis is the image's. A mask that is stored along other axes is turned; values that are labels but for the
-    rounding of a slope become labels.
+    The slice axis is the image's. A mask that is stored along other axes is reoriented. Labels that a slope left
+    slightly off a whole number are rounded.
 
     Raises:
-        UserError: either is unreadable, their grids differ, the image holds values that are not finite, or the mask
-            values that are no labels; all of it.
+        UserError: one of them is unreadable, their grids differ, the image has values that are not finite, or the mask
+            has values that are not labels; lists all problems.
     """
     pair, problems = [], []
     for path in (image_path, mask_path):
@@ -154,10 +154,10 @@ def labels_of(text: str) -> list[int]:
     return [int(label) for label in text.split(",") if label]
 
 
-def is_brain(
+def is_foreground(
     mask: sitk.Image, labels: Sequence[int], ignored: Sequence[int] = ()
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Where a mask is brain, [slice, y, x]: at these labels, or at any above 0 but the ignored where none are given."""
+    """The foreground of a mask, [slice, y, x]: these labels, or if none are given, all above 0 except the ignored."""
     values = sitk.GetArrayViewFromImage(mask)
     return np.isin(values, labels) if labels else (values > 0) & ~np.isin(values, ignored)
 
@@ -165,40 +165,40 @@ def is_brain(
 def read_pair(
     image_path: Path, mask_path: Path, labels: Sequence[int] = (), ignored: Sequence[int] = ()
 ) -> tuple[sitk.Image, sitk.Image]:
-    """An image, and its mask of the same grid as uint8: 1 where its label counts as brain, else 0.
+    """An image, and its mask on the same grid as uint8: 1 if the label counts as foreground, else 0.
 
     Args:
         image_path: see `read`.
         mask_path: likewise.
-        labels: that are brain; empty = any above 0.
-        ignored: that are not, though above 0.
+        labels: labels that count as foreground; empty = any above 0.
+        ignored: labels above 0 that do not count as foreground.
 
     Raises:
         UserError: see `read_whole`.
     """
     image, mask = read_whole(image_path, mask_path)
-    brain = sitk.GetImageFromArray(is_brain(mask, labels, ignored).astype(np.uint8))
-    brain.CopyInformation(image)
-    return image, brain
+    foreground = sitk.GetImageFromArray(is_foreground(mask, labels, ignored).astype(np.uint8))
+    foreground.CopyInformation(image)
+    return image, foreground
 
 
 def has_spacing(volume: sitk.Image) -> bool:
-    """Whether its file says how wide a pixel is; a picture (PNG, TIFF) need not."""
+    """Whether the file of a volume has a pixel size; a picture (PNG, TIFF) may have none."""
     return not volume.HasMetaDataKey(_NO_SPACING)
 
 
 def values_problem(image: sitk.Image) -> str | None:
-    """Why one cannot calculate with the values of an image, or None."""
+    """Why the values of an image cannot be used, or None."""
     values = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(values).all():
-        return "holds values that are not finite (NaN or infinity)"
+        return "has values that are not finite (NaN or infinity)"
     if max(abs(float(values.min())), abs(float(values.max()))) > float(np.finfo(np.float32).max):
-        return f"holds values too large for an image ({float(values.min()):g} to {float(values.max()):g})"
+        return f"has values too large for an image ({float(values.min()):g} to {float(values.max()):g})"
     return None
 
 
 def _as_labels(mask: sitk.Image) -> tuple[sitk.Image, str | None]:
-    """The mask with whole numbers, and why its values are no labels (fractions, negative numbers, NaN), or None."""
+    """The mask with whole numbers, and why its values are not labels (fractions, negative numbers, NaN), or None."""
     values = sitk.GetArrayViewFromImage(mask)
     labels = values if values.dtype.kind in "iu" else np.rint(values)
     with np.errstate(invalid="ignore"):  # infinity less infinity
@@ -208,8 +208,8 @@ def _as_labels(mask: sitk.Image) -> tuple[sitk.Image, str | None]:
     if wrong:
         shown = ", ".join(f"{value:.6g}" for value in wrong[:3]) + (", …" if len(wrong) > 3 else "")
         return mask, (
-            f"holds values that are no labels ({shown}); a mask holds 0 and whole numbers above it: write it as "
-            f"integers, without a slope"
+            f"has values that are not labels ({shown}); a mask needs whole numbers from 0 up: write it as integers, "
+            f"without a slope"
         )
     if labels is values or np.array_equal(labels, values):
         return mask, None

@@ -1,6 +1,6 @@
-"""Energy of a training, measured by Zeus where there are sensors and estimated, visibly, where there are none.
+"""Energy of a training: measured by Zeus if there are sensors, otherwise estimated and marked as such.
 
-This package knows nothing of segmentation and imports nothing else of greenseg. In any Lightning project:
+This package is independent of segmentation and imports nothing else of greenseg. In any Lightning project:
 
     from greenseg.energy import EnergyMonitor
 

@@ -1,4 +1,4 @@
-"""Figures that follow from joules: carbon, cost, joules to a target."""
+"""Metrics derived from joules: carbon and joules to a target."""
 
 import importlib.util
 import json
@@ -12,13 +12,13 @@ JOULES_PER_KWH = 3.6e6
 def joules_to_reach(
     target: float, quality: Sequence[float | None], joules: Sequence[float], start: float
 ) -> float | None:
-    """Joules spent when a quality was first reached, interpolated linearly between epochs; None if it never was.
+    """Joules until a quality was first reached, interpolated linearly between epochs; None if it never was.
 
     Args:
-        target: the quality wanted.
-        quality: after each epoch; None where it is not known.
-        joules: of each epoch.
-        start: joules spent before the first epoch, where quality counts as 0.
+        target: target quality.
+        quality: quality after each epoch; None if unknown.
+        joules: joules of each epoch.
+        start: joules before the first epoch, when quality counts as 0.
     """
     before, spent = 0.0, start
     for reached, cost in zip(quality, joules, strict=True):
@@ -35,8 +35,8 @@ def joules_to_reach(
 def carbon_intensities() -> dict[str, float]:
     """Carbon intensity of electricity in g CO2e / kWh, by ISO 3166 alpha-3 code of the country.
 
-    The table of codecarbon (Our World in Data, after Ember), which the extra `carbon` installs, read offline. Empty
-    without it.
+    It is codecarbon's table (Our World in Data, after Ember), from the extra `carbon`, read offline. Empty without the
+    extra.
     """
     spec = importlib.util.find_spec("codecarbon")
     if spec is None or not spec.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""What this machine can measure, and why not what it cannot; with the remedy."""
+"""The sensors of this machine, and reasons and remedies for missing ones."""
 
 import itertools
 import os
@@ -15,10 +15,10 @@ _OBSERVE_SECONDS = 1.0
 
 
 def examine(idle_seconds: float) -> dict[str, Any]:
-    """Everything that `greenseg doctor` shows about energy, as plain values.
+    """The energy part of `greenseg doctor`, as plain values.
 
     Args:
-        idle_seconds: how long to measure the idle machine; 0 to skip that.
+        idle_seconds: seconds for measuring idle power; 0 to skip this.
     """
     gpus = tuple(range(visible_gpus()))
     sensors = Sensors(gpus)
@@ -31,7 +31,7 @@ def examine(idle_seconds: float) -> dict[str, Any]:
             why = sensors.missing[component]
             fallback = "none" if component == "gpu" else "estimate"
             components[component] = {"source": fallback, "why": why, "remedy": _remedy(component, why)}
-        else:  # a GPU, and this process sees none
+        else:  # no GPU is visible to this process
             why = _no_gpu()
             components[component] = {"source": "none", "why": why, "remedy": _remedy(component, why)}
     model = Model.of_this_machine()
@@ -66,7 +66,7 @@ def _gpu(index: int) -> dict[str, Any]:
         try:
             value = ask(handle)
         except pynvml.NVMLError:
-            continue  # this GPU does not know MIG, or is no NVIDIA GPU
+            continue  # this GPU has no MIG, or is not from NVIDIA
         found[name] = bool(value[0]) if name == "mig" else value
     return found
 
@@ -87,7 +87,7 @@ def _period(read: Callable[[], float]) -> float | None:
 def _rapl_reader() -> Callable[[], float]:
     files = rapl_files()
     if not files or not all(os.access(file, os.R_OK) for file in files):
-        return read_packages  # by zeusd, which may read what this process may not
+        return read_packages  # through zeusd, which has the permission
     return lambda: float(sum(int(file.read_text()) for file in files))
 
 
@@ -97,27 +97,27 @@ def _no_gpu() -> str:
         return "CUDA_VISIBLE_DEVICES is empty"
     if devices and "MIG" in devices:
         return "CUDA_VISIBLE_DEVICES names a MIG slice"
-    return "no GPU driver (NVML, AMD SMI) answers"
+    return "no GPU driver (NVML, AMD SMI) is available"
 
 
 def _remedy(component: str, why: str) -> str:
     if "SoC" in why:
-        return "none: joules of this GPU stay unknown" if component == "gpu" else "none: the estimate stands in"
+        return "none: joules of this GPU stay unknown" if component == "gpu" else "none: greenseg uses the estimate"
     if component == "gpu":
         if "MIG" in why:
-            return "the counter is the whole GPU's: measure with the GPU to yourself, MIG off"
+            return "the counter covers the whole GPU: measure with MIG off and no other users on the GPU"
         if "CUDA_VISIBLE_DEVICES" in why:
-            return "unset CUDA_VISIBLE_DEVICES, or name the GPU"
-        return "install the GPU's driver; nothing to do where there is no GPU"
+            return "unset CUDA_VISIBLE_DEVICES, or name the GPU in it"
+        return "install the driver of the GPU; without a GPU, there is nothing to do"
     if "ermission" in why or any(not os.access(file, os.R_OK) for file in rapl_files()):
-        return "run zeusd as root and set ZEUSD_SOCK_PATH, or let root do: chmod -R a+r /sys/class/powercap/intel-rapl"
+        return "run zeusd as root and set ZEUSD_SOCK_PATH, or run as root: chmod -R a+r /sys/class/powercap/intel-rapl"
     if "DRAM" in why:
-        return "none: this CPU has no DRAM counter; the estimate stands in"
+        return "none: this CPU has no DRAM counter; greenseg uses the estimate"
     if is_virtual_machine():
         return "a virtual machine has no RAPL; measure on the host, or compare estimates (set cpu_watts if you know it)"
     if _container():
         return "mount the host's /sys/class/powercap read-only to /zeus_sys/class/powercap"
-    return "load the kernel's driver (modprobe intel_rapl_msr); else the estimate stands in"
+    return "load the kernel driver (modprobe intel_rapl_msr); without it, greenseg uses the estimate"
 
 
 def _container() -> bool:

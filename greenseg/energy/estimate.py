@@ -1,14 +1,14 @@
 """The estimate of CPU and DRAM energy, for machines that cannot measure it.
 
-The model is that of Green Algorithms (Lannelongue, Grealey & Inouye 2021, doi:10.1002/advs.202100707), fed with what
-the run itself used instead of what was reserved for it:
+The model is that of Green Algorithms (Lannelongue, Grealey & Inouye 2021, doi:10.1002/advs.202100707), applied to the
+resources that the run used instead of those reserved for it:
 
-    CPU joules  = CPU seconds of the process tree × watts of a busy core
-    DRAM joules = seconds × resident memory of the process tree in GB × watts of a GB
+    CPU joules  = CPU seconds of the process tree × watts per busy core
+    DRAM joules = seconds × resident memory of the process tree in GB × watts per GB
 
-It leaves out mainboard, fans, disks, power supply and whatever the machine draws when idle. Such models disagree with
-each other several times over (on one idle machine, codecarbon and carbontracker by 4.6 times): every estimate has a
-range, and estimated joules should be compared only with estimated joules of the same machine.
+It leaves out mainboard, fans, disks, power supply and idle power. Such models differ by several times (on one idle
+machine, codecarbon and carbontracker by 4.6 times). So every estimate has a range, and estimated joules should be
+compared only with estimated joules of the same machine.
 """
 
 import csv
@@ -23,33 +23,33 @@ from pathlib import Path
 import psutil
 
 DEFAULT_CORE_WATTS = 12.0
-"""A busy core of whatever CPU: thermal design power / core of "any" CPU in Green Algorithms."""
+"""A busy core of an unknown CPU: thermal design power per core of "any" CPU in Green Algorithms."""
 
 LEAST_CORE_WATTS = 3.5
-"""A busy virtual core in a cloud: the average at full load that Cloud Carbon Footprint gives for AWS
-(https://www.cloudcarbonfootprint.org/docs/methodology). The low end of the range where the CPU is not known."""
+"""A busy virtual core in a cloud: Cloud Carbon Footprint's average at full load for AWS
+(https://www.cloudcarbonfootprint.org/docs/methodology). The low end of the range for an unknown CPU."""
 
 MOST_CORE_WATTS = 24.0
-"""The high end where the CPU is not known: twice the default. An assumption: few cores may share a whole package."""
+"""The high end for an unknown CPU: twice the default. This is an assumption: few cores may share a whole package."""
 
 RATED_RANGE = (0.5, 1.25)
-"""Range around a CPU's rated power: many loads stay at half of it, short turbo exceeds it. An assumption."""
+"""Range around a CPU's rated power: many loads stay at half of it, and a short turbo exceeds it. An assumption."""
 
 DEFAULT_GB_WATTS = 0.3725
 """A GB of DRAM: Green Algorithms, after Karyakin & Salem 2017, doi:10.1145/3076113.3076117."""
 
 GB_RANGE = (0.5, 2.0)
-"""Range around it, for kinds of DRAM and what is installed but not used. An assumption."""
+"""Range around it, for kinds of DRAM and for installed but unused DRAM. An assumption."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The constants of an estimate, and where they come from.
+    """The constants of an estimate, and their origin.
 
     Attributes:
-        core_watts: of one CPU second, in watts; then its low and high end.
-        gb_watts: of one GB of resident memory, in watts; then its low and high end.
-        basis: in words.
+        core_watts: watts per busy core, then the low and high end of the range.
+        gb_watts: watts per GB of resident memory, then the low and high end of the range.
+        basis: the constants and their origin in words.
     """
 
     core_watts: tuple[float, float, float]
@@ -61,55 +61,55 @@ class Model:
         """The model for this machine.
 
         Args:
-            cpu_watts: watts of a busy core, where the user knows them; 0 to look the CPU up.
-            dram_watts: watts of a GB, where the user knows them; 0 for the default.
+            cpu_watts: watts per busy core from the user; 0 to look the CPU up.
+            dram_watts: watts per GB from the user; 0 for the default.
         """
         low, high = GB_RANGE
         gb = (dram_watts, dram_watts, dram_watts) if dram_watts else (DEFAULT_GB_WATTS,) * 3
         gb_watts = gb if dram_watts else (gb[0], gb[0] * low, gb[0] * high)
-        dram = f"{gb[0]:g} W a GB ({'given' if dram_watts else 'Green Algorithms'})"
+        dram = f"{gb[0]:g} W per GB ({'given' if dram_watts else 'Green Algorithms'})"
         if cpu_watts:
-            return cls((cpu_watts,) * 3, gb_watts, f"{cpu_watts:g} W a busy core (given); {dram}")
+            return cls((cpu_watts,) * 3, gb_watts, f"{cpu_watts:g} W per busy core (given); {dram}")
         rated, why = rated_core_watts()
         if rated:
             low, high = RATED_RANGE
-            return cls((rated, rated * low, rated * high), gb_watts, f"{rated:.2f} W a busy core ({why}); {dram}")
+            return cls((rated, rated * low, rated * high), gb_watts, f"{rated:.2f} W per busy core ({why}); {dram}")
         core = (DEFAULT_CORE_WATTS, LEAST_CORE_WATTS, MOST_CORE_WATTS)
-        return cls(core, gb_watts, f"{DEFAULT_CORE_WATTS:g} W a busy core (Green Algorithms' default: {why}); {dram}")
+        return cls(core, gb_watts, f"{DEFAULT_CORE_WATTS:g} W per busy core (Green Algorithms' default: {why}); {dram}")
 
 
 def cpu_name() -> str:
-    """Model of the CPU, as the kernel names it."""
+    """Name of the CPU model, from the kernel."""
     names = _cpuinfo("model name")
     return names[0] if names else ""
 
 
 def is_virtual_machine() -> bool:
-    """Whether the kernel sees a hypervisor above it."""
+    """Whether the kernel reports a hypervisor."""
     return "hypervisor" in (_cpuinfo("flags") or [""])[0].split()
 
 
 @cache
 def rated_core_watts() -> tuple[float, str]:
-    """Rated power of this CPU for each of its hardware threads, in watts, or 0; and why.
+    """Rated power of this CPU per hardware thread, in watts, or 0; and the reason.
 
-    The rated power is looked up in codecarbon's table of CPUs, which the extra `carbon` installs; read as a file, since
-    importing codecarbon takes long.
+    The rated power comes from codecarbon's table of CPUs, from the extra `carbon`. The table is read as a file, since
+    importing codecarbon is slow.
     """
     name = cpu_name()
     if not name:
         return 0.0, "the CPU has no name"
     if is_virtual_machine():
-        return 0.0, f"'{name}' is a virtual machine's"
+        return 0.0, f"'{name}' is a virtual CPU"
     spec = importlib.util.find_spec("codecarbon")
     if spec is None or not spec.submodule_search_locations:
-        return 0.0, "its rated power is not known without the extra: pip install 'greenseg[carbon]'"
+        return 0.0, "its rated power is unknown without the extra 'carbon': pip install 'greenseg[carbon]'"
     table = Path(spec.submodule_search_locations[0], "data", "hardware", "cpu_power.csv")
     with table.open(encoding="utf-8", newline="") as file:
         rated = next((row["TDP"] for row in csv.DictReader(file) if _plain(row["Name"]) == _plain(name)), "")
     try:
         watts, threads = float(rated), int(_cpuinfo("siblings")[0])
-    except (ValueError, IndexError):  # some rows of the table hold no number
+    except (ValueError, IndexError):  # some rows of the table have no number
         return 0.0, f"'{name}' is not in codecarbon's table"
     return watts / threads, f"{name}: rated {watts:g} W, {threads} threads"
 
@@ -129,12 +129,12 @@ def _cpuinfo(field: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process tree had used by some moment.
+    """Resource usage of a process tree at one moment.
 
     Attributes:
-        cpu_seconds: user and system time of the process and all its descendants, ended ones too.
-        resident_gb: memory resident now, in 10⁹ bytes; pages that processes share count once for each.
-        processes: the tree, those living now.
+        cpu_seconds: user and system time of the process and all its descendants, including ended ones.
+        resident_gb: resident memory, in 10⁹ bytes; shared pages count once per process.
+        processes: ids of the living processes of the tree.
     """
 
     cpu_seconds: float
@@ -152,8 +152,8 @@ def usage() -> Usage:
                 times = process.cpu_times()
                 memory += process.memory_info().rss
         except psutil.Error:
-            continue  # it ended just now; its parent has its time, or will have
-        # children_* is the time of descendants that ended and were waited for: the kernel's own account.
+            continue  # it has just ended; its parent has its time, or will have it
+        # children_* is the time of ended descendants that were waited for, from the kernel.
         cpu += times.user + times.system + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     return Usage(cpu, memory / 1e9, frozenset(process.pid for process in tree))
 
@@ -165,7 +165,7 @@ def process_tree() -> Iterator[psutil.Process]:
     if sys.platform != "linux" or not Path(f"/proc/{this.pid}/task/{this.pid}/children").exists():
         yield from this.children(recursive=True)
         return
-    # The kernel's own lists: psutil looks at every process of the machine, which takes long on a large node.
+    # The kernel's own lists: psutil reads every process of the machine, which is slow on a large node.
     pending = [this.pid]
     while pending:
         for child in _children(pending.pop()):
@@ -182,5 +182,5 @@ def _children(pid: int) -> list[int]:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             found += map(int, (thread / "children").read_text().split())
     except OSError:
-        pass  # the process ended just now
+        pass  # the process has just ended
     return found

@@ -1,4 +1,4 @@
-"""A meter that is read lap after lap, so that the parts of a run add up to the whole."""
+"""A meter with consecutive laps, so that the parts of a run add up to the whole."""
 
 import time
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ _LAP, _WHOLE = "lap", "whole"
 
 
 class EnergyMeter:
-    """Energy of this process and its descendants, from sensors where there are any, else estimated.
+    """Energy of this process and its descendants, from sensors if there are any, otherwise estimated.
 
-    Needs no torch. A GPU without a sensor cannot be estimated: it has no reading then, and stands in `unmeasured`.
+    It needs no torch. A GPU without a sensor cannot be estimated: it has no reading, and is in `unmeasured`.
 
-    CPU counters count the machine. Where other meters run beside this one, their joules are apportioned by CPU time and
-    marked so.
+    CPU counters count the whole machine. If other meters run beside this one, the joules are apportioned by CPU time
+    and marked.
 
     Args:
-        gpus: indices of the GPUs that this process uses, as the framework counts them.
-        model: constants of the estimate; by default those of this machine.
+        gpus: indices of the GPUs that this process uses, in the framework's order.
+        model: constants of the estimate; default: those of this machine.
         neighbours: the other meters of this machine.
     """
 
@@ -47,7 +47,7 @@ class EnergyMeter:
 
     @property
     def unmeasured(self) -> dict[str, str]:
-        """Component → why it has neither sensor nor estimate, so that its joules are unknown."""
+        """Component → why it has neither a sensor nor an estimate, and its joules are unknown."""
         return {component: why for component, why in self.missing.items() if component == "gpu"}
 
     def on(self, gpus: Sequence[int]) -> "EnergyMeter":
@@ -55,19 +55,19 @@ class EnergyMeter:
         return EnergyMeter(gpus, model=self.model, neighbours=self._neighbours)
 
     def has_unmeasured_gpu(self, why: str) -> None:
-        """Say that this process uses a GPU that is none of `gpus`; unknown, unless the machine measures it anyway."""
+        """Record that this process uses a GPU outside `gpus`; its joules are unknown unless a sensor covers it."""
         self._sensors.lacks("gpu", why)
 
     def leave_cpu_to_another(self) -> None:
-        """Count GPUs only from the last reading on: another process of this node counts CPU and DRAM for both."""
+        """From the last reading on, count only GPUs: another process of this node counts CPU and DRAM for both."""
         self._counts_cpu = False
         self._neighbours.leave()
 
     def lap(self, *, sync: bool = True) -> Energy:
-        """Energy since the last lap, or since the meter was made; the next lap begins here.
+        """Energy since the last lap, or since the meter was created. The next lap begins here.
 
         Args:
-            sync: first wait for what the GPU was asked to do, so that it is counted in this lap.
+            sync: wait for pending work of the GPU first, so that this lap counts it.
         """
         measured = self._sensors.end(_LAP, sync)
         now, used = time.monotonic(), usage()
@@ -83,9 +83,9 @@ class EnergyMeter:
         return Energy(seconds, readings)
 
     def close(self) -> dict[str, float]:
-        """End the meter; returns by how much its laps differ from one window over all of them, as shares of the window.
+        """End the meter; returns the difference between its laps and one window over all, as a share of the window.
 
-        `seconds`, and every component but an estimated DRAM, whose estimate follows the memory from lap to lap.
+        The keys are `seconds` and every component except estimated DRAM, whose estimate follows the memory per lap.
         """
         readings = self._sensors.end(_WHOLE, sync=False)
         now, used = time.monotonic(), usage()
@@ -99,7 +99,7 @@ class EnergyMeter:
         return {name: (laps - total) / total for name, (laps, total) in pairs.items() if total > 0}
 
     def _complete(self, readings: list[Reading], seconds: float, before: Usage, after: Usage) -> tuple[Reading, ...]:
-        """Readings with estimates of what no sensor measured, and without what is another process's to count."""
+        """Readings with estimates for components without a sensor, and without those that another process counts."""
         measured = {reading.component for reading in readings}
         cpu_seconds = max(after.cpu_seconds - before.cpu_seconds, 0.0)
         gb_seconds = seconds * (before.resident_gb + after.resident_gb) / 2
@@ -114,7 +114,7 @@ class EnergyMeter:
 
 def _apportion(reading: Reading, share: float) -> Reading:
     if reading.component not in ("cpu", "dram") or reading.source == ESTIMATE:
-        return reading  # an estimate is of this run's own use already
-    # It may have been all of it, or none: what the package draws beside its cores belongs to nobody.
+        return reading  # an estimate already counts only this run
+    # The true share may be all or nothing, since the package also draws power outside its cores.
     marks = reading.marks | {APPORTIONED}
     return Reading(reading.component, reading.joules * share, reading.source, 0.0, reading.joules, marks)

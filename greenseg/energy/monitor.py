@@ -20,7 +20,7 @@ _REFRESH_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class EpochEnergy:
-    """What one epoch cost, over all devices and ranks; training and validation apart."""
+    """Energy of one epoch over all devices and ranks, with training and validation separate."""
 
     epoch: int
     train: Energy
@@ -35,16 +35,16 @@ class EpochEnergy:
 class EnergyMonitor(pl.Callback):
     """Measures the joules of every epoch, by component and with their source, in any Lightning project.
 
-    Phases follow each other without gaps: `startup`, `train`, `validation`, `test`, and `other` for what is between
-    them (checkpoints, other callbacks); `preparation`, of data, and `probe`, where settings are chosen by trying them,
-    begin where the caller says so. With several ranks, each counts the GPU that it drives, and one process of a node
-    counts CPU and DRAM; epochs, phases and total are sums over all ranks, and the same on each.
+    Phases follow each other without gaps: `startup`, `train`, `validation`, `test`, and `other` for the time between
+    them (checkpoints, other callbacks). The caller starts `preparation` of data and `probe`, for measurements that
+    choose settings. With several ranks, each counts its own GPU, and one process per node counts CPU and DRAM. Epochs,
+    phases and total are sums over all ranks, and the same on each.
 
-    Logs `train_joules` and `validation_joules` of every epoch to the trainer's loggers.
+    It logs `train_joules` and `validation_joules` per epoch to the trainer's loggers.
 
     Args:
-        meter: the meter to read; by default one is made when training is set up, for the device of this rank. A meter
-            made earlier counts imports and data preparation, too.
+        meter: the meter to read; by default, the set-up of the training creates one for the device of this rank. An
+            earlier meter also counts imports and data preparation.
     """
 
     def __init__(self, meter: EnergyMeter | None = None) -> None:
@@ -74,7 +74,7 @@ class EnergyMonitor(pl.Callback):
     def phases(self) -> dict[str, Energy]:
         """Energy of each phase so far.
 
-        With several ranks: of all of them up to the end of the last epoch or stage, and of this rank since then.
+        With several ranks, it covers all of them until the end of the last epoch or stage, and this rank since then.
         """
         if self._all is None:
             return dict(self._mine)
@@ -86,24 +86,24 @@ class EnergyMonitor(pl.Callback):
         """Energy of all phases so far."""
         return sum(self.phases.values(), Energy())
 
-    # ── phases by hand
+    # ── phases that the caller starts
 
     def preparation(self) -> None:
-        """From here on, data are prepared. Needs a meter that was made before."""
+        """Start the phase `preparation`. Needs an existing meter."""
         self._enter(PREPARATION)
 
     def startup(self) -> None:
-        """From here to the start of training, it is set up."""
+        """Start the phase `startup`, which lasts until training starts."""
         self._enter(STARTUP)
 
     def probe(self) -> Energy:
-        """From here on, something is tried; returns what was used since the last change of phase, or call of this."""
+        """Start the phase `probe`; returns the energy since the last change of phase or the last call."""
         return self._enter(PROBE)
 
     def close(self) -> dict[str, float]:
-        """End measuring; returns by how much the phases of this rank differ from one window over all of them.
+        """End measuring; returns the difference between the phases of this rank and one window over all of them.
 
-        Shares of the window, by component, and of its seconds; see `EnergyMeter.close`.
+        The values are shares of the window, by component and for its seconds; see `EnergyMeter.close`.
         """
         self._enter(OTHER, sync=False)
         return self.meter.close()
@@ -118,7 +118,7 @@ class EnergyMonitor(pl.Callback):
             self._last_lap = time.monotonic()
         elif self._meter.gpus != gpus:
             self._enter(self._phase)
-            # The GPU that was guessed is not the one of this rank: what it drew is not this run's.
+            # The assumed GPU is not the one of this rank, so its energy does not belong to this run.
             self._mine = {phase: energy.without("gpu") for phase, energy in self._mine.items()}
             self._meter = self._meter.on(gpus)
         if device.type not in ("cpu", "cuda"):
@@ -132,15 +132,14 @@ class EnergyMonitor(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        # Training goes on after a validation in mid-epoch, or after a checkpoint was loaded: then Lightning does not
-        # call on_train_epoch_start.
+        # Lightning does not call on_train_epoch_start after a validation in mid-epoch, or after loading a checkpoint.
         if self._phase != TRAIN:
             self._enter(TRAIN)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Keeps the total that is shown fresh, without waiting for the GPU.
+        # Updates the displayed total, without waiting for the GPU.
         if time.monotonic() - self._last_lap > _REFRESH_SECONDS:
             self._enter(TRAIN, sync=False)
 
@@ -179,7 +178,7 @@ class EnergyMonitor(pl.Callback):
     # ── inside
 
     def _enter(self, phase: str, *, sync: bool = True) -> Energy:
-        """Book what was used since the last call on the phase that was open, and open another."""
+        """Add the energy since the last call to the current phase, and start another phase."""
         energy = self.meter.lap(sync=sync)
         for account in (self._mine, self._epoch, self._since):
             account[self._phase] = account.get(self._phase, Energy()) + energy
@@ -192,14 +191,14 @@ class EnergyMonitor(pl.Callback):
         ranks = _all_gather((here, pid))
         on_this_node = [other for place, other in ranks if place == here]
         others = set(on_this_node) - {pid}
-        # Lightning starts the other ranks of a node as children of the first, whose process tree then holds them all.
+        # Lightning starts the other ranks of a node as children of the first, so that its process tree includes them.
         descends = any(parent.pid in others for parent in psutil.Process().parents())
         measured_by_package = "cpu" not in self.meter.missing  # RAPL counts the node, whichever rank asks
         if descends or (measured_by_package and pid != on_this_node[0]):
             self.meter.leave_cpu_to_another()
-            # What this rank has booked so far, another has as well.
+            # Another rank has also counted this rank's CPU and DRAM so far.
             self._mine = {phase: energy.without("cpu").without("dram") for phase, energy in self._mine.items()}
-        _all_gather(None)  # all have left before anybody counts on
+        _all_gather(None)  # all ranks have left before any continues to count
 
     def _gather(self) -> list[tuple[dict[str, Energy], dict[str, Energy]]]:
         """Phases of every rank, of the run and of the current epoch; updates the sums over ranks."""

@@ -1,8 +1,8 @@
-"""Who else measures on this machine: runs side by side share its CPU counters, and must not each take all of them.
+"""Other meters on this machine: runs side by side share its CPU counters, and must not each count all of it.
 
-Every process with a meter leaves a small file with the CPU seconds of its process tree; the others read it. Slurm and
-containers give each job folders of its own, some here, some there: so the file goes into several folders whose names
-are fixed, and two processes find each other if they share one of them. A file's name says whose it is:
+Every process with a meter writes a small file with the CPU seconds of its process tree, which the others read. Slurm
+and containers give jobs private folders, but not always the same ones. So the file goes into several folders with fixed
+names, and two processes find each other if they share one of them. The name of a file identifies its process:
 
     <machine>.<pid namespace>.<pid>.<token of the process>.json
 """
@@ -25,18 +25,18 @@ import psutil
 from greenseg.energy.estimate import Usage
 
 _FRESH_SECONDS = 60.0
-"""How long after it last published a process of another pid namespace counts as running: nobody else can look."""
+"""Seconds after its last file in which a process of another pid namespace, which we cannot see, counts as running."""
 
 _STALE_SECONDS = 86_400.0
-"""When a file of another machine or pid namespace goes: its process has ended, or its clock is off by a day."""
+"""Age at which a file of another machine or pid namespace is removed: its process has surely ended."""
 
 
 class Neighbours:
-    """The other processes of this machine that measure, of the same user.
+    """The other measuring processes of the same user on this machine.
 
     Args:
-        folder: where they leave their files, and nowhere else; by default several fixed folders, so that neither
-            `TMPDIR` nor a private `/tmp` or `/dev/shm` hides one from another.
+        folder: the only folder for their files; by default several fixed folders, so that processes with different
+            `TMPDIR`s or a private `/tmp` or `/dev/shm` find each other.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -45,15 +45,15 @@ class Neighbours:
         self._name = f"{self._machine}.{self._namespace}.{os.getpid()}.{_token(os.getpid())}.json"
         self._started = psutil.Process().create_time()
         self._first: float | None = None
-        self._seen: dict[str, float] = {}  # CPU seconds, by name of the file; of those that are gone, too
-        self._met = False  # whether the neighbours that were here before are known
+        self._seen: dict[str, float] = {}  # name of the file → CPU seconds, also of ended processes
+        self._met = False  # whether the earlier neighbours are known
 
     def exchange(self, used: Usage) -> float:
-        """Publish what this run has used; returns the CPU seconds that all others used since the last call.
+        """Publish the usage of this run; returns the CPU seconds of all others since the last call.
 
-        A neighbour that came since counts from its own start; what one used after it last published and before it ended
-        is not known. Processes of this run's own tree are no neighbours. Where no folder can be used there are none: a
-        training must not die of that.
+        A new neighbour counts from its own start. The usage of a neighbour between its last file and its end is
+        unknown. Processes of this run's own tree are not neighbours. If no folder can be used, there are no neighbours,
+        since this must not stop a training.
         """
         folders = [folder for folder in self._folders if _is_ours(folder)]
         self._publish(used, folders)
@@ -74,7 +74,7 @@ class Neighbours:
         return others
 
     def leave(self) -> None:
-        """Take this process's files away."""
+        """Remove the files of this process."""
         _remove(self._name, [folder for folder in self._folders if _is_ours(folder, make=False)])
 
     def _publish(self, used: Usage, folders: list[Path]) -> None:
@@ -83,13 +83,13 @@ class Neighbours:
         text = json.dumps(entry._asdict()).encode()
         for folder in folders:
             unfinished = folder / f"{self._name}.tmp"
-            # Where there is no room, an old file stays; others find the new one in another folder.
+            # If the disk is full, an old file stays, and others find the new one in another folder.
             with contextlib.suppress(OSError):
                 unfinished.write_bytes(text)
                 unfinished.replace(folder / self._name)
 
     def _read(self, folders: list[Path], used: Usage) -> dict[str, "_Entry"]:
-        """What each neighbour published last, by the name of its file; whichever folders it is seen through."""
+        """The latest entry of each neighbour over all folders, by the name of its file."""
         latest: dict[str, _Entry] = {}
         fresh = time.time() - _FRESH_SECONDS
         for folder in folders:
@@ -99,7 +99,7 @@ class Neighbours:
                 if owner.machine != self._machine or mine:
                     continue
                 known = latest.get(name)
-                if known and known.published > fresh:  # most are: then the other folders are not worth the time
+                if known and known.published > fresh:  # usual case: the other folders need not be read
                     continue
                 entry = _published(folder, name)
                 if entry and (not known or known.published < entry.published):
@@ -116,7 +116,7 @@ class Neighbours:
             return False
 
     def _sweep_out(self, folder: Path) -> None:
-        """Remove what other machines and pid namespaces left long ago; whether they still run, only time tells."""
+        """Remove old files of other machines and pid namespaces, whose processes cannot be checked."""
         for file in _files(folder):
             owner = _owner(file.name.removesuffix(".tmp"))
             ours = (owner.machine, owner.namespace) == (self._machine, self._namespace)
@@ -127,7 +127,7 @@ class Neighbours:
 
 
 class _Entry(NamedTuple):
-    """What a file holds; CPU seconds of a process tree, and times in seconds since 1970."""
+    """The content of a file: CPU seconds of a process tree, and times in seconds since 1970."""
 
     cpu_seconds: float
     first: float  # CPU seconds when it first published
@@ -142,7 +142,7 @@ class _Owner(NamedTuple):
 
 
 def machine() -> str:
-    """What tells this machine from others that share its home folders, and is the same in all its containers."""
+    """An identifier of this machine that is the same in all its containers."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # not Linux
@@ -158,30 +158,30 @@ def _pid_namespace() -> str:
 
 @cache
 def _token(pid: int) -> str:
-    """Tells this process from others that had or will have the same id: a process may make several meters."""
+    """A token that distinguishes this process from others with the same id, and is the same for all its meters."""
     return secrets.token_hex(4)
 
 
 def _fixed_folders() -> tuple[Path, ...]:
-    """The folders of this user, that other users cannot write to.
+    """The folders of this user, which other users cannot write to.
 
-    A process that has private ones of some shares the others: Slurm's job_container makes /tmp and /dev/shm private,
-    systemd's PrivateTmp /tmp and /var/tmp, and many containers all three, but mount the home folder.
+    Even a process with some private folders shares others: Slurm's job_container makes /tmp and /dev/shm private,
+    systemd's PrivateTmp /tmp and /var/tmp. Many containers make all three private, but mount the home folder.
     """
     user = os.geteuid() if hasattr(os, "geteuid") else os.environ.get("USERNAME", "")
     shared = [Path(root, f"greenseg-meters-{user}") for root in ("/dev/shm", "/tmp", "/var/tmp")]
     kept = []
-    with contextlib.suppress(OSError, RuntimeError):  # not ours to write; no home
+    with contextlib.suppress(OSError, RuntimeError):  # not writable, or no home
         cache = Path(os.environ.get("GREENSEG_CACHE") or platformdirs.user_cache_dir("greenseg")).expanduser()
         kept = [cache / "meters"]
         cache.mkdir(parents=True, exist_ok=True)
-    if not hasattr(os, "geteuid"):  # Windows: one folder for temporary files a user
+    if not hasattr(os, "geteuid"):  # Windows has a temporary folder per user
         shared = [Path(tempfile.gettempdir(), f"greenseg-meters-{user}")]
     return (*shared, *kept)
 
 
 def _is_ours(folder: Path, make: bool = True) -> bool:
-    """Whether a folder can be used: names in /tmp are anybody's to take, so it must be this user's alone."""
+    """Whether a folder can be used: anyone may create names in /tmp, so it must belong to this user alone."""
     try:
         if make and not os.path.lexists(folder):
             folder.mkdir(0o700, exist_ok=True)
@@ -202,7 +202,7 @@ def _files(folder: Path) -> list[Path]:
 
 @cache
 def _owner(name: str) -> _Owner:
-    """Whose a file is; process 0 where the name is none of greenseg's."""
+    """The owner of a file; process 0 if the name is not from greenseg."""
     parts = name.split(".")
     if len(parts) != 5 or parts[4] != "json" or not parts[2].isdecimal():
         return _Owner("", "", 0)
@@ -210,7 +210,7 @@ def _owner(name: str) -> _Owner:
 
 
 def _published(folder: Path, name: str) -> _Entry | None:
-    """What a neighbour published; None where that is gone, or cannot be read."""
+    """The entry of a neighbour; None if it is gone or unreadable."""
     try:
         fields = json.loads((folder / name).read_bytes())
         return _Entry(**{field: float(fields[field]) for field in _Entry._fields})

@@ -1,4 +1,4 @@
-"""Joules that carry where they come from, and how sure they are."""
+"""Joules with their source and uncertainty."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from annotated_types import Len
 from typing_extensions import TypedDict  # of Python 3.12, which pydantic needs
 
 ESTIMATE = "estimate"
-"""Source of joules that were modelled; every other source measured them."""
+"""Source of modelled joules; all other sources are measurements."""
 
 APPROXIMATE = "approximate"
-"""Mark: the window was shorter than the counter's period; power at its end × its length."""
+"""Mark: the window was shorter than the counter's period; the value is power at its end × its length."""
 
 SHARED = "shared"
-"""Mark: other processes used the same GPU; its counter cannot tell whose joules they are."""
+"""Mark: other processes used the same GPU, and its counter includes their joules."""
 
 APPORTIONED = "apportioned"
-"""Mark: other runs used the same CPU; this is this run's share of the counter, by CPU time."""
+"""Mark: other runs used the same CPU; the value is this run's share of the counter, by CPU time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Reading:
         component: `gpu`, `cpu` or `dram`.
         joules: energy, 0 or more.
         source: `nvml`, `amdsmi`, `rapl`, `soc` (measured) or `estimate` (modelled).
-        low, high: what the joules may as well have been; those of a measurement are itself, unless marked.
-        marks: what must be known: `approximate`, `shared`, `apportioned`.
+        low, high: range of possible values; for a measurement without marks, equal to `joules`.
+        marks: caveats: `approximate`, `shared`, `apportioned`.
     """
 
     component: str
@@ -63,11 +63,11 @@ EnergyJson.__pydantic_config__ = {"extra": "allow", "strict": True}  # type: ign
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What a window of time cost.
+    """Energy of a window of time.
 
     Attributes:
-        seconds: wall clock.
-        readings: one for each component and source, ordered by component.
+        seconds: length of the window.
+        readings: one reading per component and source, ordered by component.
     """
 
     seconds: float = 0.0
@@ -80,12 +80,12 @@ class Energy:
 
     @property
     def low(self) -> float:
-        """The least that it may have been."""
+        """Lowest possible joules."""
         return sum(reading.low for reading in self.readings)
 
     @property
     def high(self) -> float:
-        """The most that it may have been."""
+        """Highest possible joules."""
         return sum(reading.high for reading in self.readings)
 
     @property
@@ -102,7 +102,7 @@ class Energy:
         return frozenset(mark for reading in self.readings for mark in reading.marks)
 
     def component(self, name: str) -> float:
-        """Joules of one component, whatever their source."""
+        """Joules of one component, over all sources."""
         return sum(reading.joules for reading in self.readings if reading.component == name)
 
     def without(self, name: str) -> "Energy":
@@ -110,7 +110,7 @@ class Energy:
         return Energy(self.seconds, tuple(reading for reading in self.readings if reading.component != name))
 
     def __add__(self, other: "Energy") -> "Energy":
-        """One window after another: seconds and joules add up, component by component and source by source."""
+        """Two consecutive windows: seconds and joules add up, per component and source."""
         return Energy(self.seconds + other.seconds, _merge([*self.readings, *other.readings]))
 
     def to_json(self) -> EnergyJson:
@@ -139,7 +139,7 @@ class Energy:
 
 
 def side_by_side(parts: Iterable[Energy]) -> Energy:
-    """Windows at the same time, of several processes that each counted their own: joules add up, time does not."""
+    """Simultaneous windows of several processes, each with its own energy: joules add up, time does not."""
     parts = list(parts)
     seconds = max((part.seconds for part in parts), default=0.0)
     return Energy(seconds, _merge([reading for part in parts for reading in part.readings]))

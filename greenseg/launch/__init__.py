@@ -1,1 +1,1 @@
-"""Carrying runs out: a queue with its policy, and the executor that starts, watches and stops their processes."""
+"""Executes runs: a queue with its policy, and the executor that starts, watches and stops their processes."""

@@ -1,4 +1,4 @@
-"""What must be true, and ready, before the first run starts."""
+"""Checks and preparations before the first run starts."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,13 +10,13 @@ from greenseg.models import weights
 from greenseg.settings import Settings
 
 Progress = Callable[[int, int], None]
-_NEGLIGIBLE = 0.005  # share of a subject's brain
+_NEGLIGIBLE = 0.005  # share of a subject's foreground
 
 
 def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Progress) -> None:
-    """Check what the runs need, and make the slices that they train on, once for all of them.
+    """Check the requirements of the runs, and make their slices, once for all of them.
 
-    What making them cost is measured, and kept with them: every run's record names it.
+    The cost of making the slices is measured and stored with them, and every run's record has it.
 
     Args:
         runs: settings of every run that will start.
@@ -24,7 +24,7 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
         progress: called with the number of files read and their total, while slices are made.
 
     Raises:
-        UserError: everything that is wrong with the data, or pretrained weights that cannot be had.
+        UserError: all problems of the data, or unavailable pretrained weights.
     """
     from greenseg.data import cache
 
@@ -35,7 +35,7 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
     distinct = {tuple(getattr(run, name) for name in made_of + split_by): run for run in runs}
     roots = {data: cache.data_root(run, say) for data, run in {run.data: run for run in runs}.items()}
     problems: dict[str, None] = {}
-    said: set[Any] = set()  # slices whose bytes were compared, and of which all has been said
+    said: set[Any] = set()  # slices that are verified and reported
     for kind, run in distinct.items():
         meter, first_time = EnergyMeter(), kind[: len(made_of)] not in said
 
@@ -54,8 +54,8 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
         cut = [f"{s['name']} ({s['cut_off']:.0%})" for s in slices.index["subjects"] if s["cut_off"] > _NEGLIGIBLE]
         if cut and first_time:
             say(
-                f"image_size {run.image_size} × spacing {run.spacing:g} mm cuts brain off: {', '.join(cut)}; "
-                f"Dice will not count it. Raise either to keep it."
+                f"image_size {run.image_size} × spacing {run.spacing:g} mm cuts foreground off: {', '.join(cut)}; "
+                f"Dice will not count it. Increase either to keep it."
             )
     if problems:
         raise UserError(problems)

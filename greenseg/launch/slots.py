@@ -1,4 +1,4 @@
-"""Which run goes where: GPUs and shares of the CPU, handed out and given back."""
+"""Assigns GPUs and shares of the CPU to runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from greenseg.training.events import THREADS
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a run runs.
+    """The resources of a run.
 
     Attributes:
-        gpus: the GPUs that it sees, as CUDA_VISIBLE_DEVICES takes them; empty for a run on the CPU.
-        threads: for its computing on the CPU; None where it has a GPU.
+        gpus: its visible GPUs, as in CUDA_VISIBLE_DEVICES; empty for a run on the CPU.
+        threads: number of threads for a run on the CPU; None with a GPU.
     """
 
     gpus: tuple[str, ...]
@@ -21,22 +21,24 @@ class Slot:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that tell the run."""
+        """Environment variables for the run."""
         variables = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
         return variables | ({THREADS: str(self.threads)} if self.threads else {})
 
 
 class Slots:
-    """One run a GPU at a time, or `devices` GPUs for one run; without a GPU, one run at a time.
+    """One run per GPU at a time, or `devices` GPUs for one run; without a GPU, one run at a time.
 
     Args:
-        gpus: the GPUs to use, as CUDA_VISIBLE_DEVICES takes them.
-        cores: CPU cores to share.
-        jobs: most runs at a time; more than there are GPUs share them. By default one a GPU, and one on the CPU.
+        gpus: the GPUs to use, as in CUDA_VISIBLE_DEVICES.
+        cores: number of CPU cores to share.
+        jobs: largest number of runs at a time; if it exceeds the number of GPUs, runs share them. Default: one per GPU,
+            or one on the CPU.
 
     Attributes:
-        gpus: the GPUs to use.
-        each: most runs at a time on one GPU.
+            gpus: the GPUs to use.
+        most: largest number of runs at a time.
+    each: largest number of runs at a time on one GPU.
     """
 
     def __init__(self, gpus: Sequence[str], cores: int, jobs: int | None = None) -> None:
@@ -50,11 +52,11 @@ class Slots:
 
     @property
     def full(self) -> bool:
-        """Whether no run at all can be taken."""
+        """Whether all slots are taken."""
         return self._running >= self.most
 
     def take(self, settings: Settings) -> Slot | None:
-        """A slot for a run, or None where there is none now."""
+        """A slot for a run, or None if none is free."""
         if self.full:
             return None
         if settings.accelerator == "cpu" or not self._load:
@@ -64,7 +66,7 @@ class Slots:
             self._running += 1
             return Slot((), self._threads)
         free = sorted((gpu for gpu, load in self._load.items() if load < self.each), key=self._load.__getitem__)
-        # One that asks for more than there are gets all, and Lightning tells it what is missing.
+        # A run that needs more GPUs than exist gets all of them, and Lightning reports the problem.
         needed = min(settings.devices, len(self._load))
         if len(free) < needed:
             return None
@@ -75,7 +77,7 @@ class Slots:
         return Slot(chosen, None)
 
     def give_back(self, slot: Slot) -> None:
-        """A run has ended."""
+        """Free the slot of a run that has ended."""
         self._running -= 1
         if slot.gpus:
             for gpu in slot.gpus:

@@ -1,1 +1,1 @@
-"""What this machine is and can: cores, GPUs, limits and clocks of GPUs, and what it cannot run."""
+"""The resources and restrictions of this machine: cores, GPUs, GPU limits and clocks, and checks before a run."""

@@ -1,11 +1,11 @@
-"""GPUs claimed by runs, their limits set while a run trains and put back whatever ends it.
+"""Claims GPUs for runs, sets limits during a run, and restores them however it ends.
 
-Limits hold for all users of a GPU, and outlive the process that set them. Therefore:
+Limits apply to all users of a GPU, and outlive the process that set them. Therefore:
 
-- Every run claims its GPUs by locks that die with its process: alone where it sets a limit, else together with other
-  runs that set none.
-- What a GPU had before stands in a file before anything is changed, and until it has been put back. Where the run
-  itself cannot do so, being killed, its launcher does, or the next process that claims the GPU, or `greenseg doctor`.
+- Every run claims its GPUs by locks that end with its process. The claim is exclusive if the run sets a limit, else
+  shared with other runs that set none.
+- A file has the previous limits of a GPU before the first change and until they are restored. If the run is killed, its
+  launcher restores them, or the next process that claims the GPU, or `greenseg doctor`.
 
 Imports no torch.
 """
@@ -26,20 +26,20 @@ from greenseg.machine.gpus import Gpu
 from greenseg.machine.levers import LEVERS
 from greenseg.machine.signals import stop_later
 
-_PATIENCE_SECONDS = 10.0  # for processes of a run that was killed, which hold its locks until they are gone, too
+_PATIENCE_SECONDS = 10.0  # for remaining processes of a killed run, which still hold its locks
 
 
 def locked(gpu: Gpu) -> contextlib.AbstractContextManager[Any]:
-    """Hold a GPU alone while the context lasts; yields None where a process has it."""
+    """Hold a GPU exclusively while the context lasts; yields None if another process has it."""
     return _hold(gpu)
 
 
 def blocked(names: Iterable[str], alone: bool) -> list[str]:
-    """Why a run cannot have these GPUs now.
+    """Why a run cannot use these GPUs now.
 
     Args:
-        names: of GPUs, as CUDA_VISIBLE_DEVICES takes them.
-        alone: it sets a limit.
+        names: names of GPUs, as in CUDA_VISIBLE_DEVICES.
+        alone: whether the run sets a limit.
     """
     names = list(names)
     problems: list[str] = []
@@ -61,14 +61,14 @@ def limited(wanted: Mapping[str, int], number: int, unrestored: list[str]) -> It
 
     Args:
         wanted: setting → value; may be empty.
-        number: of GPUs that the run trains on, the first ones that this process sees.
-        unrestored: gets a message for each limit that could not be put back, with the repair; stderr gets it, too.
+        number: number of GPUs for the run, the first ones that are visible to this process.
+        unrestored: receives a message with the fix for each limit that was not restored, as does stderr.
 
     Yields:
-        Setting → what the GPUs have now, one value for each where they differ; of the limits that were set.
+        Setting → present value of the GPUs, for the limits that were set; a list if the GPUs differ.
 
     Raises:
-        UserError: another run has one of the GPUs, or one of them does not take a limit.
+        UserError: another run has one of the GPUs, or one of them does not support a limit.
     """
     held = {gpu: dict[str, Any]() for gpu in (gpus.visible()[:number] if number else [])}
     with contextlib.ExitStack() as claims:
@@ -88,7 +88,7 @@ def limited(wanted: Mapping[str, int], number: int, unrestored: list[str]) -> It
 
 
 def _set(gpu: Gpu, wanted: Mapping[str, int], before: dict[str, Any]) -> dict[str, float]:
-    """Set limits; returns what the GPU has then, and notes what it had before each was touched."""
+    """Set limits and record the previous values before each change; returns the new values of the GPU."""
     from zeus.device.gpu import ZeusGPUNoPermissionError, ZeusGPUNotSupportedError
 
     values = {}
@@ -99,29 +99,29 @@ def _set(gpu: Gpu, wanted: Mapping[str, int], before: dict[str, Any]) -> dict[st
         before[name] = noted[name]
         try:
             values[name] = lever.set(gpu.device, value)
-        except Exception as error:  # the driver's, or the daemon's
+        except Exception as error:  # from the driver or the daemon
             if isinstance(error, ZeusGPUNoPermissionError | ZeusGPUNotSupportedError):
-                del before[name]  # it certainly has not changed
+                del before[name]  # it has certainly not changed
             raise UserError(f"{name} {value}: GPU {gpu.index} refuses it: {error}") from error
     return values
 
 
 def restore(pid: int | None = None) -> list[str]:
-    """Put back what processes that are dead have left behind; returns what could not be put back, and how to repair it.
+    """Restore the limits that dead processes left behind; returns a message with the fix for each failure.
 
     Args:
-        pid: only what this process left, which is known to have ended; by default all.
+        pid: restore only the limits of this process, which has ended; default: all.
     """
     try:
         left = any(_folder().glob("*.json"))
-    except UserError:  # there is no cache, and nothing noted
+    except UserError:  # there is no cache, so no record either
         left = False
     if not left:
         return []
     try:
         left_behind = [gpu for gpu in gpus.every() if _note(gpu).exists()]
     except Exception as error:  # no driver, no daemon: some of these GPUs may be here
-        return [f"limits of GPUs that a run left behind cannot be put back now: {error} (noted in {_folder()})"]
+        return [f"the GPU limits that a run left behind cannot be restored now: {error} (recorded in {_folder()})"]
     messages = []
     for gpu in left_behind:
         if pid is not None and (_state(gpu) or {}).get("pid") != pid:
@@ -137,18 +137,18 @@ def _folder() -> Path:
 
 
 def _hold(gpu: Gpu, shared: bool = False, patience: float = 0.0) -> contextlib.AbstractContextManager[IO[Any] | None]:
-    """The lock that the processes which train on it hold."""
+    """The lock that the processes on a GPU hold."""
     _folder().mkdir(parents=True, exist_ok=True)
     return locks.hold(_folder() / f"{gpu.uuid}.lock", shared=shared, patience=patience)
 
 
 def _note(gpu: Gpu) -> Path:
-    """What it had before a run changed it; there is none while it is as it was."""
+    """The file with the limits of a GPU before a run changed them; exists only until they are restored."""
     return _folder() / f"{gpu.uuid}.json"
 
 
 def _boot() -> str:
-    """Names the time since the machine started: a driver that has restarted has forgotten every limit."""
+    """Identifier of the present boot: after a restart, the driver has forgotten every limit."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -156,7 +156,7 @@ def _boot() -> str:
 
 
 def _state(gpu: Gpu) -> dict[str, Any] | None:
-    """What is noted of a GPU: empty where nothing is, None where it cannot be read."""
+    """The record of a GPU: empty if there is none, None if it is unreadable."""
     try:
         state = json.loads(_note(gpu).read_bytes())
         valid = all(type(value) is LEVERS[name].noted for name, value in state["before"].items())
@@ -168,13 +168,13 @@ def _state(gpu: Gpu) -> dict[str, Any] | None:
 
 
 def _clean(gpu: Gpu) -> str:
-    """Put back what is noted of a GPU that nobody holds; returns what could not be, and how to repair it."""
+    """Restore the recorded limits of a GPU that no run holds; returns a message with the fix if this fails."""
     state = _state(gpu)
     if state is None:
         return (
-            f"GPU {gpu.index}: {_note(gpu)} is damaged, so that nobody knows the limits which it had before a run of "
-            f"greenseg. Look at it (nvidia-smi -i {gpu.uuid} -q -d POWER,CLOCK), set what is right "
-            f"(sudo nvidia-smi -i {gpu.uuid} -pl WATTS; sudo nvidia-smi -i {gpu.uuid} -rgc), then remove that file"
+            f"GPU {gpu.index}: {_note(gpu)} is damaged, so its limits before a run of greenseg are unknown. Check the "
+            f"GPU (nvidia-smi -i {gpu.uuid} -q -d POWER,CLOCK), set the right limits "
+            f"(sudo nvidia-smi -i {gpu.uuid} -pl WATTS; sudo nvidia-smi -i {gpu.uuid} -rgc), then remove this file"
         )
     if not state:
         return ""
@@ -185,34 +185,34 @@ def _clean(gpu: Gpu) -> str:
 
 
 def _put_back(gpu: Gpu, before: Mapping[str, Any]) -> str:
-    """Put back what a GPU had; returns what could not be, and how to repair it."""
+    """Restore the previous limits of a GPU; returns a message with the fix if this fails."""
     failed: dict[str, str] = {}
     for name, value in before.items():
         try:
             LEVERS[name].put_back(gpu.device, value)
-        except Exception as error:  # the driver's, or the daemon's
+        except Exception as error:  # from the driver or the daemon
             failed[f"{name} ({error})"] = f"sudo nvidia-smi -i {gpu.uuid} {LEVERS[name].repair(value)}"
     if failed:
         commands = " && ".join([*failed.values(), f"rm '{_note(gpu)}'"])
-        return f"GPU {gpu.index}: could not put back {' and '.join(failed)}. Repair it: {commands}"
+        return f"GPU {gpu.index}: could not restore {' and '.join(failed)}. To fix it: {commands}"
     _note(gpu).unlink(missing_ok=True)
     return ""
 
 
 @contextlib.contextmanager
 def _claimed(gpu: Gpu, alone: bool, patience: float) -> Iterator[None]:
-    """Hold a GPU, as it was before any run: what a dead one left is put back first.
+    """Hold a GPU with its original limits: limits of dead runs are restored first.
 
     Raises:
-        UserError: another run has it, or what was left cannot be put back.
+        UserError: another run has it, or its limits cannot be restored.
     """
     with contextlib.ExitStack() as stack:
         try:
             shared = not alone and not _note(gpu).exists()
             lock = stack.enter_context(_hold(gpu, shared, patience))
-        except (OSError, UserError) as error:  # there is no place for locks: what sets no limit trains all the same
+        except (OSError, UserError) as error:  # locks are not possible; runs that set no limit train without them
             if alone:
-                raise UserError(f"limits of GPUs are noted in greenseg's cache: {error}; set GREENSEG_CACHE") from error
+                raise UserError(f"GPU limits are recorded in greenseg's cache: {error}; set GREENSEG_CACHE") from error
         else:
             if not lock:
                 raise UserError(_taken(gpu))
@@ -225,8 +225,8 @@ def _claimed(gpu: Gpu, alone: bool, patience: float) -> Iterator[None]:
 
 def _taken(gpu: Gpu) -> str:
     holder = (_state(gpu) or {}).get("pid")
-    does = f"process {holder} has set limits of it" if holder else "it trains there"
+    does = f"process {holder} has set its limits" if holder else "it trains there"
     return (
-        f"GPU {gpu.index}: another run of greenseg has it ({does}), and power_limit and gpu_clock hold for a whole "
-        "GPU; wait for that run, or take another GPU (CUDA_VISIBLE_DEVICES, or --gpus of a sweep)"
+        f"GPU {gpu.index}: another run of greenseg uses it ({does}), and power_limit and gpu_clock apply to a whole "
+        "GPU; wait for that run, or use another GPU (CUDA_VISIBLE_DEVICES, or --gpus of a sweep)"
     )

@@ -10,11 +10,11 @@ from greenseg.energy.sensors import temperatures
 
 @dataclass(frozen=True)
 class CoolDown:
-    """How long to pause before a run.
+    """A pause before a run.
 
     Attributes:
-        seconds: the pause, or the longest one where a temperature is given.
-        temperature: of every GPU of the run, in °C, at which the pause ends early; None to pause for `seconds`.
+        seconds: length of the pause, or with a temperature its maximum.
+        temperature: temperature of every GPU of the run, in °C, that ends the pause early; None to pause for `seconds`.
     """
 
     seconds: float
@@ -24,20 +24,20 @@ class CoolDown:
         """Begin a pause now.
 
         Args:
-            gpus: those that the run will use, as CUDA_VISIBLE_DEVICES takes them; none for a run on the CPU. By default
-                all that this process sees.
+            gpus: the GPUs of the run, as in CUDA_VISIBLE_DEVICES; empty for a run on the CPU. Default: all GPUs that
+                are visible to this process.
         """
         return Pause(self, time.monotonic(), gpus)
 
 
 @dataclass
 class Pause:
-    """A pause that goes on.
+    """A running pause.
 
     Attributes:
-        cool_down: how long to pause.
-        start: when it began, on the monotonic clock.
-        gpus: those that must be cool, as CUDA_VISIBLE_DEVICES takes them; None for all that this process sees.
+        cool_down: length of the pause.
+        start: its start on the monotonic clock, in seconds.
+        gpus: the GPUs that must be cool, as in CUDA_VISIBLE_DEVICES; None for all GPUs visible to this process.
     """
 
     cool_down: CoolDown
@@ -46,7 +46,7 @@ class Pause:
     _asked: float = 0.0
 
     def over(self) -> bool:
-        """Whether it is over; asks the GPUs at most once a second."""
+        """Whether the pause is over; queries the GPUs at most once per second."""
         now = time.monotonic()
         if now - self.start >= self.cool_down.seconds:
             return True
@@ -57,5 +57,5 @@ class Pause:
         return not hot or max(hot) <= self.cool_down.temperature  # no GPU: nothing to wait for
 
     def to_json(self) -> dict[str, Any]:
-        """How long it was, and the temperatures at its end, for the record."""
+        """Its length in seconds, and the temperatures at its end, for the record."""
         return {"seconds": round(time.monotonic() - self.start, 1), "temperatures": temperatures(self.gpus)}

@@ -1,4 +1,4 @@
-"""What this machine is, as far as a run must know. Imports no torch."""
+"""CPU cores and node ranks for a run. Imports no torch."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from greenseg.settings import Settings
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: those of its affinity (taskset, Slurm), or its CPU quota if that is less.
+    """Number of CPU cores that this process may use: its affinity (taskset, Slurm), or its CPU quota if it is lower.
 
-    A quota of a cgroup (`docker --cpus`, Kubernetes' limits) gives CPU time, not cores. It is rounded up: a thread too
-    many costs less than an idle share of a core.
+    A cgroup quota (`docker --cpus`, Kubernetes limits) is CPU time, not cores. It is rounded up, since one thread too
+    many costs less than an idle fraction of a core.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, cpu_quota() or cores)
@@ -20,25 +20,25 @@ def usable_cores() -> int:
 
 @cache
 def cpu_quota(root: Path = Path("/")) -> int | None:
-    """CPU quota of this process's cgroup and of all above it, the least of them, in cores rounded up; None without one.
+    """The lowest CPU quota of this process's cgroup and all above it, in cores rounded up; None without a quota.
 
-    Read once: it hardly ever changes while a process runs.
+    It is read once, since it rarely changes during a process.
 
     Args:
-        root: where `proc/self` and the mount points of cgroups are looked for.
+        root: folder with `proc/self` and the mount points of cgroups.
     """
     quotas = [quota for folder in _cgroups(root) for quota in _quotas(folder)]
     return max(1, min(quotas)) if quotas else None
 
 
 def _cgroups(root: Path) -> Iterator[Path]:
-    """Folders of the cgroups that may limit the CPU time of this process, with all that are above; versions 1 and 2."""
+    """Folders of all cgroups that may limit the CPU time of this process, from the top; versions 1 and 2."""
     try:
         memberships = (root / "proc/self/cgroup").read_text().splitlines()
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
     except OSError:  # not Linux
         return
-    paths: dict[str, str] = {}  # by type of file system, of the hierarchy that has the controller "cpu"
+    paths: dict[str, str] = {}  # type of file system → path, for the hierarchy with the controller "cpu"
     for line in memberships:
         _, controllers, path = line.split(":", 2)
         if not controllers:
@@ -60,19 +60,19 @@ def _inside(path: str, shown: str) -> tuple[str, ...]:
     """Names of the folders from a mount point down to a cgroup.
 
     Args:
-        path: the cgroup's, in its hierarchy.
-        shown: the cgroup that is mounted there. A container may see its own as the top, and yet know its path outside.
+        path: path of the cgroup in its hierarchy.
+        shown: the cgroup at the mount point. A container may see its own cgroup as the top, but know its outer path.
     """
     try:
         parts = PurePosixPath(path).relative_to(shown).parts
     except ValueError:
         return ()
-    return () if ".." in parts else parts  # of a process that was moved out of the namespace of cgroups
+    return () if ".." in parts else parts  # the process was moved out of the cgroup namespace
 
 
 def _quotas(folder: Path) -> Iterator[int]:
-    """CPU quota of one cgroup, in cores rounded up; nothing where it has none."""
-    # Version 2: "max 100000", or quota and period in one file; version 1: a file each, and a quota of -1.
+    """CPU quota of one cgroup, in cores rounded up; yields nothing if it has none."""
+    # Version 2: "max 100000", or quota and period in one file; version 1: two files, with a quota of -1 for none.
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             quota, period = map(int, " ".join((folder / name).read_text() for name in names).split())
@@ -87,12 +87,12 @@ def _unescaped(field: str) -> str:
 
 
 def node_rank() -> int | None:
-    """Number of this node among those that train together, as the user, torchrun or Slurm says; None if nobody does."""
+    """Rank of this node among the nodes of a run, from the user, torchrun or Slurm; None if it is not set."""
     return _first_of("NODE_RANK", "GROUP_RANK", "SLURM_NODEID")
 
 
 def ranks(settings: Settings) -> tuple[int, int]:
-    """Number of this process among all that train the run, and among those of its node; both 0 where it is alone."""
+    """Rank of this process among all processes of the run, and among those of its node; both 0 for one process."""
     if settings.processes == 1:
         return 0, 0
     local = _first_of("LOCAL_RANK", "SLURM_LOCALID") or 0

@@ -1,4 +1,4 @@
-"""The GPUs of this machine: how many, which, and what Lightning would train on. Imports no torch."""
+"""The GPUs of this machine: their number and names, and the device that Lightning would use. Imports no torch."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from greenseg.errors import UserError
 
 @cache
 def count() -> int:
-    """GPUs that this process sees."""
+    """Number of GPUs visible to this process."""
     return visible_gpus()
 
 
@@ -23,20 +23,20 @@ def apple() -> bool:
 
 
 def device(accelerator: str) -> str:
-    """What Lightning trains on where it is asked for this accelerator: cpu, gpu or mps."""
+    """The kind of device that Lightning uses for an accelerator: cpu, gpu or mps."""
     if accelerator in ("auto", "gpu"):
         return "mps" if apple() else "gpu" if accelerator == "gpu" or count() else "cpu"
     return accelerator
 
 
 def choose(wanted: str = "") -> list[str]:
-    """The GPUs of this machine to use, as CUDA_VISIBLE_DEVICES takes them.
+    """The GPUs of this machine to use, as in CUDA_VISIBLE_DEVICES.
 
     Args:
-        wanted: names of some, separated by commas; empty for all that this process sees.
+        wanted: names of GPUs, separated by commas; empty for all that are visible to this process.
 
     Raises:
-        UserError: one that is wanted is not there.
+        UserError: a wanted GPU is missing.
     """
     number = visible_gpus()
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
@@ -44,7 +44,7 @@ def choose(wanted: str = "") -> list[str]:
     if not wanted:
         return seen
     chosen = list(dict.fromkeys(name.strip() for name in wanted.split(",")))
-    here = f"here are {', '.join(seen)}" if seen else "greenseg sees none here"
+    here = f"available: {', '.join(seen)}" if seen else "no GPU is available"
     if missing := [name for name in chosen if name not in seen]:
         raise UserError([f"--gpus: no GPU '{name}'; {here}" for name in missing])
     return chosen
@@ -52,11 +52,12 @@ def choose(wanted: str = "") -> list[str]:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU of NVIDIA.
+    """An NVIDIA GPU.
 
     Attributes:
-        index: as the driver counts.
-        device: Zeus' object for it.
+        index: its index in the driver.
+        uuid: its UUID.
+        device: its Zeus object.
     """
 
     index: int
@@ -65,7 +66,7 @@ class Gpu:
 
 
 def visible() -> list[Gpu]:
-    """The GPUs of NVIDIA that this process sees, as the framework counts them."""
+    """The NVIDIA GPUs visible to this process, in the framework's order."""
     if not visible_gpus():
         return []
     from zeus.device import get_gpus
@@ -74,7 +75,7 @@ def visible() -> list[Gpu]:
 
 
 def every() -> list[Gpu]:
-    """All GPUs of NVIDIA here, whatever CUDA_VISIBLE_DEVICES says; none where there is no driver."""
+    """All NVIDIA GPUs of this machine, regardless of CUDA_VISIBLE_DEVICES; empty without a driver."""
     from zeus.device.gpu.nvidia import NVIDIAGPUs, nvml_is_available
 
     if not nvml_is_available():

@@ -1,6 +1,6 @@
-"""What can be set of a GPU of NVIDIA: a power limit, and a locked graphics clock. One entry in `LEVERS` adds one.
+"""Limits of an NVIDIA GPU: a power limit and a locked graphics clock. One entry in `LEVERS` adds a limit.
 
-Zeus talks to the driver, itself or through zeusd.
+Zeus talks to the driver, directly or through zeusd.
 """
 
 import math
@@ -16,12 +16,13 @@ class Lever:
     """A limit that can be set.
 
     Attributes:
-        noted: type of what is noted, to be put back.
-        bounds: the lowest and the highest value that a GPU takes, in `unit`.
-        read: what to put back; None where the driver does not tell.
-        set: sets a value; returns what the GPU really has then.
-        put_back: puts back what was read.
-        repair: options of nvidia-smi that do the same.
+        unit: unit of its values.
+        noted: type of the recorded value.
+        bounds: returns the lowest and the highest valid value of a GPU, in `unit`.
+        read: returns the value to restore; None if the driver does not report it.
+        set: sets a value; returns the value that the GPU then has.
+        put_back: restores a value from `read`.
+        repair: returns the options of nvidia-smi that do the same.
     """
 
     unit: str
@@ -34,7 +35,7 @@ class Lever:
 
 
 def watts(milliwatts: int) -> float:
-    """Watts of milliwatts, a whole number where they are one."""
+    """Watts from milliwatts, as an int if they are whole."""
     value = milliwatts / 1000
     return int(value) if value.is_integer() else value
 
@@ -79,13 +80,13 @@ LEVERS = {
         "MHz",
         type(None),
         lambda device: (_clocks(device)[0], _clocks(device)[-1]),
-        lambda device: None,  # NVML tells nobody whether, and where, a clock is locked
+        lambda device: None,  # NVML does not report locked clocks
         _set_clock,
         lambda device, before: device.reset_gpu_locked_clocks(),
         lambda before: "-rgc",
     ),
 }
-"""Setting → how it is set."""
+"""Setting → lever."""
 
 
 def wanted(settings: Settings) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What this machine cannot run, said before anything starts. Imports no torch: GPUs are counted by their driver."""
+"""Checks before anything starts that this machine can do a run. Imports no torch: the driver counts the GPUs."""
 
 import contextlib
 import multiprocessing
@@ -23,9 +23,9 @@ from greenseg.strategies import STRATEGIES
 
 def _accelerator(accelerator: str) -> str | None:
     if accelerator == "gpu" and gpus.device("gpu") == "gpu" and not gpus.count():
-        return "accelerator gpu: no GPU answers here; `greenseg doctor` says why"
+        return "accelerator gpu: no GPU is available; `greenseg doctor` shows why"
     if accelerator == "mps" and not gpus.apple():
-        return "accelerator mps: only Apple silicon has it"
+        return "accelerator mps: needs Apple silicon"
     return None
 
 
@@ -34,7 +34,7 @@ def _devices(devices: int, accelerator: str) -> str | None:
     there = gpus.count() if kind == "gpu" else 1
     if kind == "cpu" or not there or devices <= there:
         return None
-    return f"devices {devices}: there {'is 1 GPU' if there == 1 else f'are {there} GPUs'} here"
+    return f"devices {devices}: this machine has {'1 GPU' if there == 1 else f'{there} GPUs'}"
 
 
 def _precision(precision: str, accelerator: str) -> str | None:
@@ -45,18 +45,18 @@ def _precision(precision: str, accelerator: str) -> str | None:
     return f"precision {precision}: {reason}" if reason else None
 
 
-_KINDS = {"cpu": "CPUs", "gpu": "CUDA", "mps": "Apple's GPU"}
+_KINDS = {"cpu": "CPUs", "gpu": "CUDA", "mps": "Apple GPUs"}
 
 
 def strategy_problem(strategy: str, accelerator: str) -> str | None:
-    """Why a strategy does not work here: the kind of device, then the package that it needs; None where it does."""
+    """Why a strategy does not work here: the kind of device, then a missing package; None if it works."""
     kind, known = gpus.device(accelerator), STRATEGIES[strategy]
     reasons = []
     if kind not in known.runs_on:
-        reasons.append(f"Lightning has it for {' and '.join(_KINDS[k] for k in known.runs_on)}, not for {_KINDS[kind]}")
+        reasons.append(f"works on {' and '.join(_KINDS[k] for k in known.runs_on)}, not on {_KINDS[kind]}")
     if known.extra and find_spec(known.extra) is None:
         reasons.append(f"needs {known.extra}: pip install 'greenseg[{known.extra}]'")
-    return "; and it ".join(reasons) or None
+    return "; ".join(reasons) or None
 
 
 def _strategy(strategy: str, accelerator: str) -> str | None:
@@ -72,19 +72,19 @@ def _optimizer(optimizer: str, accelerator: str) -> str | None:
 
 
 def _limit(name: str, value: int, accelerator: str) -> str | None:
-    """Why the GPUs that this process sees do not take this value of a limit, or None."""
+    """Why the visible GPUs do not support this value of a limit, or None."""
     seen, lever = gpus.visible() if value and gpus.device(accelerator) == "gpu" else [], LEVERS[name]
     if value and not seen:
-        return f"{name} {value}: needs a GPU of NVIDIA, and there is none to train on"
+        return f"{name} {value}: needs an NVIDIA GPU, and none is available"
     wrong = []
     for gpu in seen:
         try:
             low, high = lever.bounds(gpu.device)
-        except Exception as error:  # some GPUs do not know this limit
-            wrong.append(f"GPU {gpu.index} has no such limit ({error})")
+        except Exception as error:  # some GPUs do not support this limit
+            wrong.append(f"GPU {gpu.index} does not support it ({error})")
         else:
             if not low <= value <= high:
-                wrong.append(f"GPU {gpu.index} takes {low} to {high} {lever.unit}")
+                wrong.append(f"GPU {gpu.index} supports {low} to {high} {lever.unit}")
     return f"{name} {value}: {', '.join(wrong)}" if wrong else None
 
 
@@ -95,7 +95,7 @@ def _permission(accelerator: str, *limits: int) -> str | None:
 
 
 def no_permission() -> str | None:
-    """Why this process must not set limits of the GPUs that it sees, and what to do, or None."""
+    """Why this process may not set limits of the visible GPUs, with the remedy; or None."""
     refused = [str(gpu.index) for gpu in gpus.visible() if not _may_set(gpu)]
     if not refused:
         return None
@@ -107,19 +107,19 @@ def no_permission() -> str | None:
 
 
 def _may_set(gpu: Gpu) -> bool:
-    """Tried by setting the power limit to what it is: Zeus itself asks the driver for a change only."""
+    """Tests the permission by setting the power limit to its present value, because Zeus skips unchanged limits."""
     import pynvml
     from zeus.device.gpu.nvidia import ZeusdNVIDIAGPU
 
     if isinstance(gpu.device, ZeusdNVIDIAGPU):
-        return True  # Zeus refuses a daemon that must not control GPUs
+        return True  # Zeus refuses a daemon that may not control GPUs
     try:
         with claims.locked(gpu) as lock:
-            if lock:  # else a run has it, and its limit may be changing just now
+            if lock:  # else a run has the GPU and may be changing its limit
                 pynvml.nvmlDeviceSetPowerManagementLimit(gpu.device.handle, gpu.device.get_power_management_limit())
     except pynvml.NVMLError as error:
         return bool(error.value != pynvml.NVML_ERROR_NO_PERMISSION)
-    except Exception:  # it has no power limit, or there is no place for locks: that is said elsewhere
+    except Exception:  # no power limit, or no locks possible: reported elsewhere
         pass
     return True
 
@@ -128,9 +128,9 @@ def _workers(workers: int | str) -> str | None:
     if workers == 0:
         return None
     try:
-        multiprocessing.get_context("fork").Lock()  # as torch's loaders have
+        multiprocessing.get_context("fork").Lock()  # torch's loaders need one
     except (OSError, ImportError, ValueError) as error:
-        return f"workers {workers}: they need shared memory in /dev/shm ({error}); mount it, or set workers: 0"
+        return f"workers {workers}: need shared memory in /dev/shm ({error}); mount it, or set workers: 0"
     return None
 
 
@@ -139,12 +139,12 @@ def _joined(nodes: int) -> str | None:
         return None
     return (
         f"nodes {nodes}: start the same command on every node, with NODE_RANK (0, 1, …), and MASTER_ADDR and "
-        f"MASTER_PORT of node 0, in its environment; or under torchrun"
+        f"MASTER_PORT of node 0 in its environment; or use torchrun"
     )
 
 
 def _alone(nodes: int) -> str | None:
-    return f"nodes {nodes}: a sweep has this machine only; `greenseg train` joins several" if nodes > 1 else None
+    return f"nodes {nodes}: a sweep uses one machine only; `greenseg train` uses several" if nodes > 1 else None
 
 
 CONSTRAINTS = (
@@ -159,11 +159,11 @@ CONSTRAINTS = (
 )
 ALONE = (*CONSTRAINTS, Constraint(("nodes",), _alone))
 JOINED = (*CONSTRAINTS, Constraint(("nodes",), _joined))
-"""With what holds for a sweep, which has this machine only, and for a run, which may have others as well."""
+"""Constraints of a sweep, which uses this machine only, and of a single run, which may use several machines."""
 
 
 def data_problems(runs: Iterable[Settings]) -> list[str]:
-    """What is wrong with the data of runs as far as the names of its files tell, each once; none is opened."""
+    """Problems with the data of runs by the names of the files, each once; no file is opened."""
     data_of = values_of(SPLIT_BY)
     distinct = {data_of(run): run for run in runs}
     problems: dict[str, None] = {}
@@ -179,10 +179,10 @@ def data_problems(runs: Iterable[Settings]) -> list[str]:
 
 
 def check(settings: Settings) -> None:
-    """Whether this machine can run it, and has its data.
+    """Check that this machine can do a run and has its data.
 
     Raises:
-        UserError: it cannot; all reasons.
+        UserError: it cannot; lists all reasons.
     """
     problems = [message for _, _, message in violations(JOINED, [settings])] + data_problems([settings])
     if problems:
@@ -190,16 +190,16 @@ def check(settings: Settings) -> None:
 
 
 def check_gpus(runs: Sequence[Settings], names: Sequence[str], each: int = 1) -> None:
-    """Whether runs can have their GPUs: what one sets of a GPU, all others on it would suffer.
+    """Check that runs can use their GPUs: the limits of one run would affect all others on the same GPU.
 
     Args:
-        runs: those to start.
-        names: of the GPUs to start them on, as CUDA_VISIBLE_DEVICES takes them.
-        each: how many may share one at a time.
+        runs: the runs to start.
+        names: the GPUs to use, as in CUDA_VISIBLE_DEVICES.
+        each: number of runs that may share a GPU.
 
     Raises:
-        UserError: another run of greenseg has one of them and limits do not allow for both, or these runs would share
-            one while some of them set a limit; all reasons.
+        UserError: another run of greenseg uses one of the GPUs and one of both sets limits, or these runs would share a
+            GPU although some set a limit; lists all reasons.
     """
     runs = [run for run in runs if gpus.device(run.accelerator) == "gpu"]
     if not runs:
@@ -208,20 +208,20 @@ def check_gpus(runs: Sequence[Settings], names: Sequence[str], each: int = 1) ->
     problems = claims.blocked(names, alone)
     if alone and each > 1:
         problems.append(
-            f"--jobs: {each} runs would share a GPU, and power_limit and gpu_clock hold for a whole GPU: each would "
-            f"suffer what another sets. Leave --jobs out, or give at most {len(names)}: one run a GPU"
+            f"--jobs: {each} runs would share a GPU, but power_limit and gpu_clock apply to a whole GPU and would "
+            f"affect all of them. Leave --jobs out, or use at most {len(names)}, for one run per GPU"
         )
     if problems:
         raise UserError(problems)
 
 
 def examine() -> list[dict[str, Any]]:
-    """Which limits every GPU that this process sees takes, and whether they may be set; for `greenseg doctor`."""
+    """Valid limits of every visible GPU, and the permission to set them; for `greenseg doctor`."""
     found: list[dict[str, Any]] = []
     for gpu in gpus.visible():
         bounds: dict[str, list[int] | None] = dict.fromkeys(LEVERS)
         for name, lever in LEVERS.items():
-            with contextlib.suppress(Exception):  # it does not know this limit
+            with contextlib.suppress(Exception):  # not supported by this GPU
                 bounds[name] = list(lever.bounds(gpu.device))
         now = None
         with contextlib.suppress(Exception):

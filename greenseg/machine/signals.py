@@ -1,6 +1,4 @@
-"""Signals that ask a process to stop: after its parent's death, and put off until it has finished what must not be cut
-short. Imports no torch.
-"""
+"""Stop signals: sent when the parent dies, and deferred during work that must not be interrupted. Imports no torch."""
 
 import contextlib
 import ctypes
@@ -14,12 +12,12 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def end_with_parent(parent: int) -> None:
-    """Have this process asked to end (SIGTERM) when its parent dies, however that dies; end at once if it has died.
+    """Send SIGTERM to this process when its parent dies, however it dies; end at once if it is already dead.
 
-    Linux only: elsewhere a process outlives a parent that was killed.
+    Works on Linux only: elsewhere, a process outlives a killed parent.
 
     Args:
-        parent: process ID that the parent passed on before it could die.
+        parent: process ID of the parent, passed on by the parent itself.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -29,8 +27,8 @@ def end_with_parent(parent: int) -> None:
 
 @contextlib.contextmanager
 def stop_later() -> Iterator[None]:
-    """Signals that ask this process to stop wait until the context ends."""
-    if threading.current_thread() is not threading.main_thread():  # signals are not for other threads
+    """Defer stop signals until the context ends."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         yield
         return
     asked: list[int] = []

@@ -1,1 +1,1 @@
-"""Quality of a segmentation, by volume: overlap and distances of surfaces."""
+"""Segmentation quality per volume: overlap and surface distances."""

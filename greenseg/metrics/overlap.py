@@ -1,4 +1,4 @@
-"""Segmentation quality per volume."""
+"""Overlap per volume."""
 
 import torch
 from torchmetrics import Metric
@@ -7,12 +7,12 @@ from greenseg.data.loader import NOBODY
 
 
 class VolumeOverlap(Metric):
-    """Dice and IoU of whole volumes, from slices that come in any order and on any rank.
+    """Dice and IoU per volume, from slices in any order and on any rank.
 
-    True positives, false positives and false negatives are summed per subject, over ranks too, and only then divided: a
-    slice without brain and without prediction adds nothing. Dice = 2TP / (2TP + FP + FN), IoU = TP / (TP + FP + FN)
-    (Taha & Hanbury 2015, doi:10.1186/s12880-015-0068-x). A volume with no brain and no prediction has neither and is
-    left out of the mean.
+    True positives, false positives and false negatives are summed per subject, also over ranks, before the division. So
+    a slice without foreground and without prediction adds nothing. Dice = 2TP / (2TP + FP + FN), IoU = TP / (TP + FP +
+    FN) (Taha & Hanbury 2015, doi:10.1186/s12880-015-0068-x). A volume without foreground and without prediction has
+    neither, and is left out of the mean.
     """
 
     counts: torch.Tensor
@@ -21,7 +21,7 @@ class VolumeOverlap(Metric):
     def __init__(self, subjects: list[str]) -> None:
         super().__init__()
         self.subjects = subjects
-        # One row more than subjects: padding is counted there, and nobody looks.
+        # One more row than subjects: it counts padding, and is never read.
         self.add_state("counts", torch.zeros(len(subjects) + 1, 3, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, prediction: torch.Tensor, mask: torch.Tensor, subject: torch.Tensor) -> None:
@@ -29,7 +29,7 @@ class VolumeOverlap(Metric):
 
         Args:
             prediction: bool [batch, 1, height, width].
-            mask: the truth, any type, above 0.5 where brain is; same shape.
+            mask: the truth, any type, above 0.5 in the foreground; same shape.
             subject: int64 [batch], row of the subject, or NOBODY.
         """
         truth = mask > 0.5

@@ -1,4 +1,4 @@
-"""What networks there are, and how large they are. Imports torch only to count what the cache does not know."""
+"""The available networks and their sizes. Imports torch only to count networks that the cache lacks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from greenseg.files import keep, recall
 from greenseg.settings import Settings
 
 _KEPT = "models.json"
-_DECODER, _ENCODER = "unet", "mobilenet_v2"  # that the overview shows all others with
+_DECODER, _ENCODER = "unet", "mobilenet_v2"  # the overview combines all others with these
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a network is.
+    """Size of a network.
 
     Attributes:
-        model: its name.
-        parameters: number of them; None where the network cannot be made.
-        gmacs: 10⁹ multiply-accumulates that one slice takes forwards, in convolutions and matrix products.
+        model: name of the network.
+        parameters: number of parameters; None if the network cannot be made.
+        gmacs: 10⁹ multiply-accumulates of a forward pass over one slice, in convolutions and matrix products.
         reason: why it cannot be made.
     """
 
@@ -44,7 +44,7 @@ def overview() -> dict[str, list[str]]:
 
 
 def matching(patterns: Sequence[str]) -> list[str]:
-    """The models that patterns name: `*` and `?` match in the names of all that there are; else it is one model's name.
+    """The models for names and patterns; patterns contain `*` or `?` and match the names of all known models.
 
     Raises:
         UserError: a pattern matches nothing, or a name is wrong.
@@ -57,7 +57,7 @@ def matching(patterns: Sequence[str]) -> list[str]:
         if "*" in pattern or "?" in pattern:
             models = [model for model in known if fnmatchcase(model, pattern.lower())]
             if not models:
-                problems.append(f"no model matches '{pattern}'; models of timm ('tu-…') are named in full")
+                problems.append(f"no model matches '{pattern}'; name timm models ('tu-…') in full")
             found |= dict.fromkeys(models)
             continue
         try:
@@ -76,12 +76,12 @@ def matching(patterns: Sequence[str]) -> list[str]:
 def sizes(
     models: Sequence[str], image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Size]:
-    """The sizes of models for slices of so many pixels squared, from the cache as far as it knows them.
+    """The sizes of models, from the cache if it has them.
 
     Args:
-        models: their names.
-        image_size: height and width of a slice.
-        progress: called with the number of networks counted and their total.
+        models: names of the models.
+        image_size: height and width of a slice, in pixels.
+        progress: called with the number of counted networks and their total.
     """
     versions = {"greenseg": __version__} | {
         package: metadata.version(package) for package in ("torch", "segmentation-models-pytorch", "timm")
@@ -91,7 +91,7 @@ def sizes(
         content = recall(_KEPT)
         cached = content["sizes"] if content["versions"] == versions else {}
     except (TypeError, KeyError):
-        pass  # none yet, or a damaged one: it is made again
+        pass  # missing or damaged: it is made again
     missing = [model for model in models if f"{model}@{image_size}" not in cached]
     for done, model in enumerate(missing):
         progress(done, len(missing))
@@ -111,6 +111,6 @@ def _count(model: str, image_size: int) -> dict[str, Any]:
     settings = Settings.model_validate({"encoder": encoder, "decoder": decoder, "image_size": image_size})
     try:
         parameters, macs = network.size(settings)
-    except (UserError, RuntimeError) as error:  # an encoder that cannot take images of this size
+    except (UserError, RuntimeError) as error:  # an encoder that does not work with this image size
         return {"reason": str(error)}
     return {"parameters": parameters, "gmacs": macs / 1e9}

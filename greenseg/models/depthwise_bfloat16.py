@@ -1,15 +1,16 @@
-"""Depthwise convolutions that a CPU trains wrongly, or slowly, in bfloat16."""
+"""A workaround for depthwise convolutions that are wrong or slow in bfloat16 on a CPU."""
 
 import torch
 from torch import nn
 
 
 def apply(network: nn.Module, strided: bool) -> None:
-    """Have a network, in place, compute in float32 those of its convolutions that oneDNN has flaws in.
+    """Change a network in place so that it computes the convolutions with flaws in oneDNN in float32.
 
     Args:
-        network: of any precision; on other devices, and in other precisions, it computes as before.
-        strided: also those that are right but slow. Where weights are bfloat16 themselves, converting them costs more.
+        network: network of any precision; on other devices and in other precisions, it computes as before.
+        strided: include convolutions that are correct but slow. If the weights themselves are bfloat16, converting them
+            costs more than it saves.
     """
     for module in network.modules():
         if not isinstance(module, nn.Conv2d) or not module.groups == module.in_channels > 1:
@@ -19,11 +20,11 @@ def apply(network: nn.Module, strided: bool) -> None:
 
 
 class _InFloat32:
-    """A convolution that computes in float32 what a CPU would in bfloat16, and takes and gives bfloat16.
+    """A convolution that computes in float32 on a CPU instead of bfloat16; its input and output stay bfloat16.
 
-    oneDNN (that of torch 2.14) has two flaws in depthwise convolutions in bfloat16. Of dilated ones whose channels lie
-    innermost, it computes the gradient of the weights from memory that nobody has written: training ends in NaN, sooner
-    or later. Of strided ones, it takes the gradient of the input five times slower than in float32.
+    oneDNN (in torch 2.14) has two flaws in depthwise convolutions in bfloat16. For dilated ones with channels last, it
+    computes the gradient of the weights from uninitialised memory, so training sooner or later ends in NaN. For strided
+    ones, the gradient of the input is five times slower than in float32.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Gradient checkpointing: less memory, for more energy.
 
-Of each block of a network only the input is kept for the backward pass, which computes the rest again (Chen et al.
-2016, arXiv:1604.06174).
+Only the input of each network block is kept for the backward pass, which recomputes the rest (Chen et al. 2016,
+arXiv:1604.06174).
 """
 
 import contextlib
@@ -20,15 +20,15 @@ _LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def apply(network: nn.Module) -> None:
-    """Have a network forget what is inside its blocks. Gradients, statistics and names of parameters stay the same."""
+    """Apply checkpointing to the blocks of a network. Gradients, statistics and parameter names stay the same."""
     chosen = {id(block) for block in blocks(network)}
     apply_activation_checkpointing(network, _forgetful, check_fn=lambda module: id(module) in chosen)
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """What a network repeats: modules of several layers that are elements of a list, or have a sibling of their kind.
+    """The blocks of a network: modules with several layers that are elements of a list or have a sibling of their kind.
 
-    A list of such modules is none itself; what is inside a block is part of it.
+    A list of such modules is not a block. Modules inside a block are part of it.
     """
     yield from _among(list(network.children()), listed=isinstance(network, nn.Sequential))
 
@@ -55,7 +55,7 @@ def _forgetful(block: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def _statistics_counted(block: nn.Module) -> Iterator[None]:
-    """While it computes again, batch normalisation has seen the batch already."""
+    """Disable the statistics of batch normalisation during recomputation, since they already include the batch."""
     counting = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     before = [(module.momentum, module.num_batches_tracked) for module in counting]
     for module in counting:

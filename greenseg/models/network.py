@@ -1,4 +1,4 @@
-"""From settings to a network: of segmentation-models-pytorch, or one of the light ones that it lacks."""
+"""Builds a network from settings: from segmentation-models-pytorch, or one of the light networks that it lacks."""
 
 import pkgutil
 import warnings
@@ -16,7 +16,7 @@ from greenseg.settings import Settings
 
 
 def build(settings: Settings) -> torch.nn.Module:
-    """The network that the settings name: float32 [batch, 1, height, width] → logits of the same shape.
+    """The network for the settings: float32 [batch, 1, height, width] → logits of the same shape.
 
     Raises:
         UserError: segmentation-models-pytorch cannot make this network, or its weights cannot be loaded.
@@ -33,7 +33,7 @@ def build(settings: Settings) -> torch.nn.Module:
                 classes=1,
                 **_input_size(settings),
             )
-        except Exception as error:  # of any kind: what timm's encoders raise differs from file to file
+        except Exception as error:  # timm's encoders raise many kinds of exceptions
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{settings.model}: segmentation-models-pytorch cannot make it: {reason}") from error
     for transform in TRANSFORMS:
@@ -43,7 +43,7 @@ def build(settings: Settings) -> torch.nn.Module:
 
 
 def _input_size(settings: Settings) -> dict[str, Any]:
-    """What tells an encoder the size of its input, where it must know it: positions of transformers of timm."""
+    """The argument for the input size, if the encoder needs it: positional encodings of timm's transformers."""
     if not settings.encoder.startswith("tu-"):
         return {}
     known = timm.get_pretrained_cfg(settings.encoder[3:], allow_unregistered=True)
@@ -56,7 +56,7 @@ def parameters(network: torch.nn.Module) -> int:
 
 
 def macs(network: torch.nn.Module, image_size: int) -> int:
-    """Multiply-accumulates of one slice, forwards, in convolutions and matrix products; a network on `meta` will do."""
+    """Multiply-accumulates of a forward pass over one slice, in convolutions and matrix products; works on `meta`."""
     image = torch.empty(1, 1, image_size, image_size, device=next(network.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
@@ -64,12 +64,12 @@ def macs(network: torch.nn.Module, image_size: int) -> int:
 
 
 def size(settings: Settings) -> tuple[int, int]:
-    """Parameters and multiply-accumulates of the network that the settings name, without memory for it.
+    """Parameters and multiply-accumulates of the network for the settings, without allocating memory for it.
 
     Raises:
         UserError, RuntimeError: it cannot be made, or not for this image size.
     """
-    # smp's Mix Transformers read values while they are made, which `meta` does not have.
+    # smp's Mix Transformers read values in their constructor, which `meta` does not have.
     device = "cpu" if settings.encoder.startswith("mit_") else "meta"
     with torch.device(device), warnings.catch_warnings(action="ignore"):
         network = build(settings.model_copy(update={"channels_last": False}))

@@ -1,4 +1,4 @@
-"""Changes to a network once it is made, in their order. One entry in `TRANSFORMS` adds one."""
+"""Changes to a network after construction, in their order. One entry in `TRANSFORMS` adds a change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from greenseg.settings import Settings
 
 @dataclass(frozen=True)
 class Transform:
-    """A change that leaves what a network computes, and the names of its parameters, as they are.
+    """A change that keeps the results of a network and the names of its parameters.
 
     Attributes:
-        wanted: whether settings ask for it.
+        wanted: whether the settings need it.
         apply: changes a network in place.
     """
 

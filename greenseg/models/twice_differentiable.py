@@ -1,4 +1,4 @@
-"""Networks whose gradients have gradients, as an optimizer needs that estimates second derivatives (Sophia)."""
+"""Twice differentiable networks, for optimizers that estimate second derivatives (Sophia)."""
 
 import torch
 from torch import nn
@@ -6,16 +6,16 @@ from torch.nn import functional
 
 
 class _Hardsigmoid(nn.Hardsigmoid):
-    """The same function, of operations that torch can differentiate twice."""
+    """The same function, made of operations that torch can differentiate twice."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.relu6(x + 3) / 6
 
 
 def apply(network: nn.Module) -> None:
-    """Compute a network, in place, with nothing that torch differentiates only once; results are the same.
+    """Replace, in place, the operations of a network that torch can differentiate only once; results are the same.
 
-    That is hard sigmoids (of MobileNetV3 and others), and attention in one kernel (timm's transformers).
+    These are hard sigmoids (in MobileNetV3 and others) and fused attention (timm's transformers).
     """
     for module in network.modules():
         if type(module) is nn.Hardsigmoid:

@@ -1,6 +1,6 @@
-"""Whether pretrained weights can be had, asked before anything starts. Imports no torch.
+"""Checks the availability of pretrained weights before anything starts. Imports no torch.
 
-smp and timm load weights through the Hugging Face hub, and without a network try for half a minute before they fail.
+smp and timm load weights from the Hugging Face hub. Without a network connection, they fail only after half a minute.
 """
 
 import threading
@@ -21,7 +21,7 @@ def check(runs: Iterable[Settings]) -> None:
     """Make sure that every encoder's pretrained weights are in the hub's cache, or that the hub answers.
 
     Raises:
-        UserError: within 5 seconds, if some weights are in no reach; names them and says what to do.
+        UserError: within 5 seconds, if weights are not available; names them and the remedies.
     """
     wanted = {(run.encoder, run.encoder_weights) for run in runs if run.encoder_weights != "none"}
     missing = sorted(encoder for encoder, weights in wanted if not _cached(encoder, weights))
@@ -36,8 +36,8 @@ def check(runs: Iterable[Settings]) -> None:
     raise UserError(
         f"encoder_weights: the pretrained weights of {', '.join(missing)} are not in {cache}, and {why}.\n"
         f"  Either train from scratch (leave out --encoder-weights),\n"
-        f"  or run the same command once where the hub can be reached, and copy its cache folder here,\n"
-        f"  or point HF_HUB_CACHE at a folder that has them, or HF_ENDPOINT at a mirror."
+        f"  or run the same command once with access to the hub, and copy its cache folder here,\n"
+        f"  or set HF_HUB_CACHE to a folder with the weights, or HF_ENDPOINT to a mirror."
     )
 
 
@@ -61,11 +61,11 @@ def _hub_answers() -> bool:
             with urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_SECONDS):
                 answered.set()
         except urllib.error.HTTPError:
-            answered.set()  # an answer, if not a kind one
+            answered.set()  # the hub answers, although with an error
         except OSError:
             pass
 
-    # In a thread of its own: no timeout bounds the look-up of a name.
+    # In a separate thread, because no timeout limits a DNS look-up.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_SECONDS + 0.5)

@@ -1,4 +1,4 @@
-"""The answer in words: which configuration, what it saves, how sure that is, and what to beware of."""
+"""The answer in words: the best configurations, their savings and uncertainty, and caveats."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,28 +13,28 @@ from greenseg.report.statistics import Change
 from greenseg.report.units import count, joules, number, percent
 
 NEAR = 0.01
-"""The share of the best quality that may be given up for energy."""
+"""The share of the best quality that may be given up to save energy."""
 
 _MOST_NAMED = 3
 
 _MARKS = {
-    APPROXIMATE: "some windows were shorter than the counter's period; power at their end × their length.",
-    SHARED: "other processes used the same GPU; the joules may be theirs.",
-    APPORTIONED: "other runs used the same CPU; a share of its counter, by CPU time.",
+    APPROXIMATE: "some windows were shorter than the counter's period; the value is power at their end × their length.",
+    SHARED: "other processes used the same GPU and may have spent some of the joules.",
+    APPORTIONED: "other runs used the same CPU; the value is a share of its counter, by CPU time.",
 }
 
 
 def decision(comparison: Comparison) -> list[str]:
-    """The best one, the cheapest one near it, the knee, the hypervolume: a sentence each."""
+    """The best configuration, the cheapest one near it, the knee and the hypervolume, one sentence each."""
     best, quality = comparison.best, comparison.quality.heading
     if best is None:
         if any(map(comparison.mixed, comparison.results)):
-            return [f"No configuration has {quality} and {energy_name(comparison)} of one kind of source."]
+            return [f"No configuration has {quality} and {energy_name(comparison)} from one kind of source."]
         return [f"No configuration has finished with {quality} and {energy_name(comparison)} yet."]
     said = [f"Best {quality}: {_with_figures(comparison, best)}{_not_told_apart(comparison, best)}."]
     cheapest = comparison.cheapest_within(NEAR)
     if cheapest is best or cheapest is None:
-        said.append(f"No cheaper one is within {NEAR:.0%} of it.".replace("%", " %"))
+        said.append(f"No cheaper configuration is within {NEAR:.0%} of it.".replace("%", " %"))
     else:
         change = comparison.change(best, cheapest)
         less = f", {_less(change)} than the best" if change else ""
@@ -44,21 +44,21 @@ def decision(comparison: Comparison) -> list[str]:
         above = knee is best or knee is cheapest
         name = comparison.label(knee)
         described = f"{name}, as above" if above else _with_figures(comparison, knee)
-        more = "more" if comparison.quality.more_is_better else "less"
-        said.append(f"Knee, from where on {more} {quality} becomes dear: {described}.")
+        more = "extra" if comparison.quality.more_is_better else "lower"
+        said.append(f"Knee: {described}. Beyond this, {more} {quality} gets expensive.")
     if len(comparison.results) > 1:
         said += _volumes(comparison)
     return said
 
 
 def _not_told_apart(comparison: Comparison, best: Result) -> str:
-    """How many others may be as good, as far as the repeats of the best one tell."""
+    """The number of others with a mean within the interval of the best; empty if there are none."""
     mean = best.figure(comparison.quality)
     others = [result.figure(comparison.quality) for result in comparison.results if result is not best]
     if mean is None or mean.half is None:
         return ""
     within = sum(mean.low <= other.value <= mean.high for other in others if other)
-    return f"; its interval holds the means of {count(within, 'other')}" if within else ""
+    return f"; its interval includes the means of {count(within, 'other')}" if within else ""
 
 
 def _volumes(comparison: Comparison) -> list[str]:
@@ -78,16 +78,16 @@ def _volumes(comparison: Comparison) -> list[str]:
 
 
 def energy_name(comparison: Comparison) -> str:
-    """What the energy objective is called where no unit is wanted."""
+    """Name of the energy objective without a unit."""
     return "joules" if comparison.energy.name == "total" else comparison.energy.heading.format("joules")
 
 
 def effect_rows(comparison: Comparison, most: int | None = None) -> list[list[str]]:
-    """For each value of each axis: setting, value, held against, quality, energy, pairs. Those of most energy first.
+    """One row per value of each axis: setting, value, reference, quality, energy, pairs.
 
     Args:
-        comparison: whose effects.
-        most: at most so many.
+        comparison: the comparison with the effects.
+        most: largest number of rows, to keep the strongest effects on energy; None for all.
     """
     effects = comparison.effects
     if most is not None and len(effects) > most:
@@ -105,28 +105,28 @@ def _effect(effect: Effect, digits: int) -> list[str]:
 
 
 def unpaired(comparison: Comparison) -> list[str]:
-    """The axes for which no two runs differ in nothing else."""
+    """The axes without a pair of runs that differ in nothing else."""
     found = {effect.axis for effect in comparison.effects}
     return [name for name in comparison.swept if name not in found]
 
 
 def warnings(comparison: Comparison) -> list[str]:
-    """What makes the answer less sure than it looks."""
+    """Caveats: reasons why the answer is less certain than it looks."""
     results = comparison.results
     finished = [result for result in results if result.finished]
     said = [*comparison.notes, *_of_content(results)]
     said += _of_mixed(comparison, finished)
     if len({frozenset(result.ways.items()) for result in finished if not result.mixed | result.partly}) > 1:
         ranked = (
-            "are ranked against each other, as asked"
+            "are ranked against each other, as requested"
             if comparison.allow_mixed_sources
             else "are not ranked against each other"
         )
         said.append(f"Sources differ between rows: measured and estimated joules {ranked}.")
     if any(result.estimated for result in finished):
         said.append(
-            "estimate: joules modelled from the run's own CPU seconds and memory, not measured; for comparing runs of "
-            "one machine; in absolute terms they may be several times off."
+            "estimate: joules are modelled from the run's own CPU seconds and memory, not measured. They are good for "
+            "comparing runs on one machine; in absolute terms, they may be off by several times."
         )
     said += _of_repeats(results)
     hardware = Counter(run.hardware for result in finished for run in result.finished)
@@ -136,16 +136,16 @@ def warnings(comparison: Comparison) -> list[str]:
         )
     versions = Counter(str(run.record.versions.get("torch")) for result in finished for run in result.finished)
     if len(versions) > 1:
-        said.append(f"Versions of torch differ between runs: {_counted(versions)}.")
+        said.append(f"torch versions differ between runs: {_counted(versions)}.")
     for mark, meaning in _MARKS.items():
         if any(mark in result.marks for result in finished):
             said.append(f"{mark}: {meaning}")
     for asked, ran in sorted(
         {(result.settings["precision"], other) for result in results for other in _other_precisions(result)}
     ):
-        said.append(f"Asked for precision {asked}, ran {ran}: Lightning has no {asked} on this device.")
+        said.append(f"Runs used precision {ran}, not {asked}: Lightning has no {asked} on this device.")
     if any(result.unmeasured for result in finished):
-        said.append("unknown: this component has no sensor and no estimate; its joules are missing from the sums.")
+        said.append("unknown: this component has no sensor and no estimate; the sums lack its joules.")
     said += _of_objectives(comparison)
     return said
 
@@ -155,7 +155,7 @@ def _of_mixed(comparison: Comparison, finished: Sequence[Result]) -> list[str]:
     if not mixed:
         return []
     components = ", ".join(sorted({component for result in mixed for component in result.mixed | result.partly}))
-    held = "ranked, as asked" if comparison.allow_mixed_sources else "held against no others"
+    held = "ranked, as requested" if comparison.allow_mixed_sources else "not compared with others"
     return [
         f"Sources differ within {count(len(mixed), 'configuration')} ({components}): some of the joules are measured, "
         f"others estimated or unknown. Their sums and means are {held}."
@@ -167,19 +167,16 @@ def _of_content(results: Sequence[Result]) -> list[str]:
     contents = {str(result.where[CONTENT]) for result in results if CONTENT in result.where}
     if len(contents) > 1:
         said.append(
-            f"Runs of one path were trained on {count(len(contents), 'different content')}: see the column content. "
-            "They are no repeats of each other, and their Dice is that of other data."
+            f"Runs with the same path have {count(len(contents), 'different content')}; see the column content. "
+            "They do not count as repeats of each other, and their Dice is for different data."
         )
     unknown = sum(not run.content.digest for result in results for run in result.runs if run.content.slices)
     if unknown:
         said.append(
-            f"{count(unknown, 'run')} of an earlier version: what they were trained on is unknown; "
-            "their path stands for it."
+            f"{count(unknown, 'run')} of an earlier version with unknown data content, identified by path instead."
         )
     if len({result.watts for result in results if result.estimated and result.watts}) > 1:
-        said.append(
-            "Estimates of different machines rest on different constants: they are not ranked against each other."
-        )
+        said.append("Estimates on different machines use different constants; they are not ranked against each other.")
     return said
 
 
@@ -188,8 +185,8 @@ def _of_repeats(results: Sequence[Result]) -> list[str]:
     again = sum(len(result.finished) - len(result.repeats) for result in results)
     if again:
         said.append(
-            f"{count(again, 'run')} trained the same as others, seed and fold included: no further repeats. Intervals "
-            "count the mean of each seed and fold once."
+            f"{count(again, 'run')} duplicate others, seed and fold included, and add no repeats. Intervals count the "
+            "mean of each seed and fold once."
         )
     single = [result for result in results if len(result.repeats) == 1]
     if single and len(results) > 1:
@@ -199,7 +196,7 @@ def _of_repeats(results: Sequence[Result]) -> list[str]:
             else count(len(single), "configuration")
         )
         said.append(
-            f"{all_or_some} ran once: no interval, and a difference to another may be chance. Repeat with "
+            f"{all_or_some} ran once: there is no interval, and differences may be chance. Repeat with "
             "seeds: [0, 1, 2]."
         )
     missing = [result for result in results if 0 < len(result.finished) < len(result.runs)]
@@ -208,14 +205,14 @@ def _of_repeats(results: Sequence[Result]) -> list[str]:
             run.failure or run.status for result in missing for run in result.runs if run.status != "finished"
         )
         said.append(
-            f"Repeats are missing from {count(len(missing), 'configuration')} ({_counted(why)}). "
-            "Figures are means over the repeats that finished."
+            f"{count(len(missing), 'configuration')} with missing repeats ({_counted(why)}). "
+            "Values are means over the finished repeats."
         )
     return said
 
 
 def _of_objectives(comparison: Comparison) -> list[str]:
-    """Of figures that some have and others have not, and of settings that they depend on."""
+    """Warnings about metrics that some configurations lack, and about settings that they depend on."""
     said = []
     finished = [result for result in comparison.results if result.finished]
     for objective in comparison.objectives:
@@ -244,12 +241,12 @@ def _of_objectives(comparison: Comparison) -> list[str]:
 
 
 def _values(results: Sequence[Result], objective: Objective) -> str:
-    """What a figure was reckoned with."""
+    """The settings that a metric was computed with."""
     return ", ".join(sorted({str(term) for result in results for term in result.terms(objective)}))
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """What the signs of the table mean, and what all runs cost."""
+    """The signs of the table, and the cost of all runs."""
     quality = comparison.quality.heading
     third = f" and {comparison.third.describe}" if comparison.third else ""
     as_good = "at least" if comparison.quality.more_is_better else "at most"
@@ -260,16 +257,16 @@ def legend(comparison: Comparison) -> list[str]:
     ):
         said.append("±: 95 % interval of the mean over repeats (Student t).")
     if any(row.probability is not None for row in comparison.rows):
-        said.append("chance: how often it is on the front when repeats are resampled (bootstrap, 1000 samples).")
+        said.append("chance: share of resampled repeats with it on the front (bootstrap, 1000 samples).")
     runs = comparison.runs
     wasted = sum(run.energy.joules for run in runs if run.status != "finished")
     spent = f"All runs together: {joules(sum(run.energy.joules for run in runs))}"
-    said.append(f"{spent}, {joules(wasted)} of it on runs that did not finish." if wasted else f"{spent}.")
+    said.append(f"{spent}, including {joules(wasted)} for runs that did not finish." if wasted else f"{spent}.")
     return said
 
 
 def failures(comparison: Comparison) -> str:
-    """How many configurations have no finished run, and why; empty where all have one."""
+    """The number of configurations without a finished run, with reasons; empty if all have one."""
     failed = [result for result in comparison.results if not result.finished]
     why = Counter(result.status for result in failed)
     return f"{count(len(failed), 'configuration')} without a finished run: {_counted(why)}." if failed else ""
@@ -292,7 +289,7 @@ def _mean(comparison: Comparison, objective: Objective, result: Result) -> str:
 
 
 def _figure(comparison: Comparison, objective: Objective, value: float) -> str:
-    """A figure with its unit, such as `12.3 kJ/epoch`."""
+    """A value with its unit, such as `12.3 kJ/epoch`."""
     if objective is comparison.quality:
         return f"{objective.heading} {round(value, objective.digits):g}"
     unit, size = comparison.unit(objective)

@@ -9,7 +9,7 @@ from greenseg.report.units import count
 
 
 def case_table(found: Check) -> Table:
-    """One line a case; values that differ within a case stand one below the other, – is what could not be read."""
+    """One row per case. Distinct values within a case are on separate lines; – means unreadable."""
     splits = Counter(case.split or "unknown" for case in found.cases)
     slices = sum(case.slices for case in found.cases)
     title = f"{count(len(found.cases), 'case')} ({', '.join(f'{n} {split}' for split, n in splits.items())})"
@@ -24,7 +24,7 @@ def case_table(found: Check) -> Table:
     )
     table.add_column("case", overflow="fold")
     table.add_column("split", no_wrap=True)
-    for name in ("slices", "empty", "size", "mm", "axes", "type", "brain", "intensity"):
+    for name in ("slices", "empty", "size", "mm", "axes", "type", "mask", "intensity"):
         table.add_column(name, justify="right", no_wrap=True)
     for case in found.cases:
         table.add_row(

@@ -1,4 +1,4 @@
-"""The columns that a report can show, sort by and export: settings, figures, and a configuration's place."""
+"""The columns that a report can show, sort by and export: settings, metrics, and the rank of a configuration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Column:
     """A column.
 
     Attributes:
-        name: as for `--columns` and `--sort`.
-        heading: over the column.
-        text: what a person reads.
-        value: what a program reads, and what rows are sorted by; None where there is none.
+        name: name for `--columns` and `--sort`.
+        heading: heading of the column.
+        text: returns the text for people.
+        value: returns the value for programs and for sorting; None if there is none.
         figure: whether it is a number.
         descending: whether the largest value is the best.
     """
@@ -51,7 +51,7 @@ def column_names(comparison: Comparison) -> list[str]:
 
 
 def column(comparison: Comparison, name: str) -> Column:
-    """The column of a name."""
+    """The column with a name."""
     if name in _PLACES:
         return _PLACES[name]
     if name == "saved":
@@ -62,11 +62,11 @@ def column(comparison: Comparison, name: str) -> Column:
 
 
 OPTIONAL = ("peak-memory", "params", "per-epoch", "seconds", "chance", "saved", "runs")
-"""Columns that a table can do without where room is scarce, the first one soonest."""
+"""Columns that a narrow table may omit, in this order."""
 
 
 def default_columns(comparison: Comparison) -> list[str]:
-    """Names of the columns that a table has where there is room."""
+    """Names of the columns of a table with enough space."""
     results = comparison.results
     shown = list(comparison.axes)
     if any(len(result.runs) > 1 for result in results):
@@ -109,12 +109,12 @@ def figure(result: Result, objective: Objective) -> float | None:
 
 
 def interval(mean: Mean, digits: int, sign: str = "") -> str:
-    """A quality with its 95 % interval: `0.8123 ±0.0045`; without it for one repeat.
+    """A quality with its 95 % interval: `0.8123 ±0.0045`; a single repeat has no interval.
 
     Args:
-        mean: of repeats.
-        digits: after the point.
-        sign: `+` to show it always.
+        mean: mean over repeats.
+        digits: number of digits after the point.
+        sign: `+` to always show the sign.
     """
     half = "" if mean.half is None else f" ±{mean.half:.{digits}f}"
     return f"{mean.value:{sign}.{digits}f}".replace("-", "−") + half
@@ -132,7 +132,7 @@ def _saved(comparison: Comparison, row: Row) -> str:
 
 
 def _chance(row: Row) -> str:
-    """A single repeat has no spread: whether it is on the front cannot be said with a probability."""
+    """The chance as text; – for a single repeat, since it has no spread."""
     return percent(row.probability) if len(row.result.repeats) > 1 else "–"
 
 
@@ -141,7 +141,7 @@ def _source(row: Row) -> str:
 
 
 def sort(rows: Sequence[Row], column: Column, reverse: bool = False) -> list[Row]:
-    """Rows in the order of a column, the best first; those without a value last, either way."""
+    """Rows in the order of a column, the best first; rows without a value are always last."""
     known = [row for row in rows if column.value(row) is not None]
     unknown = [row for row in rows if column.value(row) is None]
 

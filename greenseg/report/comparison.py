@@ -1,4 +1,4 @@
-"""What a report knows: every configuration held against all others."""
+"""The comparison of every configuration with all others, for the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from greenseg.runs.record import Watts
 from greenseg.settings import ACCOUNTING, group_of
 
 Kind = tuple[frozenset[Any], ...]
-"""How the joules of each component are known, and estimates by which constants: only what shares it can be ranked."""
+"""Sources of the joules per component, and constants of estimates; only configurations with the same kind compete."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A configuration, and where it stands among the others.
+    """A configuration and its place among the others.
 
     Attributes:
         result: the configuration.
-        on_front: whether nothing beats its means.
-        probability: that it is on the front, given the spread of its repeats; None where no configuration it competes
-            with has repeats, or it has no figures.
-        rank: 1 on the front, 2 on the front of the rest, and so on; None without figures.
-        saved: share of the baseline's energy that it saves; None where their joules cannot be compared.
+        on_front: whether no other configuration beats its means.
+        probability: chance to be on the front, given the spread of repeats; None if no competing configuration has
+            repeats, or if it lacks a metric.
+        rank: 1 on the front, 2 on the front of the rest, and so on; None if it lacks a metric.
+        saved: saving as a share of the baseline's energy; None if their joules are not comparable.
     """
 
     result: Result
@@ -42,12 +42,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Volume:
-    """The hypervolume of the front among results whose joules can be compared.
+    """The hypervolume of the front of results with comparable joules.
 
     Attributes:
-        share: of the box between `reference` and `ideal` that the front dominates.
-        reference, ideal: corners of the box, a figure for each objective.
-        configurations: how many compete.
+        share: share of the box between `reference` and `ideal` that the front dominates.
+        reference, ideal: corners of the box, with a value per objective.
+        configurations: number of competing configurations.
     """
 
     share: float
@@ -58,12 +58,12 @@ class Volume:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a value of an axis does, against the baseline's value, with everything else equal.
+    """The effect of a value of an axis against the baseline's value, with everything else equal.
 
     Attributes:
-        axis, value, reference: the setting, its value, and the value that it is held against.
+        axis, value, reference: the setting, its value, and the reference value.
         quality: mean difference of the quality over all pairs.
-        energy: change of the energy, where pairs are comparable.
+        energy: change of the energy over comparable pairs; None without any.
     """
 
     axis: str
@@ -74,15 +74,15 @@ class Effect:
 
 
 class Comparison:
-    """Results compared by a quality, an energy and perhaps a third objective.
+    """Results compared by a quality, an energy and optionally a third objective.
 
     Args:
         results: at least one configuration.
         quality, energy: the objectives.
-        third: one more.
-        baseline: what savings are counted against; None for the one of the best quality.
+        third: third objective, or None.
+        baseline: reference for savings; None for the configuration with the best quality.
         allow_mixed_sources: rank measured and estimated joules against each other.
-        notes: what was found while the runs were read; sentences that belong to the warnings.
+        notes: sentences from reading the runs, to add to the warnings.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class Comparison:
         return [run for result in self.results for run in result.runs]
 
     def known(self, result: Result) -> bool:
-        """Whether it has a figure for every objective, and joules that can be held against others."""
+        """Whether a result has a value for every objective, and joules that are comparable with others."""
         return not self.mixed(result) and all(result.figure(objective) is not None for objective in self.objectives)
 
     def kind(self, result: Result) -> Kind:
-        """What it competes within: an estimate neither beats a measurement nor is beaten by one."""
+        """The kind that a result competes in: an estimate neither beats a measurement nor is beaten by one."""
         return self._kind(result, result.ways, result.watts)
 
     def _kind(self, of: Result | Run, ways: Mapping[str, frozenset[Way]], watts: frozenset[Watts]) -> Kind:
@@ -129,17 +129,17 @@ class Comparison:
         kind = frozenset((component, ways[component]) for component in counted if component in ways)
         estimated = any("estimated" in way for _, found in kind for way in found)
         if any(len(way) > 1 for _, found in kind for way in found):
-            return (kind, frozenset({id(of)}))  # how much of it was measured is unknown, so nothing else is like it
+            return (kind, frozenset({id(of)}))  # the measured share is unknown, so nothing compares
         return (kind, frozenset(map(str, watts))) if estimated else (kind,)
 
     def mixed(self, result: Result) -> frozenset[str]:
-        """Components that count and whose source differs between repeats, so that the result is not ranked."""
+        """Counted components with different sources between repeats, for which the result is not ranked."""
         if self.allow_mixed_sources:
             return frozenset()
         return result.mixed & set(self.energy.components) if self.energy.components else result.mixed
 
     def points(self, results: Sequence[Result]) -> fronts.Points:
-        """Means of all objectives, shape (results, objectives); NaN where there is none."""
+        """Means of all objectives, shape (results, objectives); NaN if there is none."""
         means = [[result.figure(objective) for objective in self.objectives] for result in results]
         rows = [[np.nan if mean is None else mean.value for mean in row] for row in means]
         return np.array(rows, dtype=float).reshape(len(results), len(self.objectives))
@@ -151,15 +151,15 @@ class Comparison:
 
     @cached_property
     def axes(self) -> list[str]:
-        """The settings that tell the results apart; see `labels.axes`."""
+        """The settings that distinguish the results; see `labels.axes`."""
         return axes(self.differing)
 
     def label(self, result: Result) -> str:
-        """A configuration in words, by the settings that tell it from the others."""
+        """A configuration in words, by the settings that distinguish it from the others."""
         return label(result, self.axes)
 
     def unit(self, objective: Objective) -> tuple[str, float]:
-        """The unit for all figures of an objective, and what to divide them by."""
+        """The unit for all values of an objective, and its size, to divide by."""
         if objective.name not in self._units:
             means = [result.figure(objective) for result in self.results]
             self._units[objective.name] = objective.unit([mean.value for mean in means if mean])
@@ -172,7 +172,7 @@ class Comparison:
 
     @cached_property
     def groups(self) -> list[list[Result]]:
-        """The results that have figures, those together that compete; the largest group first."""
+        """Groups of results that compete, the largest group first; results without all values are left out."""
         groups: dict[Kind, list[Result]] = {}
         for result in self.results:
             if self.known(result):
@@ -193,7 +193,7 @@ class Comparison:
         ]
 
     def saved(self, result: Result) -> float | None:
-        """Share of the baseline's energy that it saves; None where their joules cannot be compared."""
+        """Saving as a share of the baseline's energy; None if their joules are not comparable."""
         mean = result.figure(self.energy)
         base = self.baseline.figure(self.energy) if self.baseline else None
         if mean is None or base is None or not base.value or not self.comparable(result, self.baseline):
@@ -201,17 +201,17 @@ class Comparison:
         return 1 - mean.value / base.value
 
     def competes(self, one: Result, other: Result) -> bool:
-        """Whether both have all figures and their joules may be held against each other."""
+        """Whether two results have all values and comparable joules."""
         return self.known(one) and self.known(other) and self.comparable(one, other)
 
     def comparable(self, one: Result, other: Result | None) -> bool:
-        """Whether the joules of two results may be held against each other."""
+        """Whether the joules of two results are comparable."""
         if other is None or self.mixed(one) or self.mixed(other):
             return False
         return self.kind(one) == self.kind(other)
 
     def change(self, before: Result, after: Result) -> Change | None:
-        """By how much the energy changes from one configuration to another; None where they cannot be compared."""
+        """The change of energy from one configuration to another; None if they are not comparable."""
         if not self.comparable(before, after):
             return None
         return change(*([row[0] for row in result.values(self.energy)] for result in (before, after)))
@@ -220,11 +220,11 @@ class Comparison:
 
     @property
     def best(self) -> Result | None:
-        """The best quality among those that have all figures."""
+        """The result with the best quality among those with all values."""
         return next((result for result in self.results if self.known(result)), None)
 
     def cheapest_within(self, share: float = 0.01) -> Result | None:
-        """The one of least energy whose quality is within a share of the best; among those comparable to the best."""
+        """The result with the least energy among those comparable to the best and within a share of its quality."""
         if self.best is None:
             return None
         limit = self.value(self.best, self.quality) * (1 - share if self.quality.more_is_better else 1 + share)
@@ -237,7 +237,7 @@ class Comparison:
 
     @staticmethod
     def value(result: Result, objective: Objective) -> float:
-        """The mean of a result that has it."""
+        """The mean of an objective of a result, which must have it."""
         mean = result.figure(objective)
         assert mean is not None
         return mean.value
@@ -248,7 +248,7 @@ class Comparison:
         return best_first((r for r, on_front in zip(group, chosen, strict=True) if on_front), self.energy, self.quality)
 
     def knee(self) -> Result | None:
-        """The configuration of the front from which on quality becomes dear; see `front.knee`."""
+        """The configuration of the front beyond which extra quality gets expensive; see `front.knee`."""
         if self.best is None:
             return None
         members = self.front_of([result for result in self.results if self.competes(result, self.best)])
@@ -258,7 +258,7 @@ class Comparison:
         return None if found is None else members[found]
 
     def volumes(self) -> list[Volume]:
-        """The hypervolume of every group of results that compete: reference is the worst there is or could be."""
+        """The hypervolume of every group; the reference is the worst possible value, or the worst observed one."""
         found = []
         for members in self.groups:
             points = self.points(members)
@@ -273,12 +273,12 @@ class Comparison:
 
     @cached_property
     def swept(self) -> list[str]:
-        """The settings that differ and change what is trained."""
+        """The settings that differ and affect training."""
         return [name for name in self.differing if name != CONTENT and group_of(name) != ACCOUNTING]
 
     @cached_property
     def effects(self) -> list[Effect]:
-        """What each value of each axis does, on average over all pairs of runs that differ in nothing else."""
+        """The mean effect of each value of each axis, over all pairs of runs that differ in nothing else."""
         names = [*self.differing, *REPEATS]
         trials = [
             _Trial(
@@ -325,9 +325,9 @@ class Comparison:
 
 
 class _Trial(NamedTuple):
-    """A finished repeat: the settings that differ between results, and its figures.
+    """A finished repeat: the settings that differ between results, and its quality and energy.
 
-    Effects compare joules on equal terms only: the same kind of source, and the same accounting settings.
+    Effects compare joules only with the same kind of source and the same accounting settings.
     """
 
     values: tuple[Any, ...]
@@ -341,6 +341,6 @@ def _hashable(value: Any) -> Any:
 
 
 def _order(value: Any) -> tuple[bool, float, str]:
-    """Numbers by size, all else by name."""
+    """A key that sorts numbers by size and all else by name."""
     number = isinstance(value, int | float)
     return (not number, float(value) if number else 0.0, str(value))

@@ -1,4 +1,4 @@
-"""Learning curves: quality against the joules spent until then, from epochs.jsonl."""
+"""Learning curves: quality against the joules spent so far, from epochs.jsonl."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from greenseg.runs.summary import last_of_each, spent_by
 
 @dataclass(frozen=True)
 class Curve:
-    """How a run got on; a value for each finished epoch.
+    """The progress of a run, with a value per finished epoch.
 
     Attributes:
         run: the run.
-        dice: validation Dice; None where it is not known.
-        joules: spent by the run until the end of the epoch, as `spent_by` counts them: those of earlier attempts, and
-            of start-up and probes, included.
+        dice: validation Dice; None if unknown.
+        joules: joules of the run until the end of the epoch, as in `spent_by`: including earlier attempts, start-up and
+            probes.
     """
 
     run: Run
@@ -24,7 +24,7 @@ class Curve:
 
 
 def curve(run: Run) -> Curve:
-    """The learning curve of a run; empty where its epochs cannot be read."""
+    """The learning curve of a run; empty if its epochs are unreadable."""
     try:
         attempts, epochs = run.history()
         spent = spent_by(attempts, epochs)

@@ -25,7 +25,7 @@ COLUMNS = (
 def emissions_csv(runs: Iterable[Run]) -> str:
     """One row per run; `experiment_id` is the name of its configuration in the JSON report.
 
-    Columns that greenseg does not know stay empty: places, and emissions without a carbon intensity.
+    Columns without data stay empty: locations, and emissions without a carbon intensity.
     """
     runs = list(runs)
     configurations = {id(run): result.configuration for result in by_configuration(runs) for run in result.runs}

@@ -1,7 +1,7 @@
-"""The Pareto front of points with any number of objectives, and what can be said of it. By moocore, in C.
+"""The Pareto front of points with any number of objectives, and its properties, computed by moocore in C.
 
-Points are arrays of shape (n, d): a row for each point, a column for each objective. `maximise` says for each objective
-whether more is better. A point with NaN in any objective has no figure there: it is on no front and in no rank.
+Points are arrays of shape (n, d), with a row per point and a column per objective. `maximise` has, for each objective,
+whether more is better. A point with NaN in any objective is on no front and has no rank.
 
 Source: moocore, https://multi-objective.github.io/moocore; its front and its hypervolume for 2 and 3 objectives take
 O(n log n).
@@ -18,9 +18,9 @@ DRAWS = 1000
 
 
 def front(points: Points, maximise: Sequence[bool]) -> NDArray[np.bool_]:
-    """Which points no other point beats, shape (n,).
+    """Whether each point is on the front, that is, no other point beats it; shape (n,).
 
-    A point is beaten by one that is at least as good in all objectives and better in one. Equal points do not beat each
+    A point beats another if it is at least as good in all objectives and better in one. Equal points do not beat each
     other.
     """
     known = ~np.isnan(points).any(axis=1)
@@ -42,7 +42,7 @@ def ranks(points: Points, maximise: Sequence[bool]) -> NDArray[np.int64]:
 def hypervolume(points: Points, maximise: Sequence[bool], reference: Sequence[float], ideal: Sequence[float]) -> float:
     """The share of the box between the reference and the ideal that the points dominate: 0 to 1.
 
-    Zitzler & Thiele (1998), PPSN V, 292–301. Points that are worse than the reference in an objective count nothing.
+    Zitzler & Thiele (1998), PPSN V, 292–301. Points that are worse than the reference in an objective do not count.
     """
     known = points[~np.isnan(points).any(axis=1)]
     box = float(np.prod(np.abs(np.subtract(ideal, reference))))
@@ -52,15 +52,15 @@ def hypervolume(points: Points, maximise: Sequence[bool], reference: Sequence[fl
 
 
 def knee(quality: NDArray[np.float64], cost: NDArray[np.float64]) -> int | None:
-    """Index of the point of a front from which on more quality becomes dear.
+    """Index of the knee of a front: beyond this point, extra quality gets expensive.
 
-    The point farthest from the straight line between the cheapest and the best one (Das 1999, Structural Optimization
-    18, 107–115), of quality against log cost, since a tenfold cost is a step wherever it is. None for fewer than three
-    points, where cost is not positive, or where no point lies above the line.
+    The knee is the point farthest above the straight line between the cheapest and the best point (Das 1999, Structural
+    Optimization 18, 107–115), with quality against log cost, so that cost counts by ratio. None for fewer than three
+    points, for costs that are not positive, or if no point lies above the line.
 
     Args:
-        quality: of each point of a front, shape (n,); more is better.
-        cost: of each, shape (n,); less is better.
+        quality: quality of each point of a front, shape (n,); more is better.
+        cost: cost of each point, shape (n,); less is better.
     """
     if len(quality) < 3 or (cost <= 0).any():
         return None
@@ -68,7 +68,7 @@ def knee(quality: NDArray[np.float64], cost: NDArray[np.float64]) -> int | None:
     width, height = np.ptp(logs), np.ptp(quality)
     if not width or not height:
         return None
-    # With both scaled to 0 … 1 the line runs from (0, 0) to (1, 1).
+    # With both scaled to 0 … 1, the line runs from (0, 0) to (1, 1).
     above = (quality - quality.min()) / height - (logs - logs.min()) / width
     best = int(np.argmax(above))
     return best if above[best] > 1e-9 else None
@@ -77,16 +77,16 @@ def knee(quality: NDArray[np.float64], cost: NDArray[np.float64]) -> int | None:
 def front_probability(
     repeats: Sequence[Points], maximise: Sequence[bool], draws: int = DRAWS, seed: int = 0
 ) -> NDArray[np.float64]:
-    """How likely each configuration is on the front of means, shape (n,): the share of bootstrap samples where it is.
+    """Chance of each configuration to be on the front of means, shape (n,): the share of bootstrap samples with it.
 
     In each sample, every configuration's repeats are resampled, with replacement (Efron 1979, Annals of Statistics 7,
-    1–26). One with a single repeat stays where it is. Deterministic under the seed.
+    1–26). A configuration with a single repeat does not move. The result is deterministic for a seed.
 
     Args:
         repeats: the points of each configuration, arrays of shape (repeats, d); no NaN.
         maximise: for each objective, whether more is better.
         draws: number of samples.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
     """
     if not repeats:
         return np.zeros(0)
@@ -108,10 +108,10 @@ def front_probability(
 
 
 def _possible(repeats: Sequence[Points], maximise: Sequence[bool]) -> NDArray[np.int64]:
-    """Indices of those that can be on a front of means at all.
+    """Indices of the configurations that can be on a front of means at all.
 
-    A mean lies between the worst and the best repeat, so one whose best is beaten by another's worst never is. Nor does
-    it matter to the rest: what it could beat, the one that beats it beats as well.
+    A mean lies between the worst and the best repeat. So a configuration is never on the front if another one's worst
+    beats its best. Leaving it out does not affect the others, since that other configuration beats all that it beats.
     """
     sign = np.where(maximise, -1.0, 1.0)  # less is better from here on
     best = np.stack([(points * sign).min(axis=0) for points in repeats])

@@ -1,4 +1,4 @@
-"""How settings and sources are written: in a table, in a sentence, beside a point of a picture."""
+"""Texts for settings and sources: in a table, in a sentence, beside a point of a picture."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from greenseg.model_names import join_model
 from greenseg.report.results import Result
 
 MODEL = "model"
-"""Encoder and decoder in one, where both differ."""
+"""Encoder and decoder in one, if both differ."""
 
 
 _FIRST = ("encoder", "decoder")
-_SPEAKING = (MODEL, *_FIRST, "precision", "optimizer", "strategy")  # values that say whose they are
-# What runs may be another value than the one asked for.
+_SPEAKING = (MODEL, *_FIRST, "precision", "optimizer", "strategy")  # values that need no name
+# Settings whose actual value may differ from the requested one.
 _CHOSEN = ("precision", "batch_size", "lr", "workers", "accelerator", "power_limit", "gpu_clock")
 
 
@@ -24,9 +24,9 @@ def differing(results: Sequence[Result]) -> list[str]:
 
 
 def axes(names: Sequence[str]) -> list[str]:
-    """What to tell configurations apart by: the settings that differ, or network and precision where none does.
+    """The settings that distinguish configurations: those that differ, or network and precision if none differs.
 
-    Where encoder and decoder both differ, one column holds both: `model`.
+    If encoder and decoder both differ, the single column `model` has both.
     """
     if not names:
         return [MODEL, "precision"]
@@ -34,34 +34,34 @@ def axes(names: Sequence[str]) -> list[str]:
 
 
 def setting(result: Result, name: str) -> Any:
-    """The value asked for; of `model`, too."""
+    """The requested value of a setting, or of `model`."""
     if name == MODEL:
         return join_model(result.settings["encoder"], result.settings["decoder"])
     return result.settings[name]
 
 
 def ran(result: Result, name: str) -> list[Any]:
-    """What ran, each value once; empty for settings that always run as asked for, and where nothing ran."""
+    """Distinct actual values; empty for settings that never differ from the request, and if nothing ran."""
     values = [getattr(run.ran, name) for run in result.runs] if name in _CHOSEN else []
     return list({value_text(value): value for value in values if value is not None}.values())
 
 
 def setting_text(result: Result, name: str) -> str:
-    """The value asked for, and what ran instead where that differs."""
+    """The requested value, and the actual one if it differs."""
     asked = value_text(setting(result, name))
     changed = sorted({value_text(value) for value in ran(result, name)} - {asked})
     return f"{asked} → {', '.join(changed)}" if changed else asked
 
 
 def value_text(value: Any) -> str:
-    """A value of a setting."""
+    """The text for a value of a setting."""
     if isinstance(value, bool | None):
         return {True: "yes", False: "no", None: "–"}[value]
     return str(value)
 
 
 def label(result: Result, names: Sequence[str]) -> str:
-    """A configuration in words, by the settings that tell it from others: `resnet18 bf16-mixed batch_size=16`."""
+    """A configuration in words, by the settings that distinguish it: `resnet18 bf16-mixed batch_size=16`."""
     parts = []
     for name in names:
         value = setting(result, name)
@@ -71,7 +71,7 @@ def label(result: Result, names: Sequence[str]) -> str:
 
 
 def source(result: Result) -> str:
-    """Where the joules come from: `nvml + rapl`, or by component where one was estimated and another measured."""
+    """Sources of the joules: `nvml + rapl`, or by component if some are estimated and others measured."""
     components: dict[str, list[str]] = {}
     for component, name in result.sources.items():
         components.setdefault(name, []).append(component)

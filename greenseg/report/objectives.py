@@ -1,4 +1,4 @@
-"""What a report can trade off: quality, energy, other costs. Each is a line that says how a record holds it."""
+"""The objectives of a report: quality, energy, other costs. Each is one entry that reads its value from a record."""
 
 import math
 from collections.abc import Callable, Hashable
@@ -14,21 +14,21 @@ def _none(run: Run) -> Hashable:
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure of a run that can be compared.
+    """A metric of a run that can be compared.
 
     Attributes:
-        name: on the command line, and in exports.
-        heading: of a column; `{}` stands for the unit.
-        read: the figure of a run; None where its record does not hold it.
-        unit: the unit for a column of such figures.
-        more_is_better: else less is.
-        ideal: the best that it could be.
-        worst: the worst that it could be; None where there is no such limit.
-        digits: after the point, of a quality; costs have as many as their size asks for.
-        components: whose joules it counts; empty for all of them.
-        terms: of a run, the settings that its figure was reckoned with: means are over equal ones only.
+        name: name on the command line and in exports.
+        heading: heading of its column; `{}` stands for the unit.
+        read: returns the value of a run; None if its record lacks it.
+        describe: description in half a sentence.
+        unit: returns the unit for a column of values.
+        more_is_better: whether more is better, else less.
+        ideal: the best possible value.
+        worst: the worst possible value; None if there is no limit.
+        digits: digits after the point for a quality; None for costs, which have significant digits.
+        components: components whose joules count; empty for all.
+        terms: returns the settings that the value of a run depends on; means need equal terms.
         reckoned: name of these settings.
-        describe: what it is, in half a sentence.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Objective:
     reckoned: str = ""
 
     def of(self, run: Run) -> float | None:
-        """The figure of a run; None where it is not known, or is no finite number."""
+        """The value of a run; None if it is unknown or not finite."""
         value = self.read(run)
         return value if value is not None and math.isfinite(value) else None
 
     def better(self, one: float, other: float) -> bool:
-        """Whether one figure is better than another."""
+        """Whether one value is better than another."""
         return one > other if self.more_is_better else one < other
 
 
@@ -92,18 +92,18 @@ def _by_name(*objectives: Objective) -> dict[str, Objective]:
 
 
 def _quality(name: str, heading: str, read: Callable[[Run], float | None], describe: str) -> Objective:
-    """One between 0 and 1, of which more is better."""
+    """A quality between 0 and 1; more is better."""
     return Objective(name, heading, read, describe, more_is_better=True, ideal=1.0, worst=0.0, digits=4)
 
 
 QUALITIES = _by_name(
-    _quality("dice", "Dice", lambda run: run.metrics.dice, "Dice of whole volumes, at its best epoch"),
-    _quality("iou", "IoU", lambda run: run.metrics.iou, "IoU of whole volumes, at the epoch of the best Dice"),
+    _quality("dice", "Dice", lambda run: run.metrics.dice, "Dice per volume, at its best epoch"),
+    _quality("iou", "IoU", lambda run: run.metrics.iou, "IoU per volume, at the epoch of the best Dice"),
     Objective(
         "hd95",
         "HD95 mm",
         lambda run: run.metrics.hd95,
-        "95th percentile of the distance of surfaces, in mm, at the epoch of the best Dice",
+        "95th percentile of the surface distance, in mm, at the epoch of the best Dice",
         digits=2,
     ),
 )
@@ -116,7 +116,7 @@ ENERGIES = _by_name(
         "per-epoch",
         "{}/epoch",
         lambda run: run.metrics.joules_per_epoch,
-        "joules of an epoch, validation included",
+        "joules per epoch, validation included",
         joule_unit,
         terms=_warm_up,
         reckoned="measure_after",
@@ -125,7 +125,7 @@ ENERGIES = _by_name(
         "per-slice",
         "{}/slice",
         lambda run: run.metrics.joules_per_slice,
-        "joules of training on one slice",
+        "joules per training slice",
         joule_unit,
         terms=_warm_up,
         reckoned="measure_after",
@@ -134,7 +134,7 @@ ENERGIES = _by_name(
         "inference",
         "{}/inference",
         lambda run: run.metrics.joules_per_inference,
-        "joules of segmenting one slice, in validation",
+        "joules per segmented slice, in validation",
         joule_unit,
         terms=_warm_up,
         reckoned="measure_after",
@@ -162,7 +162,7 @@ COSTS = _by_name(
     Objective(
         "params", "{} params", lambda run: run.record.network.parameters, "parameters of the network", parameter_unit
     ),
-    Objective("peak-memory", "peak GB", _peak_memory, "most memory in use, of the GPU or, without one, of the host"),
+    Objective("peak-memory", "peak GB", _peak_memory, "peak memory of the GPU, or of the host without a GPU"),
     Objective("seconds", "seconds", lambda run: run.metrics.seconds, "duration of the run, all attempts"),
 )
 

@@ -1,4 +1,4 @@
-"""The report as one HTML file that works offline: the front to hover and zoom, filters, a table to sort, curves."""
+"""The report as one HTML file that works offline: a plot with hover and zoom, filters, a sortable table, curves."""
 
 import json
 import shlex
@@ -17,22 +17,22 @@ from greenseg.report.table import title
 from greenseg.settings import Settings
 
 MOST_CURVES = 3000
-"""Runs whose learning curves are in the page; more would make it slow to open."""
+"""Largest number of runs with learning curves in the page; more would make it slow to open."""
 
 _DATA = "{{data}}"
 _TITLE = "{{title}}"
 
 
 def as_html(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
-    """The page: nothing in it is loaded from elsewhere."""
+    """The page, which loads nothing from elsewhere."""
     template = resources.files("greenseg.report").joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(page_data(comparison, rows, names), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    # In a script element, "</script>" or "<!--" would end or change it, wherever it stands.
+    # "</script>" or "<!--" would end or change a script element, wherever it occurs.
     return template.replace(_TITLE, _escaped(title(comparison))).replace(_DATA, data.replace("<", "\\u003c"))
 
 
 def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> dict[str, Any]:
-    """What the page knows, for its script."""
+    """The data for the page's script."""
     known = [o for o in OBJECTIVES.values() if any(row.result.figure(o) is not None for row in rows)]
     shown = [column(comparison, name) for name in (names or default_columns(comparison)) if name not in OBJECTIVES]
     place = {id(row.result): i for i, row in enumerate(rows)}
@@ -79,7 +79,7 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
 
 
 def train_command(run: Run) -> str:
-    """The command that repeats a run anywhere: every setting that is not the default."""
+    """The command that repeats a run, with every setting that differs from its default."""
     words = ["greenseg", "train"]
     for name, value in run.settings.items():
         default = Settings.model_fields[name].default if name in Settings.model_fields else value
@@ -109,7 +109,7 @@ def _run(run: Run) -> dict[str, str]:
 
 
 def _curves(rows: Sequence[Row]) -> dict[int, list[Curve]]:
-    """Learning curves by id of the result, those of the front first, as long as the page bears it."""
+    """Learning curves by id of the result, the front first, up to `MOST_CURVES` runs."""
     found: dict[int, list[Curve]] = {}
     read = 0
     for row in sorted(rows, key=lambda row: not row.on_front):
@@ -121,7 +121,7 @@ def _curves(rows: Sequence[Row]) -> dict[int, list[Curve]]:
 
 
 def _rounded(one: Curve) -> list[list[float | None]]:
-    """[joules, Dice], with as many digits as a screen shows."""
+    """[joules, Dice], rounded to the digits that a screen shows."""
     joules: list[float | None] = [float(f"{value:.5g}") for value in one.joules]
     return [joules, [None if value is None else round(value, 4) for value in one.dice]]
 

@@ -1,4 +1,4 @@
-"""The panel that a single run ends with."""
+"""The panel at the end of a single run."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from greenseg.report.units import count, duration, joules, number
 
 
 def run_panel(run: Run) -> Panel:
-    """What a finished run achieved, what it cost and where it is."""
+    """The results, cost and directory of a finished run."""
     metrics, energy, settings = run.metrics, run.energy, run.settings
     precision, ran = settings["precision"], run.ran.precision
     grid = Table.grid(padding=(0, 2))
@@ -47,10 +47,10 @@ def run_panel(run: Run) -> Panel:
     )
     grid.add_row("total energy", f"{joules(energy.joules)}  ({shares})")
     warm_up = settings.get("measure_after", 0)
-    ended = f"  of all epochs: the run ended within measure_after {warm_up}" if 0 < epochs <= warm_up else ""
+    ended = f"  over all epochs: the run ended within measure_after {warm_up}" if 0 < epochs <= warm_up else ""
     grid.add_row("per epoch", joules(metrics.joules_per_epoch) + ended)
     if after := metrics.joules_after_best:
-        grid.add_row("after the best", f"{joules(after)}  in epochs that brought no better Dice")
+        grid.add_row("after the best", f"{joules(after)}  in epochs without a better Dice")
     grid.add_row("per slice", joules(metrics.joules_per_slice))
     if target := metrics.energy_to_dice:
         reached = joules(target.joules) if target.joules is not None else "not reached"
@@ -59,12 +59,12 @@ def run_panel(run: Run) -> Panel:
         grams, intensity = number(carbon.grams), carbon.grams_per_kwh
         grid.add_row("carbon", f"{grams} g CO2e  ({intensity:g} g/kWh, PUE {carbon.pue:g})")
     if cost := metrics.cost:
-        grid.add_row("cost", f"{number(cost.price)}  ({cost.price_per_kwh:g} a kWh, PUE {cost.pue:g})")
+        grid.add_row("cost", f"{number(cost.price)}  ({cost.price_per_kwh:g} per kWh, PUE {cost.pue:g})")
     if above := metrics.joules_above_idle:
         grid.add_row("above idle", ", ".join(f"{component} {joules(value)}" for component, value in above.items()))
     grid.add_row("time", f"{duration(energy.seconds)}, {number(metrics.watts)} W on average")
     grid.add_row("parameters", f"{run.record.network.parameters:,}")
-    grid.add_row("precision", f"asked for {precision}, ran {ran}" if ran and ran != precision else str(precision))
+    grid.add_row("precision", f"{ran}, not {precision} as requested" if ran and ran != precision else str(precision))
     if 0 < epochs <= settings.get("freeze_encoder", 0):
         grid.add_row("encoder", "frozen in every epoch: it never learned")
     for row in _chosen(run):
@@ -76,7 +76,7 @@ def run_panel(run: Run) -> Panel:
 
 
 def _chosen(run: Run) -> Iterator[tuple[str, str]]:
-    """What `auto` chose and why, how many slices a step really takes, and to what GPUs were limited."""
+    """The choices of `auto` with reasons, the actual number of slices per step, and the GPU limits."""
     probes, ran, settings = run.record.probes, run.ran, run.settings
     limits = {name: value for name, value in ran.given().items() if name in LEVERS}
     if limited := [f"{name} {value_text(value)} {LEVERS[name].unit}" for name, value in limits.items()]:
@@ -86,19 +86,19 @@ def _chosen(run: Run) -> Iterator[tuple[str, str]]:
             f"{row.batch_size}: {'out of memory' if row.out_of_memory else joules(row.joules_per_slice)}"
             for row in sizes
         ]
-        yield "batch size", f"{ran.batch_size}, of fewest joules a slice ({', '.join(rows)})"
+        yield "batch size", f"{ran.batch_size}, with the fewest joules per slice ({', '.join(rows)})"
     if ran.batch_size and ran.effective_batch_size and ran.effective_batch_size != ran.batch_size:
         factors = {"devices": ran.devices, "nodes": ran.nodes, "accumulated": settings["accumulate"]}
         parts = [str(ran.batch_size), *(f"{factor} {name}" for name, factor in factors.items() if factor > 1)]
         slices = ran.effective_batch_size
-        limit = ", but an epoch has no more" if slices < ran.batch_size * math.prod(factors.values()) else ""
-        yield "a step takes", f"{slices} slices ({' × '.join(parts)}{limit})"
+        limit = ", limited by the epoch" if slices < ran.batch_size * math.prod(factors.values()) else ""
+        yield "per step", f"{slices} slices ({' × '.join(parts)}{limit})"
     if rates := probes.lr:
         low, high = rates[0].lr, rates[-1].lr
         yield (
             "learning rate",
-            f"{ran.lr:g}, of the steepest fall of the loss ({low:g} to {high:g} in {len(rates)} steps)",
+            f"{ran.lr:g}, at the steepest fall of the loss ({low:g} to {high:g} in {len(rates)} steps)",
         )
     if tried := probes.workers:
         batches = ", ".join(f"{number}: {seconds * 1e3:.1f} ms" for number, seconds in tried.batch.items())
-        yield "workers", f"{ran.workers} (a step {tried.step * 1e3:.1f} ms; a batch {batches})"
+        yield "workers", f"{ran.workers} (per step {tried.step * 1e3:.1f} ms; per batch {batches})"

@@ -1,7 +1,7 @@
-"""Pictures for papers and slides: the front, and learning curves. By matplotlib (the extra `plots`).
+"""Pictures for papers and slides: the front and learning curves, drawn by matplotlib (the extra `plots`).
 
-Colours are those of Okabe & Ito (https://jfly.uni-koeln.de/color/), which colour-blind people can tell apart; markers
-and line styles differ as well, so that a black-and-white print can be read.
+Colours are those of Okabe & Ito (https://jfly.uni-koeln.de/color/), which colour-blind people can distinguish. Markers
+and line styles differ as well, so that a black-and-white print is readable.
 """
 
 import io
@@ -33,13 +33,13 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#8c8c8c"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)))
 _SIZE = (7.0, 4.6)  # inches: the width of a page's text
-_MARGIN = 0.15  # inches beside what stands under the axes
+_MARGIN = 0.15  # inches beside the text below the axes
 _DASH = 0.5  # inches of a line's sample in the legend
-_MOST_WITH_BARS = 80  # more grey error bars than that are fog
-_MOST_NAMED = 6  # points that are named beside them
-_MARKER = 5  # points around the middle of one, that no label covers
-_LABEL_WIDTH = 30  # characters of a line
-_TWO_COLUMNS = 50  # characters that a line of a key in two columns may have
+_MOST_WITH_BARS = 80  # more grey error bars would be unreadable
+_MOST_NAMED = 6  # largest number of points with names beside them
+_MARKER = 5  # points around the centre of a marker that no label may cover
+_LABEL_WIDTH = 30  # characters per line of a label
+_TWO_COLUMNS = 50  # longest line, in characters, of a key in two columns
 _TURNS = (5, 3, 13, 6, 2, 14, 11, 4, 12, 7, 1, 15, 10, 9, 0, 8)  # sixteenths; first those away from the front's line
 _DIRECTIONS = [(math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)) for turn in _TURNS]
 _DISTANCES = (8, 16, 28, 42, 60, 80)  # points
@@ -52,11 +52,11 @@ _STYLE: Any = {
 def front_picture(comparison: Comparison, kind: str) -> bytes:
     """The front of quality against energy, with 95 % intervals; estimates are hollow.
 
-    The points of the front and the baseline have their names beside them; where these are many, or one finds no place
-    without covering something, numbers that a key under the axes explains.
+    The points of the front and the baseline have their names beside them. If there are many, or a name does not fit
+    without covering something, they have numbers, with a key below the axes.
 
     Args:
-        comparison: what to draw.
+        comparison: the comparison to draw.
         kind: `png`, `svg` or `pdf`.
     """
     with mpl.rc_context(_STYLE):
@@ -81,7 +81,7 @@ def draw_front(comparison: Comparison) -> Figure:
         hollow = bool(members[0].estimated)
         xs = [comparison.value(result, energy) / size for result in members]
         ys = [comparison.value(result, quality) for result in members]
-        if comparison.third is None:  # of three objectives the steps of two would be wrong
+        if comparison.third is None:  # steps in two objectives would be wrong for three
             steps = [xs[0], *np.repeat(xs[1:], 2)], [*np.repeat(ys[:-1], 2), ys[-1]]
             lines += ax.plot(*steps, color=_BLUE, linewidth=1.2, linestyle="--" if hollow else "-", zorder=3)
         _points(
@@ -94,17 +94,17 @@ def draw_front(comparison: Comparison) -> Figure:
         labelled += [] if base in labelled else [base]
     if known:
         _limits(ax, comparison, [row.result for row in known], [*labelled], size)
-        # Above the axes it covers nothing.
+        # Above the axes, it covers nothing.
         ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False, fontsize=8, borderaxespad=0)
     _label(figure, ax, comparison, labelled, [row.result for row in known], lines, size)
     return figure
 
 
 def curves_picture(comparison: Comparison, kind: str) -> bytes:
-    """Dice of every epoch against the joules spent until then, of every repeat of what is on the front.
+    """Dice per epoch against the joules spent so far, for every repeat of the configurations on the front.
 
     Args:
-        comparison: what to draw.
+        comparison: the comparison to draw.
         kind: `png`, `svg` or `pdf`.
     """
     with mpl.rc_context(_STYLE):
@@ -138,7 +138,7 @@ def draw_curves(comparison: Comparison) -> Figure:
     ax.set_ylabel("Dice")
     if chosen:
         more = len(others[room:])
-        title = f"{count(more, 'configuration')} of the front, of more energy, not drawn" if more else None
+        title = f"{count(more, 'configuration')} of the front with more energy not drawn" if more else None
         legend = figure.legend(
             loc="outside lower left", frameon=False, fontsize=8, handlelength=3, title=title, title_fontsize=8,
             alignment="left",
@@ -158,7 +158,7 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _renderer(figure: Figure) -> Any:
-    """It knows how large a text is."""
+    """The renderer, which measures text."""
     return figure.canvas.get_renderer()  # type: ignore[attr-defined]
 
 
@@ -171,7 +171,7 @@ def _saved(figure: Figure, kind: str) -> bytes:
 
 
 def _scales(ax: Axes, comparison: Comparison, values: Sequence[float]) -> float:
-    """Name the axes, choose their scales; returns what to divide the energy by."""
+    """Label the axes and set their scales; returns the size of the energy unit, to divide by."""
     quality, energy = comparison.quality, comparison.energy
     unit, size = comparison.unit(energy)
     if values and min(values) > 0 and max(values) > 10 * min(values):
@@ -182,7 +182,7 @@ def _scales(ax: Axes, comparison: Comparison, values: Sequence[float]) -> float:
 
 
 def _limits(ax: Axes, comparison: Comparison, results: Sequence[Result], front: Sequence[Result], size: float) -> None:
-    """Room for all points and the intervals of the front; those of others may leave the picture."""
+    """Set limits that include all points and the intervals of the front; other intervals may be cut off."""
     for objective, scale, get, change in (
         (comparison.energy, size, ax.get_xscale, ax.set_xlim),
         (comparison.quality, 1.0, ax.get_yscale, ax.set_ylim),
@@ -191,7 +191,7 @@ def _limits(ax: Axes, comparison: Comparison, results: Sequence[Result], front: 
         ends = [mean for result in front if (mean := result.figure(objective))]
         low = min([*means, *(end.low / scale for end in ends)])
         high = max([*means, *(end.high / scale for end in ends)])
-        if objective.more_is_better:  # an interval may reach beyond what can be
+        if objective.more_is_better:  # an interval may exceed the possible range
             high = min(high, objective.ideal)
         if get() == "log":
             low = max(low, min(means) / 2)
@@ -217,7 +217,7 @@ def _points(
         return
     means = [(result.figure(comparison.energy), result.figure(comparison.quality)) for result in results]
     xs, ys = [x.value / size for x, _ in means if x], [y.value for _, y in means if y]
-    # The interval of a positive figure may reach below 0; a bar on a log scale cannot.
+    # The interval of a positive value may reach below 0, but a bar on a log scale cannot.
     x_bars = [
         [min(x.half or 0.0, x.value * 0.999) / size for x, _ in means if x],
         [(x.half or 0.0) / size for x, _ in means if x],
@@ -236,7 +236,7 @@ def _label(
     figure: Figure, ax: Axes, comparison: Comparison, results: Sequence[Result], all_results: Sequence[Result],
     lines: Sequence[Line2D], size: float,
 ) -> None:  # fmt: skip
-    """Name each point beside it or, where they are many or a name finds no room, by a number, with a key under it."""
+    """Label each point with its name, or with a number and a key if there are many or a name does not fit."""
     ordered = best_first(results, comparison.quality, comparison.energy)
     texts = [comparison.label(result) for result in ordered]
 
@@ -253,7 +253,7 @@ def _label(
 
 
 def _key(figure: Figure, texts: Sequence[str]) -> None:
-    """What each number stands for, under the axes; the picture gets higher by that."""
+    """Add the key of the numbers below the axes, and increase the height of the picture accordingly."""
     numbered = [f"{number:\N{FIGURE SPACE}>2}  {text}" for number, text in enumerate(texts, 1)]
     columns = 2 if max(map(len, numbered)) <= _TWO_COLUMNS else 1
     indent = "\n" + "\N{FIGURE SPACE}" * 2 + "  "
@@ -284,14 +284,14 @@ def _write(
     figure: Figure, ax: Axes, texts: Sequence[str], points: Sequence[tuple[float, float]],
     others: Sequence[tuple[float, float]], lines: Sequence[Line2D], all_or_none: bool = False,
 ) -> bool:  # fmt: skip
-    """Write texts beside points, as near as they cover nothing; one that finds no room is left out.
+    """Write texts beside points, as near as possible without covering anything; texts that do not fit are left out.
 
     Args:
-        figure, ax: to write in.
-        texts, points: what to write, and at which point of the axes.
+        figure, ax: the figure and axes to write in.
+        texts, points: texts, and their points in the axes.
         others: points without a text.
-        lines: those of the front.
-        all_or_none: write none where one finds no room.
+        lines: lines of the front.
+        all_or_none: write none if one does not fit.
 
     Returns:
         Whether anything was written.
@@ -324,12 +324,12 @@ def _write(
 
 @dataclass(frozen=True)
 class _Taken:
-    """What labels must not cover, in pixels.
+    """Areas that labels must not cover, in pixels.
 
     Attributes:
-        boxes: points that have a label, the legend, labels.
-        others: points without a label; covered where there is no other room.
-        lines: the front, and from labels to their points.
+        boxes: points with a label, the legend, labels.
+        others: points without a label; covered only if there is no other space.
+        lines: the front, and lines from labels to their points.
     """
 
     boxes: list[Bbox]
@@ -337,14 +337,14 @@ class _Taken:
     lines: list[Line]
 
     def free(self, box: Bbox, leader: Line, own: Bbox, care: int) -> bool:
-        """Whether a label and the line that leads to it can be there.
+        """Whether a label and its leader line fit at a place.
 
         Args:
-            box: of the label.
-            leader: from its point.
-            own: box of that point.
-            care: 0: the label covers no box and no line; 1: nor does its leader cross one; 2: nor does either cover one
-                of the others.
+            box: box of the label.
+            leader: line from its point.
+            own: box of this point.
+            care: 0: the label covers no box and no line; 1: its leader does not cross one either; 2: neither of them
+                covers one of the others.
         """
         crossed = [other for other in self.boxes if other is not own]
         return (
@@ -359,7 +359,7 @@ class _Taken:
 def _place(
     figure: Figure, ax: Axes, text: str, point: tuple[float, float], taken: _Taken, cares: Sequence[int]
 ) -> Annotation | None:
-    """Write a label beside a point, as near as there is room; None where there is none."""
+    """Write a label beside a point, as near as it fits; None if it does not fit."""
     renderer = _renderer(figure)
     room = figure.bbox.padded(-2)
     spot = ax.transData.transform(point)
@@ -387,6 +387,6 @@ def _place(
 
 
 def text_box(annotation: Annotation, renderer: Any) -> Bbox:
-    """Where the text of an annotation is, without the line to its point; in pixels."""
+    """Box of the text of an annotation, without the line to its point, in pixels."""
     annotation.update_positions(renderer)
     return Text.get_window_extent(annotation, renderer).padded(4)

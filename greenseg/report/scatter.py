@@ -1,4 +1,4 @@
-"""A small scatter plot in characters, for the terminal."""
+"""A small scatter plot of characters, for the terminal."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _WIDEST = 72
 
 
 class Scatter:
-    """Quality (up) against energy (to the right; by decades where it spans more than one), the front marked.
+    """Quality (up) against energy (to the right; logarithmic if it spans over a decade), with the front marked.
 
     Args:
-        comparison: of three results with figures, at least; else nothing is drawn.
+        comparison: a comparison; with fewer than three complete results, nothing is drawn.
     """
 
     def __init__(self, comparison: Comparison) -> None:
@@ -61,6 +61,6 @@ def _grid(rows: Sequence[Row], xs: Sequence[float], ys: Sequence[float], width: 
 
 
 def _places(values: Sequence[float], cells: int) -> list[int]:
-    """Which of so many cells each value falls into."""
+    """Index of the cell for each value, among `cells` cells."""
     low, high = min(values), max(values)
     return [round((value - low) / (high - low) * (cells - 1)) if high > low else 0 for value in values]

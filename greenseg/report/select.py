@@ -1,4 +1,4 @@
-"""What a user names on the command line: objectives, conditions, a baseline, columns."""
+"""Resolves names from the command line: objectives, conditions, a baseline, columns."""
 
 import operator
 import re
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Problems:
-    """Collects mistakes, so that all of them are said at once: at the end of the context, as one UserError."""
+    """Collects mistakes and raises all of them as one UserError at the end of the context."""
 
     def __init__(self) -> None:
         self._found: list[str] = []
@@ -43,7 +43,7 @@ class Problems:
             raise UserError(self._found)
 
     def of(self, ask: Callable[[], T]) -> T | None:
-        """The answer; None where it is a mistake, which is noted."""
+        """The result of a call; None if it raises a UserError, which is recorded."""
         try:
             return ask()
         except UserError as error:
@@ -52,55 +52,55 @@ class Problems:
 
 
 def find_name(option: str, name: str, valid: Sequence[str]) -> str:
-    """The valid name that a user means, - and _ being the same.
+    """The valid name for a user's text, with - and _ treated as equal.
 
     Raises:
-        UserError: there is none; the message lists them, and names the nearest one.
+        UserError: there is none; the message lists the valid names and the nearest one.
     """
     for candidate in valid:
         if candidate.replace("-", "_") == name.strip().replace("-", "_"):
             return candidate
-    raise UserError(f"{option}: no '{name}'{did_you_mean(name, valid)}; there are: {', '.join(valid)}")
+    raise UserError(f"{option}: no '{name}'{did_you_mean(name, valid)}; valid: {', '.join(valid)}")
 
 
 def objective(option: str, name: str, valid: Mapping[str, Objective], results: Sequence[Result]) -> Objective:
-    """The objective of that name.
+    """The objective with a name.
 
     Raises:
-        UserError: there is none of that name, or no run that finished has it; the message says what there is.
+        UserError: the name is unknown, or no finished run has the objective; the message lists the available ones.
     """
     chosen = valid[find_name(option, name, list(valid))]
     if any(chosen.of(run) is not None for result in results for run in result.finished):
         return chosen
     if not any(result.finished for result in results):
-        return chosen  # nothing has finished: a table of what failed or runs is all there is
+        return chosen  # nothing has finished: the table has only failed and running configurations
     have = [
         other.name
         for other in valid.values()
         if any(other.of(run) is not None for result in results for run in result.finished)
     ]
-    raise UserError(f"{option} {name}: no run here has it; they have: {', '.join(have) or 'none of these'}")
+    raise UserError(f"{option} {name}: no run has it; available: {', '.join(have) or 'none'}")
 
 
 def where(results: Sequence[Result], conditions: Sequence[str]) -> list[Result]:
     """The results that meet all conditions such as `precision=16-mixed`, `encoder=resnet18,resnet34`, `dice>=0.8`.
 
     Raises:
-        UserError: a condition is not one, names nothing that there is, or leaves no result; all of them.
+        UserError: a condition is not valid, names unknown values, or leaves no result; lists all problems.
     """
     with Problems() as problems:
         tests = [problems.of(partial(_condition, "--where", condition, results)) for condition in conditions]
     chosen = [result for result in results if all(test(result) for test in tests if test)]
     if not chosen:
-        raise UserError(f"--where {' --where '.join(conditions)}: no configuration here meets this")
+        raise UserError(f"--where {' --where '.join(conditions)}: no configuration matches")
     return chosen
 
 
 def baseline(results: Sequence[Result], text: str, quality: Objective | None) -> Result:
-    """The one of the best quality of those that finished with all of `key=value,key=value`.
+    """The finished result with the best quality among those with all of `key=value,key=value`.
 
     Raises:
-        UserError: a part is not a setting with its value, or no result has them all; all such mistakes.
+        UserError: a part is not a setting with a value, or no result has them all; lists all problems.
     """
     with Problems() as problems:
         parts = _parts(text, lambda part: _is_no_mistake(partial(_assignment, part, results)))
@@ -108,7 +108,7 @@ def baseline(results: Sequence[Result], text: str, quality: Objective | None) ->
     found = [result for result in results if all(test(result) for test in tests if test)]
     finished = [result for result in found if result.finished]
     if not finished:
-        what = "no run of it has finished" if found else "no configuration here has all of this"
+        what = "none of its runs has finished" if found else "no configuration matches all of it"
         raise UserError(f"--baseline {text}: {what}")
     return best_first(finished, *([quality] if quality else []))[0]
 
@@ -148,7 +148,7 @@ def _by_number(
     option: str, text: str, key: str, sign: str, wanted: str, results: Sequence[Result]
 ) -> Callable[[Result], bool]:
     if key == _STATUS or not all(isinstance(setting(result, key), int | float) for result in results):
-        raise UserError(f"{option}: '{text}': {key} is no number; = and != compare it")
+        raise UserError(f"{option}: '{text}': {key} is not a number; use = or !=")
     limit = _number(option, text, wanted)
     return lambda result: _OPERATORS[sign](setting(result, key), limit)
 
@@ -162,7 +162,7 @@ def _by_value(option: str, key: str, sign: str, wanted: str, results: Sequence[R
             listed = [repr(text) if "," in text or not text else text for text in sorted(present)[:_MOST_LISTED]]
             more = f" and {len(present) - len(listed)} more" if len(present) > len(listed) else ""
             raise UserError(
-                f"{option}: no run here has {key} '{value}'{did_you_mean(value, sorted(present))}; there are: "
+                f"{option}: no run has {key} '{value}'{did_you_mean(value, sorted(present))}; available: "
                 f"{', '.join(listed)}{more}"
             )
         chosen.add(known)
@@ -170,7 +170,7 @@ def _by_value(option: str, key: str, sign: str, wanted: str, results: Sequence[R
 
 
 def _parts(text: str, is_one: Callable[[str], bool]) -> Iterator[str]:
-    """What commas separate, each as long as it can be: a value such as the labels `1,2` holds commas itself."""
+    """Parts of a text between commas, as long as possible, since a value such as labels `1,2` has commas itself."""
     pieces = text.split(",")
     while pieces:
         length = next((n for n in range(len(pieces), 1, -1) if is_one(",".join(pieces[:n]))), 1)
@@ -187,7 +187,7 @@ def _is_no_mistake(ask: Callable[[], object]) -> bool:
 
 
 def _among(present: Collection[str], value: str) -> str | None:
-    """The one of the values that are there that a user means, numbers being equal however they are written; or None."""
+    """The present value for a user's text, with numbers equal in any notation; or None."""
     for spelling in _spellings(value.strip()):
         if spelling in present:
             return spelling
@@ -209,7 +209,7 @@ def _texts(result: Result, key: str) -> set[str]:
 
 
 def _spellings(value: str) -> list[str]:
-    """The value, and what else a user may have meant by it: an alias of an encoder, YAML's words."""
+    """The value and its alternative spellings: an alias of an encoder, YAML's words."""
     spellings = [value, _WORDS.get(value.lower(), value), ALIASES.get(value.lower(), value)]
     encoder, dash, decoder = value.rpartition("-")
     if dash:
@@ -226,15 +226,15 @@ def _number(option: str, text: str, value: str) -> float:
 
 @dataclass(frozen=True)
 class Query:
-    """What of the runs to compare, and what of the comparison to show; the fields are options of `greenseg report`.
+    """The runs to compare and the parts to show; the fields are options of `greenseg report`.
 
     Attributes:
         quality, energy, third: names of objectives; `third` may be empty.
-        baseline: settings of the baseline, as `key=value,key=value`; empty for the best one.
+        baseline: settings of the baseline, as `key=value,key=value`; empty for the best configuration.
         where: conditions.
         sort: name of a column, with a leading - for worst first; empty for the quality.
-        top: number of rows; None for as many as a table should have.
-        columns: names, separated by commas; empty for the usual ones.
+        top: number of rows; None for the default.
+        columns: names, separated by commas; empty for the default columns.
         front_only: only rows on the front.
         allow_mixed_sources: rank measured and estimated joules against each other.
     """
@@ -251,14 +251,14 @@ class Query:
     allow_mixed_sources: bool = False
 
     def compare(self, results: Sequence[Result], notes: Sequence[str] = ()) -> Comparison:
-        """The comparison that is asked for.
+        """The requested comparison.
 
         Args:
-            results: at least one.
-            notes: what was found while the runs were read, as sentences.
+            results: at least one result.
+            notes: sentences from reading the runs.
 
         Raises:
-            UserError: something named is not there; all such mistakes.
+            UserError: a name is unknown; lists all problems.
         """
         with Problems() as problems:
             chosen = problems.of(lambda: where(results, self.where))
@@ -286,10 +286,10 @@ class Query:
         return rows if self.top is None else rows[: self.top]
 
     def names(self, comparison: Comparison) -> list[str] | None:
-        """The columns to show; None for the usual ones.
+        """The columns to show; None for the default columns.
 
         Raises:
-            UserError: there are no such columns; all of them.
+            UserError: a column is unknown; lists all of them.
         """
         if not self.columns:
             return None

@@ -1,4 +1,4 @@
-"""Means with intervals, and what an axis does: the statistics of a report."""
+"""The statistics of a report: means and changes with intervals."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Mean:
 
     Attributes:
         value: the mean.
-        half: half the width of its 95 % interval (Student t); None for one repeat, which tells nothing of its spread.
+        half: half the width of its 95 % interval (Student t); None for one repeat, which has no spread.
         n: number of repeats.
     """
 
@@ -24,12 +24,12 @@ class Mean:
 
     @property
     def low(self) -> float:
-        """Lower end of the interval; the value itself where there is none."""
+        """Lower end of the interval; the value itself without an interval."""
         return self.value - (self.half or 0.0)
 
     @property
     def high(self) -> float:
-        """Upper end of the interval; the value itself where there is none."""
+        """Upper end of the interval; the value itself without an interval."""
         return self.value + (self.half or 0.0)
 
 
@@ -43,18 +43,18 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and unbiased variance; as those of `statistics`, which take 30 times as long for exact fractions."""
+    """Mean and unbiased variance; the module `statistics` takes 30 times as long because it uses exact fractions."""
     mean = math.fsum(values) / len(values)
     return mean, math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """By what share a positive figure changes: -0.3 is 30 % less.
+    """Relative change of a positive value: -0.3 is 30 % less.
 
     Attributes:
-        share: of the geometric means.
-        low, high: its 95 % interval; None where there are too few values.
+        share: relative change of the geometric means.
+        low, high: its 95 % interval; None if there are too few values.
         n: number of values or pairs.
     """
 
@@ -65,9 +65,9 @@ class Change:
 
 
 def paired_change(befores: Sequence[float], afters: Sequence[float]) -> Change | None:
-    """The change between positive values that belong together pair by pair: t interval of the log ratios.
+    """The change between pairs of positive values, with the t interval of the log ratios.
 
-    None where no pair is left.
+    None if there are no valid pairs.
     """
     logs = [math.log(after / before) for before, after in zip(befores, afters, strict=True) if before > 0 and after > 0]
     if not logs:
@@ -79,9 +79,9 @@ def paired_change(befores: Sequence[float], afters: Sequence[float]) -> Change |
 
 
 def change(befores: Sequence[float], afters: Sequence[float]) -> Change | None:
-    """The change between two groups of positive values: Welch's t interval of the difference of their mean logs.
+    """The change between two groups of positive values, with Welch's t interval of the difference of their mean logs.
 
-    Welch, B. L. (1947), Biometrika 34 (1–2), 28–35. None where a group is empty.
+    Welch, B. L. (1947), Biometrika 34 (1–2), 28–35. None if a group is empty.
     """
     one = [math.log(value) for value in befores if value > 0]
     two = [math.log(value) for value in afters if value > 0]
@@ -103,7 +103,7 @@ def change(befores: Sequence[float], afters: Sequence[float]) -> Change | None:
 
 @cache
 def t_quantile(freedom: float) -> float:
-    """The factor of a two-sided 95 % interval: 97.5 % quantile of Student's t with so many degrees of freedom."""
-    from scipy.special import stdtrit  # 0.2 s, needed only where there are repeats
+    """The factor of a two-sided 95 % interval: the 97.5 % quantile of Student's t for the degrees of freedom."""
+    from scipy.special import stdtrit  # takes 0.2 s, and only repeats need it
 
     return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))

@@ -1,4 +1,4 @@
-"""The Pareto table: one row a configuration, only the axes that differ, every joule with its source."""
+"""The Pareto table: one row per configuration, with the axes that differ and the sources of the joules."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,32 +13,32 @@ from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import label
 from greenseg.report.units import count
 
-_SHORT = 12  # longer values may be folded, so that the figures and their source fit a terminal
-_FOLDED, _UNFOLDED = 16, 28  # columns that a long value may be folded to, and that it has where there is room
-_LEAST = 20  # columns that several settings in one may be folded to
-_TOGETHER = "configuration"  # several settings in one column
-_MOST_COLUMNS = 3  # more settings share one column, so that the figures keep theirs
+_SHORT = 12  # longer values may be folded, so that numbers and sources fit on a terminal
+_FOLDED, _UNFOLDED = 16, 28  # least width of a folded value, and its width with enough space
+_LEAST = 20  # least width of a column with several settings
+_TOGETHER = "configuration"  # column with several settings
+_MOST_COLUMNS = 3  # more settings share one column, so that numbers keep theirs
 _WANTED, _WIDEST = {_TOGETHER: 32, "source": 24}, {_TOGETHER: 48, "source": 24}
-UNLIMITED = 100_000  # room, where there is no terminal
+UNLIMITED = 100_000  # width without a terminal
 
 
 class Width(NamedTuple):
-    """Of a column: the least that its cells can be folded to, and what it needs so that none is."""
+    """Width of a column: the least with folded cells, and the width without folding."""
 
     least: int
     whole: int
 
 
 class ParetoTable:
-    """The table of a comparison; as wide as there is room, figures that do not fit are left out, and said so.
+    """The table of a comparison. It fits the terminal by leaving out columns, which it then names.
 
-    What is shown is never cut: where there is not even room for the narrowest table, its lines are longer.
+    Cells are never cut: if even the narrowest table does not fit, its lines are longer than the terminal.
 
     Args:
-        comparison: what to show.
-        rows: those to show, in their order; None for all of the comparison.
-        names: of the columns to show, whatever their width; None for the usual ones.
-        wide: show all columns and fold none: there is no terminal that could be too narrow.
+        comparison: the comparison to show.
+        rows: rows to show, in their order; None for all of the comparison.
+        names: names of the columns to show, regardless of width; None for the default columns.
+        wide: show all columns without folding, since there is no terminal.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class ParetoTable:
         yield self._table(names, room)
         if left_out:
             headings = ", ".join(self._columns[name].heading for name in left_out)
-            yield Text(f"No room for: {headings}. A wider terminal or --columns shows them.", style="dim")
+            yield Text(f"No space for: {headings}. A wider terminal or --columns shows them.", style="dim")
 
     def _choose(self, room: int) -> tuple[list[str], list[str]]:
-        """The columns that there is room for, and those that there is none for."""
+        """The columns that fit, and those that do not."""
         needed = {self._comparison.energy.name, self._comparison.third.name if self._comparison.third else ""}
         optional = [name for name in OPTIONAL if name in self._names and name not in needed]
         settings = [name for name in self._names if name in self._comparison.axes]
@@ -77,8 +77,8 @@ class ParetoTable:
             names = [_TOGETHER, *(name for name in names if name not in settings)]
         left_out = []
         for name in optional:
-            # The first ones go rather than that a setting is folded, the next where folding is not enough, the last one
-            # where nothing else helps.
+            # The first ones are left out before any setting is folded, the next if folding is not enough, the last if
+            # nothing else helps.
             longest = {"runs": 0, "chance": _FOLDED, "saved": _FOLDED}.get(name, _UNFOLDED)
             if self._width(names, longest) > room:
                 names.remove(name)
@@ -104,7 +104,7 @@ class ParetoTable:
         return Text(column.text(row), style=style)
 
     def _width(self, names: Sequence[str], longest: int) -> int:
-        """Of a table with these columns, its settings folded to `longest`; 0: all folded as far as they can be."""
+        """Width of a table with these columns and settings folded to `longest`; 0 folds as far as possible."""
         widths = [len(FRONT)]
         for name in names:
             least, whole = self._of(name)
@@ -126,38 +126,38 @@ class ParetoTable:
 
 
 def fitted_table(columns: Sequence[tuple[str, bool]], widths: Sequence[Width], room: int) -> Table:
-    """An empty table whose columns share the room, figures first; wider than that where they cannot be folded so far.
+    """An empty table whose columns share the space, numbers first; it is wider if columns cannot be folded enough.
 
     Args:
-        columns: of each the heading, and whether it stands to the right.
-        widths: of each.
-        room: in characters.
+        columns: heading of each column, and whether it is right-aligned.
+        widths: width of each column.
+        room: available width in characters.
     """
     shares = [width.least for width in widths]
     spare = max(room - _total(shares), 0)
-    for index in sorted(range(len(columns)), key=lambda index: not columns[index][1]):  # what stands to the right first
+    for index in sorted(range(len(columns)), key=lambda index: not columns[index][1]):  # right-aligned columns first
         more = min(spare, widths[index].whole - shares[index])
         spare -= more
         shares[index] += more
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, width=_total(shares))
     for (heading, right), share in zip(columns, shares, strict=True):
-        # Its width is given, or rich would cut figures where there is no room.
+        # The width is explicit, because rich would cut numbers if space is short.
         table.add_column(heading, width=share, justify="right" if right else "left", overflow="fold")
     return table
 
 
 def longest_word(texts: Sequence[str]) -> int:
-    """Characters of the longest word: a cell as wide is folded between words only."""
+    """Length of the longest word: a cell of this width is folded only between words."""
     return max((len(word) for text in texts for word in text.split()), default=0)
 
 
 def _total(widths: Sequence[int]) -> int:
-    """Of a table, with the spaces around its columns."""
+    """Width of a table, with the spaces around its columns."""
     return sum(widths) + 2 * len(widths)
 
 
 def title(comparison: Comparison) -> str:
-    """What is compared, and how much of it."""
+    """Title of the report: the objectives, and the numbers of configurations and runs."""
     energy = "energy" if comparison.energy.name == "total" else comparison.energy.describe
     size = f"{count(len(comparison.results), 'configuration')}, {count(len(comparison.runs), 'run')}"
     third = f" and {comparison.third.describe}" if comparison.third else ""

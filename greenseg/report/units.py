@@ -1,13 +1,13 @@
-"""Numbers as people read them."""
+"""Numbers with units, as text."""
 
 from collections.abc import Callable, Iterable
 
 Unit = Callable[[Iterable[float | None]], tuple[str, float]]
-"""Chooses one unit for a whole column of figures: its name, and what to divide by."""
+"""Chooses one unit for a column of values: its name, and its size, to divide by."""
 
 
 def plain_unit(values: Iterable[float | None]) -> tuple[str, float]:
-    """Figures that are shown as they are."""
+    """No unit: values are shown unchanged."""
     return "", 1.0
 
 
@@ -18,7 +18,7 @@ def parameter_unit(values: Iterable[float | None]) -> tuple[str, float]:
 
 
 def joule_unit(values: Iterable[float | None]) -> tuple[str, float]:
-    """One unit for a whole column of joules, and what to divide by: that of its largest value, in at most 5 digits."""
+    """One unit for a column of joules, and its size, to divide by: the largest value has at most 5 digits."""
     largest = max((value for value in values if value is not None), default=0.0)
     for unit, size in (("J", 1.0), ("kJ", 1e3), ("MJ", 1e6)):
         if round(largest / size) < 1e5 or unit == "MJ":

@@ -12,21 +12,21 @@ from greenseg.report.table import UNLIMITED, ParetoTable, Width, fitted_table, l
 from greenseg.report.units import count
 
 ROWS = 40
-"""Rows that a table has unless more are asked for; those of the front are always among them."""
+"""Default number of rows of a table; rows on the front are always shown."""
 
 _EFFECTS = 12
-_FOLDED = 10  # columns that the name or the value of a setting may be folded to
+_FOLDED = 10  # least width of a folded name or value of a setting
 
 
 class ReportView:
-    """Everything that `greenseg report` says.
+    """The complete output of `greenseg report`.
 
     Args:
-        comparison: what to show.
-        rows: those to show, in their order.
-        names: of the columns; None for the usual ones.
-        all_rows: show them all, even if there are very many.
-        wide: show all columns, and fold none.
+        comparison: the comparison to show.
+        rows: rows to show, in their order.
+        names: names of the columns; None for the default columns.
+        all_rows: show all rows, even if there are very many.
+        wide: show all columns without folding.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ReportView:
         yield ParetoTable(comparison, self._rows, self._names, self._wide)
         if self._hidden:
             yield Text(
-                f"{count(self._hidden, 'configuration')} more: --top {len(comparison.rows)} shows all.", style="dim"
+                f"{count(self._hidden, 'more configuration')}: --top {len(comparison.rows)} shows all.", style="dim"
             )
         for said in answer.legend(comparison):
             yield Text(said, style="dim")
@@ -66,7 +66,7 @@ class ReportView:
         comparison = self._comparison
         rows = answer.effect_rows(comparison, _EFFECTS)
         if rows:
-            headings = ["setting", "value", "instead of"]
+            headings = ["setting", "value", "reference"]
             figures = [comparison.quality.heading, answer.energy_name(comparison), "pairs"]
             columns = [*((heading, False) for heading in headings), *((heading, True) for heading in figures)]
             widths = []
@@ -74,15 +74,15 @@ class ReportView:
                 texts = [heading, *cells]
                 whole = max(map(len, texts))
                 widths.append(Width(min(whole, longest_word(texts) if figure else _FOLDED), whole))
-            yield Text("What each setting does, all else equal", style="bold")
+            yield Text("Effect of each setting, all else equal", style="bold")
             table = fitted_table(columns, widths, room)
             for row in rows:
                 table.add_row(*map(Text, row))
             yield table
         hidden = len(comparison.effects) - len(rows)
         if hidden:
-            yield Text(f"{count(hidden, 'smaller effect')} more in --format json.", style="dim")
+            yield Text(f"{count(hidden, 'smaller effect')} in --format json.", style="dim")
         if unpaired := answer.unpaired(comparison):
             yield Text(
-                f"No two runs differ only in {', nor only in '.join(unpaired)}: no effect can be computed.", style="dim"
+                f"No two runs differ only in {', nor only in '.join(unpaired)}; their effect is unknown.", style="dim"
             )

@@ -14,7 +14,7 @@ STATUSES = ("finished", "failed", "interrupted", "running", "damaged", "newer", 
 
 
 class Spent(NamedTuple):
-    """What a run took so far."""
+    """Cost of a run so far."""
 
     seconds: float
     joules: float
@@ -22,21 +22,23 @@ class Spent(NamedTuple):
 
 
 class PlannedRun(NamedTuple):
-    """A run and where it stands.
+    """A run and its status.
 
     Attributes:
-        known: its directory, where it has one already.
-        status: one of `STATUSES`; `damaged`: its record cannot be read, it starts over; `newer`: a later version of
-            greenseg wrote it, it is left alone.
-        spent: so far, where its record tells.
-        outdated: it has finished, and was accounted for with other settings.
-        problem: what is wrong with its record.
-        content: what it would be trained on now; None where the data are not here.
-        by_path: settings and path alone say that `known` is its directory.
-        contents: that these were trained on; where there are several, they do not decide.
-        name: that its directory will have, where it has none yet.
-        other: a run of the same settings that was trained on other content; see `Found`.
-        other_status: where that one stands.
+        settings: settings of the run.
+        folder: folder for a new directory.
+        known: existing directory, or None.
+        status: one of `STATUSES`. `damaged`: its record is unreadable, and it starts over. `newer`: a later version of
+            greenseg wrote it, and it is left alone.
+        spent: cost so far, if the record has it.
+        outdated: it has finished, with other accounting settings.
+        problem: problem of its record; empty if none.
+        content: present content of its data; None if the data are missing.
+        by_path: `known` was matched by settings and path alone.
+        contents: number of contents that exist for settings and path; several are ambiguous.
+        name: name of its new directory; empty for the default.
+        other: a run with the same settings on other content; see `Found`.
+        other_status: status of `other`.
     """
 
     settings: Settings
@@ -55,18 +57,18 @@ class PlannedRun(NamedTuple):
 
     @property
     def directory(self) -> RunDirectory:
-        """Its directory, or the one that it will have."""
+        """Its existing or future directory."""
         return self.known or RunDirectory(Path(self.folder, self.name or self.settings.slug))
 
 
 def look(settings: Settings, content: Content | None, index: RunIndex, folder: str) -> PlannedRun:
-    """Where a run stands.
+    """Find the status of a run.
 
     Args:
-        settings: of the run.
-        content: what it would be trained on now; None where that is not known.
-        index: the directories that there are.
-        folder: of the sweep, in which the run gets a directory where it has none.
+        settings: settings of the run.
+        content: present content of its data; None if unknown.
+        index: index of the existing directories.
+        folder: folder of the sweep, for a new directory.
     """
     found = index.find(settings, content, folder)
     other, other_status = (found.other.directory, found.other.status()) if found.other else (None, "")
@@ -88,21 +90,21 @@ def look(settings: Settings, content: Content | None, index: RunIndex, folder: s
 
 
 def leave_alone(run: PlannedRun) -> str:
-    """Why a run that a later version of greenseg has written is not touched, and what to do."""
-    return f"{run.problem}, or keep today's runs in another folder with --out"
+    """Why a run from a later version of greenseg is left alone, with the remedy."""
+    return f"{run.problem}, or use another folder for new runs with --out"
 
 
 def refusal(run: PlannedRun) -> str:
-    """Why a run does not start in place of one that was interrupted on other content, and what to do."""
+    """Why a run does not start if a run with the same settings was interrupted on other content, with the remedy."""
     return (
-        f"{run.other and run.other.path}: this run was interrupted, and {run.settings.data} gives other slices now"
-        f"{difference(run)}. Bring back the earlier data, or the greenseg that prepared them, to continue it, or start "
-        f"over with --again"
+        f"{run.other and run.other.path}: this run was interrupted, and {run.settings.data} now gives other slices"
+        f"{difference(run)}. To continue it, restore the earlier data or the greenseg version that prepared them. To "
+        f"start over, use --again"
     )
 
 
 def difference(run: PlannedRun) -> str:
-    """How the content of a run differs from that of the other one, in brackets; empty where that is not known."""
+    """The difference between the contents of a run and its `other`, in brackets; empty if unknown."""
     if not (run.other and run.content):
         return ""
     then = entry_of(run.other).content_then(run.settings, run.content)
@@ -112,7 +114,7 @@ def difference(run: PlannedRun) -> str:
 
 def _spent(directory: RunDirectory, record: Record) -> Spent | None:
     metrics = record.metrics
-    if record.status == "running":  # of one that was killed, what it had finished stands in its epochs
+    if record.status == "running":  # the epochs of a killed run have its cost
         try:
             metrics = summary(record, directory.epochs()).metrics
         except (BadRecord, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What settings must fulfil together, on every machine."""
+"""Constraints between settings that hold on every machine."""
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,11 +17,11 @@ Run = TypeVar("Run", bound=Fields)
 
 @dataclass(frozen=True)
 class Constraint:
-    """What settings must fulfil together.
+    """A constraint between settings.
 
     Attributes:
-        settings: their names; the one to blame first.
-        check: is given their values, and says what is wrong with them, or None.
+        settings: names of the settings; the one to blame comes first.
+        check: takes their values and returns the problem as text, or None.
     """
 
     settings: tuple[str, ...]
@@ -35,10 +35,10 @@ def _network_exists(decoder: str, encoder: str, model: str) -> str | None:
 
 def _fold_exists(fold: int, folds: int) -> str | None:
     if folds == 1:
-        return "folds: 1 fold leaves nobody to train; give 2 or more, or 0 for none"
+        return "folds: 1 fold leaves no subject to train on; use 2 or more, or 0 for no cross-validation"
     if fold < max(folds, 1):
         return None
-    return f"fold: {fold} of {folds} folds; valid: {f'0 to {folds - 1}' if folds else '0, or give folds as well'}"
+    return f"fold: {fold} of {folds} folds; valid: {f'0 to {folds - 1}' if folds else '0, unless you also set folds'}"
 
 
 def _network_fits(
@@ -51,7 +51,7 @@ def _network_fits(
 
 def _schedule_is_free(optimizer: str, schedule: str) -> str | None:
     if OPTIMIZERS[optimizer].schedules_itself and schedule != "constant":
-        return f"optimizer: {optimizer} takes the place of a schedule; it needs schedule: constant"
+        return f"optimizer: {optimizer} replaces a schedule; it needs schedule: constant"
     return None
 
 
@@ -59,38 +59,38 @@ def _encoder_freezes(freeze_encoder: int, encoder: str, decoder: str, devices: i
     if freeze_encoder and not encoder:
         return f"freeze_encoder: {decoder} has no encoder to freeze"
     if freeze_encoder and devices * nodes > 1:  # ddp waits for every gradient
-        return f"freeze_encoder: does not go with {'devices' if devices > 1 else 'nodes'}: more than 1"
+        return f"freeze_encoder: does not work with {'devices' if devices > 1 else 'nodes'}: more than 1"
     return None
 
 
 def _epochs_are_measured(measure_after: int, epochs: int) -> str | None:
     if measure_after < epochs:
         return None
-    return f"measure_after: {measure_after} of {epochs} epochs leaves none to measure; valid: 0 to {epochs - 1}"
+    return f"measure_after: {measure_after} of {epochs} epochs leaves no epoch to measure; valid: 0 to {epochs - 1}"
 
 
 def _differentiates_twice(optimizer: str, precision: str, compile: bool, devices: int, nodes: int) -> str | None:
     wrong = {
-        f"precision: {precision}": PRECISIONS[precision].scales_gradients,  # and second derivatives with them
+        f"precision: {precision}": PRECISIONS[precision].scales_gradients,  # it would scale second derivatives, too
         "compile: true": compile,
-        "devices: more than 1": devices > 1,  # each rank would estimate, and step, differently
+        "devices: more than 1": devices > 1,  # each rank would estimate and step differently
         "nodes: more than 1": nodes > 1,
     }
     found = [name for name, is_wrong in wrong.items() if is_wrong]
     if not OPTIMIZERS[optimizer].needs_graph or not found:
         return None
-    return f"optimizer: {optimizer} needs second derivatives; it does not go with {' or '.join(found)}"
+    return f"optimizer: {optimizer} needs second derivatives; it does not work with {' or '.join(found)}"
 
 
 def _checkpointing_works(gradient_checkpointing: bool, compile: bool, optimizer: str) -> str | None:
     wrong = {
-        "compile: true": compile,  # torch.compile cannot follow it, and decides itself what to compute again
-        # It would differentiate the backward pass once more.
+        "compile: true": compile,  # torch.compile cannot trace it, and decides itself what to recompute
+        # It would differentiate the backward pass a second time.
         f"optimizer: {optimizer}": OPTIMIZERS[optimizer].needs_graph is not None,
     }
     found = [name for name, is_wrong in wrong.items() if is_wrong]
     return (
-        f"gradient_checkpointing: does not go with {' or '.join(found)}" if gradient_checkpointing and found else None
+        f"gradient_checkpointing: does not work with {' or '.join(found)}" if gradient_checkpointing and found else None
     )
 
 
@@ -106,7 +106,7 @@ def _nodes_agree(nodes: int, batch_size: int | str, workers: int | str, lr: floa
     tried = [name for name, value in values.items() if value == "auto"]
     if nodes == 1 or not tried:
         return None
-    return f"nodes: more than 1 does not go with {' or '.join(f'{name}: auto' for name in tried)}"
+    return f"nodes: more than 1 does not work with {' or '.join(f'{name}: auto' for name in tried)}"
 
 
 def _strategy_goes(strategy: str, devices: int, nodes: int, optimizer: str, *limited: Any) -> str | None:
@@ -128,13 +128,13 @@ CONSTRAINTS = (
     Constraint(("nodes", "batch_size", "workers", "lr"), _nodes_agree),
     Constraint(("strategy", "devices", "nodes", "optimizer", *LIMITED), _strategy_goes),
 )
-"""What holds on every machine."""
+"""Constraints that hold on every machine."""
 
 
 def violations(constraints: Iterable[Constraint], runs: Iterable[Run]) -> Iterator[tuple[Run, Constraint, str]]:
-    """What is wrong with combinations of settings: of each, the first run that has it, the constraint and what it says.
+    """Violations of constraints: the first run with each violation, the constraint, and its message.
 
-    Each distinct combination of the settings that a constraint concerns is looked at once.
+    A constraint checks each distinct combination of its settings once.
     """
     constraints = list(constraints)
     of_interest = values_of(sorted({name for constraint in constraints for name in constraint.settings}))
@@ -154,7 +154,7 @@ def violations(constraints: Iterable[Constraint], runs: Iterable[Run]) -> Iterat
 
 
 def values_of(names: Sequence[str]) -> Callable[[Fields], tuple[Any, ...]]:
-    """A function that gives the values of these settings, fast."""
+    """A fast function that returns the values of these settings."""
     if len(names) > 1:
         return attrgetter(*names)
     return lambda settings: tuple(getattr(settings, name) for name in names)

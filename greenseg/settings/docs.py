@@ -1,4 +1,4 @@
-"""`python -m greenseg.settings.docs` prints the settings page of the docs, made from their declaration."""
+"""`python -m greenseg.settings.docs` prints the settings page of the docs, generated from the declaration."""
 
 import json
 
@@ -13,20 +13,20 @@ def settings_page() -> str:
         default = "" if field.default == "" else f"`{json.dumps(field.default).strip(chr(34))}`"
         valid = ", ".join(f"`{value}`" for value in choices(name))
         text = f"{field.description}{f' One of {valid}.' if valid else ''}"
-        text = text.replace("<", "&lt;")  # Markdown takes <name> for a tag
+        text = text.replace("<", "&lt;")  # Markdown reads <name> as a tag
         groups.setdefault(group, []).append(f"| `{name}` | `--{name.replace('_', '-')}` | {default} | {text} |")
     lines = [
         "# Settings",
         "",
-        "Each is an option of `greenseg train`, and a key of a sweep's `base`, `grid`, `include` and `exclude`, and",
-        "of a run's `config.yaml`. This page is made from their declaration, by `make docs`.",
+        "Each setting is an option of `greenseg train`, a key of a sweep's `base`, `grid`, `include` and `exclude`,",
+        "and a key of a run's `config.yaml`. `make docs` generates this page from the declaration of the settings.",
     ]
     for group, rows in groups.items():
         lines += [
             "",
             f"## {group}",
             "",
-            "| setting | option | default | what it does |",
+            "| setting | option | default | description |",
             "| --- | --- | --- | --- |",
             *rows,
         ]

@@ -1,6 +1,6 @@
-"""The settings of a run, declared once: command-line options, keys of a sweep, config.yaml and the docs follow.
+"""The settings of a run, declared once. Command-line options, sweep keys, config.yaml and the docs follow from here.
 
-A setting is a field of `Fields`: its type, default, limits and help stand here and nowhere else.
+A setting is a field of `Fields`. Its type, default, limits and help are defined here and nowhere else.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ PHANTOM = "phantom"
 Layout = Literal["auto", "e2mip", "nnunet", "bids", "csv"]
 
 ACCOUNTING = "Energy"
-"""Group of the settings that change what is accounted for, not what is trained: they are not part of the identity."""
+"""Group of the settings that change the accounting, not the training. They are not part of the identity."""
 
 REPEATS = "Repeats"
-"""Group of the settings in which repeats of one configuration differ."""
+"""Group of the settings that differ between repeats of one configuration."""
 
 
 def _setting(default: Any, help: str, *, group: str, neutral: Any = None, **limits: Any) -> Any:
     """A field of `Fields`.
 
     Args:
-        neutral: the value that does what was done before the setting existed; by default, its default. Identities leave
-            it out, and it never changes. When a default changes, the old one stays here: a file that does not name
-            the setting then trains something else.
+        neutral: the value that keeps the behaviour from before the setting existed; by default, its default.
+            Identities leave it out, and it never changes. When a default changes, the old one stays here: a file that
+            does not name the setting then trains something else.
     """
     extra = {"group": group, "neutral": default if neutral is None else neutral}
     return Field(default, description=help, json_schema_extra=extra, **limits)
@@ -54,7 +54,7 @@ def _country(value: str) -> str:
         return value.upper()
     if not intensities:
         raise ValueError(
-            "the table of countries needs the extra: pip install 'greenseg[carbon]'; or give carbon_intensity"
+            "the country table needs the extra 'carbon': pip install 'greenseg[carbon]'; or set carbon_intensity"
         )
     raise ValueError(
         f"no country '{value}'{did_you_mean(value, list(intensities))}; valid: ISO codes such as FRA or DEU"
@@ -65,7 +65,7 @@ def _labels(value: Any) -> str:
     """Canonical: whole numbers above 0, each once, ascending, with commas between them."""
     text = str(value).replace(" ", "")
     if not re.fullmatch(r"(\d{1,9}(,\d{1,9})*)?", text) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is not labels written as text, such as 1,2,3")
+        raise ValueError(f"{value!r} is not a list of labels written as text, such as 1,2,3")
     labels = sorted({int(label) for label in text.split(",")}) if text else []
     if 0 in labels:
         raise ValueError("0 is background; labels are above 0")
@@ -75,7 +75,7 @@ def _labels(value: Any) -> str:
 def _whole_or_auto(lowest: int, highest: int) -> BeforeValidator:
     def check(value: Any) -> int | str:
         if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value):
-            value = int(value)  # the command line does not know whether it is a number
+            value = int(value)  # the command line passes text
         if value != "auto" and (isinstance(value, bool) or not isinstance(value, int)):
             raise ValueError(f"{value!r} is neither a whole number nor auto{did_you_mean(str(value), ['auto'])}")
         if value != "auto" and not lowest <= value <= highest:
@@ -107,10 +107,10 @@ def _path_or_word(value: str) -> str:
 
 
 class Fields(BaseModel):
-    """Everything that decides what one run does.
+    """All settings of one run.
 
-    `model` is a shorthand for `encoder` and `decoder`: it fills in those that are not given. Once resolved it is
-    `<encoder>-<decoder>`, and it is left out of `resolved()`. A whole network is a `decoder` with an empty `encoder`.
+    `model` is a shorthand for `encoder` and `decoder`: it fills in the ones that are not given. Once resolved, it is
+    `<encoder>-<decoder>`, and `resolved()` leaves it out. A whole network is a `decoder` with an empty `encoder`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -118,114 +118,117 @@ class Fields(BaseModel):
     # ── data
     data: Annotated[str, AfterValidator(_path_or_word)] = _setting(
         PHANTOM,
-        "Folder of the data set, or its CSV file, or 'phantom' for the built-in data set.",
+        "Folder of the data set, its CSV file, or 'phantom' for the built-in data set.",
         group="Data",
     )
-    layout: Layout = _setting("auto", "How the data set is laid out; auto = see what is there.", group="Data")
+    layout: Layout = _setting("auto", "Layout of the data set; auto = detect it.", group="Data")
     labels: Annotated[str, BeforeValidator(_labels), WithJsonSchema({"type": ["string", "integer"]})] = _setting(
-        "", "Labels of the masks that are brain, such as 1,2,3; empty = any above 0.", group="Data"
+        "", "Mask labels that count as foreground, such as 1,2,3; empty = any above 0.", group="Data"
     )
     image_size: int = _setting(
         128, "Height and width of a slice, in pixels.", group="Data", ge=32, le=2048, multiple_of=32
     )
     spacing: float = _setting(
         1.5,
-        "Size of a pixel, in mm: slices are resampled to it and cut or padded to image_size; brain that is cut off is "
-        "reported.",
+        "Size of a pixel, in mm. Slices are resampled to it, then cropped or padded to image_size; foreground that is "
+        "cut off is reported.",
         group="Data",
         gt=0,
         le=100,
     )
     validation_share: float = _setting(
         0.2,
-        "Share of the subjects held out for validation where the data names none.",
+        "Share of the subjects held out for validation if the data set names no split.",
         group="Data",
         gt=0,
         lt=1,
     )
     split_seed: int = _setting(
         0,
-        "Seed of the split where the data names none; runs with the same one validate on the same subjects.",
+        "Seed of the split if the data set names none; runs with the same seed validate on the same subjects.",
         group="Data",
         ge=0,
         lt=2**32,
     )
     folds: int = _setting(
         0,
-        "Folds of a cross-validation: subjects are dealt to so many, whatever split the data names; 0 = none.",
+        "Number of cross-validation folds; subjects are assigned to folds regardless of the split that the data set "
+        "names; 0 = no cross-validation.",
         group="Data",
         ge=0,
         le=1000,
     )
     drop_empty_slices: float = _setting(
         0.0,
-        "Share of the training slices without brain that is left out; validation keeps all.",
+        "Share of the training slices without foreground to leave out; validation keeps all slices.",
         group="Data",
         ge=0,
         le=1,
     )
     augment: Literal["none", "flips", "light", "strong"] = _setting(
         "strong",
-        "Augmentation of the training slices: flips = flips and quarter turns; light, strong = flips, rotation, scale, "
-        "shift, bias field, contrast, noise and blur, a little or a lot.",
+        "Augmentation of the training slices: flips = flips and quarter turns; light, strong = small or large changes "
+        "by flips, rotation, scale, shift, bias field, contrast, noise and blur.",
         group="Data",
     )
     workers: Annotated[Annotated[int, Field(ge=0, le=256)] | Literal["auto"], _whole_or_auto(0, 256)] = _setting(
         0,
-        "Processes that load data; 0 loads in the training process; auto = try, and take the fewest that keep the "
-        "device busy.",
+        "Number of processes that load data; 0 = load in the training process; auto = measure, then use the fewest "
+        "that keep the device busy.",
         group="Data",
     )
     batch_size: Annotated[Annotated[int, Field(ge=1, le=65536)] | Literal["auto"], _whole_or_auto(1, 65536)] = _setting(
         8,
-        "Slices a step on one device; auto = try sizes, and take the one with the fewest joules a slice.",
+        "Slices per step and device; auto = measure several sizes, then use the one with the fewest joules per slice.",
         group="Data",
     )
 
     # ── network
     model: str = _setting(
         "mobilenet-unet",
-        "Network as <encoder>-<decoder>, or a whole one such as enet (see `greenseg models`); fills in whichever of "
-        "encoder and decoder is not given.",
+        "Network as <encoder>-<decoder>, or a whole network such as enet (see `greenseg models`); fills in encoder or "
+        "decoder if they are not given.",
         group="Network",
         exclude=True,
     )
     encoder: str = _setting(
         "",
-        "Encoder (backbone) of segmentation-models-pytorch, or 'tu-' and a model of timm; empty = that of model.",
+        "Encoder (backbone) from segmentation-models-pytorch, or 'tu-' and the name of a timm model; empty = the "
+        "encoder of model.",
         group="Network",
     )
     decoder: str = _setting(
         "",
-        f"Decoder: {', '.join(names.DECODERS)}; or a whole network, without encoder: {', '.join(names.NETWORKS)}; "
-        "empty = that of model.",
+        f"Decoder: {', '.join(names.DECODERS)}; or a whole network, without an encoder: {', '.join(names.NETWORKS)}; "
+        "empty = the decoder of model.",
         group="Network",
     )
     width: float = _setting(
-        1.0, "Factor on the numbers of channels of a whole network such as enet.", group="Network", ge=0.25, le=4
+        1.0, "Factor on the channel numbers of a whole network such as enet.", group="Network", ge=0.25, le=4
     )
     encoder_weights: Literal["none", "imagenet"] = _setting(
         "none",
-        "Pretrained weights of the encoder; imagenet is loaded from the Hugging Face hub.",
+        "Pretrained weights of the encoder; imagenet weights come from the Hugging Face hub.",
         group="Network",
     )
 
     # ── optimization
     epochs: int = _setting(30, "Passes over the training slices.", group="Optimization", ge=1, le=100_000)
     early_stopping: int = _setting(
-        0, "Stop after so many epochs without a better Dice; 0 = never.", group="Optimization", ge=0, le=100_000
+        0, "Stop after this many epochs without a better Dice; 0 = never.", group="Optimization", ge=0, le=100_000
     )
     freeze_encoder: int = _setting(
         0,
-        "First epochs in which the encoder does not learn; as many as epochs, and it never does.",
+        "Number of first epochs in which the encoder does not learn; if it is at least epochs, the encoder never "
+        "learns.",
         group="Optimization",
         ge=0,
         le=100_000,
     )
     optimizer: optimizers.Name = _setting(
         "adamw",
-        "Optimizer, from timm or pytorch_optimizer; muon = matrices by Muon, the rest by AdamW; schedule-free-adamw "
-        "needs a constant schedule, adamw-8bit the extra '8bit'.",
+        "Optimizer from timm or pytorch_optimizer; muon = Muon for matrices, AdamW for the rest; schedule-free-adamw "
+        "needs a constant schedule; adamw-8bit needs the extra '8bit'.",
         group="Optimization",
     )
     loss: losses.Name = _setting(
@@ -236,73 +239,79 @@ class Fields(BaseModel):
     )
     lr: Annotated[Annotated[float, Field(gt=0, le=100)] | Literal["auto"], _positive_or_auto(100)] = _setting(
         3e-3,
-        "Learning rate; the highest one of the schedule; auto = try, and take the one at which the loss falls fastest.",
+        "Learning rate, the highest of the schedule; auto = run a range test, then use the rate at which the loss "
+        "falls fastest.",
         group="Optimization",
     )
     weight_decay: float = _setting(0.01, "Weight decay.", group="Optimization", ge=0, le=10)
     schedule: Literal["onecycle", "cosine", "constant", "plateau"] = _setting(
         "onecycle",
-        "Learning rate over the run, changed every step; plateau = halved after a tenth of all epochs without better "
-        "Dice.",
+        "Course of the learning rate, which changes at every step; plateau = halve it after a tenth of all epochs "
+        "without a better Dice.",
         group="Optimization",
     )
     gradient_clip: float = _setting(
         0.0,
-        "Largest norm of the gradient, which is scaled down to it; 0 = no limit.",
+        "Largest norm of the gradient; larger gradients are scaled down to it; 0 = no limit.",
         group="Optimization",
         ge=0,
         le=1e6,
     )
     accumulate: int = _setting(
-        1, "Batches whose gradients are added up for one step.", group="Optimization", ge=1, le=65536
+        1, "Number of batches whose gradients are added up for one step.", group="Optimization", ge=1, le=65536
     )
 
     # ── compute
     precision: precisions.Name = _setting("32-true", "Numeric precision, as Lightning names it.", group="Compute")
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = _setting("auto", "Kind of device.", group="Compute")
     devices: int = _setting(
-        1, "Devices (on a CPU: processes) that train one network together.", group="Compute", ge=1, le=64
+        1,
+        "Number of devices (on a CPU: processes) that train one network together.",
+        group="Compute",
+        ge=1,
+        le=64,
     )
     nodes: int = _setting(
         1,
-        "Machines that train one network together, each with so many devices; the same command is started on each.",
+        "Number of machines that train one network together, each with the same number of devices. Start the same "
+        "command on each.",
         group="Compute",
         ge=1,
         le=1024,
     )
     strategy: strategies.Name = _setting(
         "auto",
-        "How several devices work together; auto = one device alone, several with ddp; fsdp = weights, gradients and "
-        "the optimizer's state are divided among them; deepspeed_stage_2 (GPUs, extra 'deepspeed') = the latter two.",
+        "Strategy for several devices: auto = ddp if there are several; fsdp = divide weights, gradients and optimizer "
+        "state among the devices; deepspeed_stage_2 (GPUs, extra 'deepspeed') = divide gradients and optimizer state.",
         group="Compute",
     )
-    channels_last: bool = _setting(True, "Keep the channels of images innermost in memory (NHWC).", group="Compute")
+    channels_last: bool = _setting(True, "Store images with channels innermost in memory (NHWC).", group="Compute")
     compile: bool = _setting(
         False,
-        "Compile the network with torch.compile; the first steps then wait for it, a minute or more.",
+        "Compile the network with torch.compile. This delays the first steps by a minute or more.",
         group="Compute",
     )
     gradient_checkpointing: bool = _setting(
         False,
-        "Keep only the input of each block of the network, and compute the rest again for the backward pass: less "
-        "memory, more joules, same result.",
+        "Keep only the input of each network block, and recompute the rest for the backward pass: less memory, more "
+        "joules, same result.",
         group="Compute",
     )
     matmul_precision: Literal["highest", "high", "medium"] = _setting(
         "highest",
-        "Internal precision of float32 matrix products, as torch names it: high = TensorFloat32, medium = bfloat16.",
+        "Internal precision of float32 matrix products, in torch's terms: high = TensorFloat32, medium = bfloat16.",
         group="Compute",
     )
     power_limit: int = _setting(
         0,
-        "Watts that each GPU may draw while the run trains; put back afterwards; 0 = as it is. Needs root or zeusd.",
+        "Power limit of each GPU during the run, in watts; restored afterwards; 0 = no change. Needs root or zeusd.",
         group="Compute",
         ge=0,
         le=5000,
     )
     gpu_clock: int = _setting(
         0,
-        "MHz at which the graphics clock of each GPU is locked while the run trains; 0 = free. Needs root or zeusd.",
+        "Graphics clock to lock each GPU to during the run, in MHz; 0 = do not lock it. Needs root or zeusd.",
         group="Compute",
         ge=0,
         le=10_000,
@@ -310,61 +319,62 @@ class Fields(BaseModel):
 
     seed: int = _setting(
         0,
-        "Seed of weights, order and augmentation; runs that differ only by it are repeats.",
+        "Seed of weights, order and augmentation; runs that differ only in the seed are repeats.",
         group=REPEATS,
         ge=0,
         lt=2**32,
     )
     fold: int = _setting(
         0,
-        "Fold that validates, from 0; runs that differ only by it are repeats.",
+        "Fold to validate on, counted from 0; runs that differ only in the fold are repeats.",
         group=REPEATS,
         ge=0,
         lt=1000,
     )
 
-    # ── energy: what is accounted for, not what is trained
+    # ── energy: changes the accounting, not the training
     cpu_watts: float = _setting(
         0.0,
-        "Watts of a busy CPU core, for the estimate where there is no sensor; 0 = this CPU's rated power, or 12.",
+        "Watts per busy CPU core, for the estimate if there is no sensor; 0 = rated power of this CPU if known, "
+        "otherwise 12.",
         group=ACCOUNTING,
         ge=0,
         le=1000,
     )
     dram_watts: float = _setting(
-        0.0, "Watts of a GB of DRAM, for the estimate; 0 = 0.3725.", group=ACCOUNTING, ge=0, le=100
+        0.0, "Watts per GB of DRAM, for the estimate; 0 = 0.3725.", group=ACCOUNTING, ge=0, le=100
     )
     measure_after: int = _setting(
         0,
-        "Epochs to leave out of joules per epoch, as warm-up, fewer than epochs; they count in the total.",
+        "Number of warm-up epochs to leave out of joules per epoch; must be less than epochs. The total includes them.",
         group=ACCOUNTING,
         ge=0,
         le=100_000,
     )
     energy_to_dice: float = _setting(
-        0.85, "Dice for which to tell the joules that it took to reach it.", group=ACCOUNTING, gt=0, le=1
+        0.85, "Target Dice: report the joules spent until a run reaches it.", group=ACCOUNTING, gt=0, le=1
     )
     carbon_intensity: float = _setting(
         0.0,
-        "Carbon intensity of your electricity, in g CO2e/kWh; 0 = that of country.",
+        "Carbon intensity of your electricity, in g CO2e/kWh; 0 = the value for country.",
         group=ACCOUNTING,
         ge=0,
         le=5000,
     )
     country: Annotated[str, AfterValidator(_country)] = _setting(
         "",
-        "Country whose carbon intensity counts, as ISO code such as FRA; needs the extra 'carbon'.",
+        "Country to take the carbon intensity from, as an ISO code such as FRA; needs the extra 'carbon'.",
         group=ACCOUNTING,
     )
     pue: float = _setting(
         1.0,
-        "Power usage effectiveness of the building: factor on carbon and cost, not on joules.",
+        "Power usage effectiveness of the building: a factor on carbon and cost, not on joules.",
         group=ACCOUNTING,
         ge=1,
         le=10,
     )
     price_per_kwh: float = _setting(
-        0.0, "Price of a kWh, in your currency; 0 = no cost.", group=ACCOUNTING, ge=0, le=1e6
+        0.0, "Price per kWh, in your currency; 0 = report no cost.", group=ACCOUNTING, ge=0, le=1e6
     )
 
     @field_validator("encoder")
@@ -386,7 +396,7 @@ class Fields(BaseModel):
     @model_validator(mode="after")
     def _fill_in_from_model(self) -> Self:
         encoder, decoder = names.split_model(self.model)
-        # A frozen model is filled in by its own validator only, before anybody has seen it.
+        # The model is frozen: only its own validator may fill it in, before anyone else sees it.
         object.__setattr__(self, "decoder", self.decoder or decoder)
         object.__setattr__(self, "encoder", self.encoder or ("" if self.decoder in names.NETWORKS else encoder))
         object.__setattr__(self, "model", names.join_model(self.encoder, self.decoder))
@@ -394,7 +404,7 @@ class Fields(BaseModel):
 
     @property
     def processes(self) -> int:
-        """Processes that train together: one a device, on all nodes."""
+        """Number of processes that train together: one per device, over all nodes."""
         return self.devices * self.nodes
 
 
@@ -404,11 +414,11 @@ def group_of(name: str) -> str:
 
 
 def neutral(name: str) -> Any:
-    """The value of a setting that does what was done before the setting existed."""
+    """The value of a setting that keeps the behaviour from before the setting existed."""
     return dict(Fields.model_fields[name].json_schema_extra or {})["neutral"]  # type: ignore[arg-type]
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """The valid values of a setting that has a fixed list of them, else nothing."""
+    """The valid values of a setting with a fixed list of values; empty for other settings."""
     annotation = Fields.model_fields[name].annotation
     return get_args(annotation) if get_origin(annotation) is Literal else ()

@@ -1,4 +1,4 @@
-"""The identity of a run: what its settings train, no matter how, where and by which version they were written."""
+"""The identity of a run: a digest of the settings that affect training, independent of notation, path and version."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ _canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 _DIGITS = 16
-"""Hex digits of an identity. Runs made before had the first eight of them, which coincide among some ten thousand."""
+"""Hex digits of an identity. Earlier versions used the first eight, which collide among some ten thousand runs."""
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -28,11 +28,11 @@ _trained_values = itemgetter(*_NEUTRAL)
 
 
 def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """What resolved settings train, seed included, no matter how, where and by which version they were written.
+    """The settings that affect training, seed included, independent of notation, path and version.
 
-    Settings that have their neutral value are left out: writing a default out changes nothing, nor does a setting that
-    a later version adds. A default that a later version changes does, as its neutral value stays. The network always
-    counts, since `model` and its halves say the same thing twice; what is only accounted for never does.
+    Settings with their neutral value are left out. So an explicit default changes nothing, nor does a setting that a
+    later version adds. A default that a later version changes does count, because the neutral value stays. The network
+    always counts, since `model` and its two halves are redundant. Accounting settings never count.
     """
     given = resolved if resolved.keys() >= _NEUTRAL.keys() else {**_NEUTRAL, **resolved}
     values = zip(_NEUTRAL, _trained_values(given), _NEUTRAL.values(), strict=True)
@@ -42,16 +42,16 @@ def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 REPEATED = frozenset(name for name in _NEUTRAL if group_of(name) == REPEATS)
 _WHERE = frozenset({"data", "layout"})
-"""Settings that say where the data lie, and how they are found there; the content is what is trained on."""
+"""Settings for the location and layout of the data. Runs are compared by the content of the data, not by these."""
 
 
 def without(values: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    """The values of all other settings."""
+    """The values of all settings except `names`."""
     return {name: value for name, value in values.items() if name not in names}
 
 
 def trained_anywhere(resolved: Mapping[str, Any]) -> str:
-    """What resolved settings train, wherever the data lie, as text: together with the content, it tells runs apart."""
+    """The settings that affect training, without the data's location, as text. With the content, it names a run."""
     return _canonical_json(without(trained(resolved), _WHERE))
 
 

@@ -1,4 +1,4 @@
-"""All that is wrong with a mapping of settings, in the same words for a command line and a YAML file."""
+"""All problems of a mapping of settings, in the same words for the command line and for YAML files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from greenseg.settings.fields import Fields, choices
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in a mapping of settings: the key it stands under (None: in their combination) and what is wrong."""
+    """One problem of a mapping of settings: its key (None if the problem is a combination) and the message."""
 
     key: str | None
     message: str
@@ -23,7 +23,7 @@ class Problem:
 
 
 def problems_of(values: Mapping[str, Any]) -> list[Problem]:
-    """All that is wrong with a mapping of settings: names, types, limits, then what excludes each other."""
+    """All problems of a mapping of settings: names, types and limits first, else combinations that are not valid."""
     try:
         fields = Fields.model_validate(values)
     except ValidationError as error:
@@ -57,7 +57,7 @@ _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fa
 
 
 def _remedy(kind: type, value: Any) -> str:
-    """How to write the value that was probably meant; empty where that is unknown."""
+    """How to write the value that the user probably meant; empty if that is unknown."""
     if kind is str and isinstance(value, int | float):
         return "; write it in quotes"
     if kind is bool and str(value).lower() in _SWITCHES:

@@ -1,4 +1,4 @@
-"""Settings: the fields, their identity, and how they are made from mappings and files."""
+"""Settings: the fields and their identity, made from mappings and files."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from greenseg.settings.problems import problems_of
 
 
 class Settings(Fields):
-    """Everything that decides what one run does; see `Fields`."""
+    """All settings of one run; see `Fields`."""
 
     # ── identity
 
@@ -23,7 +23,7 @@ class Settings(Fields):
 
     @cached_property
     def identity(self) -> str:
-        """Sixteen hex digits that name what would be trained, seed included; see `trained`."""
+        """Sixteen hex digits that name the run, seed included; see `trained`."""
         return digest(self.trained)
 
     @cached_property
@@ -33,12 +33,12 @@ class Settings(Fields):
 
     @property
     def trained(self) -> dict[str, Any]:
-        """What would be trained, as in `trained`, the function."""
+        """The settings that affect training; see the function `trained`."""
         return trained(self.__dict__)
 
     @cached_property
     def slug(self) -> str:
-        """Name of the run's directory: the settings that one looks for first, then the identity."""
+        """Name of the run's directory: the most important settings, then the identity."""
         parts = [
             self.model,
             self.precision,
@@ -56,7 +56,7 @@ class Settings(Fields):
         """Settings from a mapping of names to values.
 
         Raises:
-            UserError: unknown names, wrong types or values, or values that exclude each other; all of them.
+            UserError: lists every unknown name, wrong type, wrong value and combination that is not valid.
         """
         problems = problems_of(values)
         if problems:
@@ -65,13 +65,13 @@ class Settings(Fields):
 
 
 def overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """`lower` with the values of `upper` over it; a `model` above replaces an encoder and a decoder below."""
+    """`lower`, overridden by `upper`. A `model` in `upper` replaces an encoder and a decoder in `lower`."""
     hidden = {"encoder", "decoder"} if "model" in upper else set()
     return {key: value for key, value in lower.items() if key not in hidden} | dict(upper)
 
 
 class Overlays:
-    """Settings that are one base and something over it, many times over: fast, as nothing is validated again.
+    """Applies many sets of overrides to one base. It is fast because it does not repeat the validation.
 
     Args:
         base: valid settings.
@@ -85,10 +85,10 @@ class Overlays:
         self._networks: dict[tuple[str | None, ...], dict[str, str]] = {}
 
     def over(self, values: Mapping[str, Any]) -> Settings:
-        """The same as `Settings.model_validate(overlay(base, values))`.
+        """Returns the same as `Settings.model_validate(overlay(base, values))`.
 
         Args:
-            values: settings, each valid and as `canonical` returns it.
+            values: valid settings, in the form that `canonical` returns.
         """
         if values.keys().isdisjoint(self._NETWORK):
             return self._base.model_copy(update=values)
@@ -107,9 +107,9 @@ def canonical(name: str, value: Any) -> Any:
         UserError: there is no such setting, or the value is not valid.
     """
     problem = next((problem for problem in problems_of({name: value}) if problem.key is not None), None)
-    if problem:  # a combination that cannot be is judged when it is whole; here only the value itself counts
+    if problem:  # combinations are judged when they are complete; here, only the value itself counts
         raise UserError(problem.message)
-    # Empty means the half of another layer's `model`, which is not known here.
+    # Empty means: the half of another layer's `model`, which is unknown here.
     return getattr(Settings.model_validate({name: value}), name) if value != "" else ""
 
 
@@ -117,7 +117,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file such as a run's config.yaml.
 
     Raises:
-        UserError: not YAML, not a mapping, or wrong settings; each with file, line and column.
+        UserError: not YAML, not a mapping, or wrong settings; each problem with file, line and column.
     """
     from greenseg import yamlfile
 

@@ -1,6 +1,6 @@
-"""How several devices train one network together: what each strategy is to Lightning, and what it does not go with.
+"""Strategies for training one network on several devices: their Lightning objects and their restrictions.
 
-Imports nothing heavy: command line and YAML ask it, too.
+Imports nothing heavy, since the command line and YAML files use it, too.
 """
 
 import json
@@ -13,16 +13,16 @@ from greenseg.optimizers import OPTIMIZERS
 
 @dataclass(frozen=True)
 class Strategy:
-    """One of them.
+    """One strategy.
 
     Attributes:
-        make: given the number of devices over all nodes, returns what Lightning's Trainer takes.
+        make: takes the number of devices over all nodes and returns the strategy for Lightning's Trainer.
         runs_on: kinds of device that it works on, as `greenseg.machine.gpus.device` names them.
-        least: number of devices over all nodes that it needs.
-        extra: of greenseg, and the package in it, without which it is not there; empty for none.
-        optimizes: what an optimizer gets to update: whole weights, `shards` of them, or one `flat` piece of all. An
-            optimizer must say that it works on it.
-        only: setting → the values that it goes with; settings that are not named may have any.
+        least: smallest number of devices over all nodes.
+        extra: extra of greenseg, and the package in it, that it needs; empty for none.
+        optimizes: form of the weights that an optimizer updates: whole weights, `shards` of them, or one `flat` piece
+            of all. The optimizer must declare that it works on this form.
+        only: setting → valid values with this strategy; other settings may have any value.
     """
 
     make: Callable[[int], Any]
@@ -33,12 +33,12 @@ class Strategy:
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def problem(self, devices: int, optimizer: str, settings: Mapping[str, Any]) -> str | None:
-        """What it does not go with: the number of devices, the optimizer, or a setting; None where all is well.
+        """A message about the number of devices, the optimizer or settings that do not work with it, or None.
 
         Args:
-            devices: over all nodes.
-            optimizer: its name.
-            settings: values of those that some strategy limits, see `LIMITED`.
+            devices: number of devices over all nodes.
+            optimizer: name of the optimizer.
+            settings: values of the settings in `LIMITED`.
         """
         wrong = ["devices: 1"] if devices < self.least else []
         if self.optimizes != "whole" and self.optimizes not in OPTIMIZERS[optimizer].works_on:
@@ -48,11 +48,11 @@ class Strategy:
             for name, value in settings.items()
             if value not in self.only.get(name, (value,))
         ]
-        return f"does not go with {' or '.join(wrong)}" if wrong else None
+        return f"does not work with {' or '.join(wrong)}" if wrong else None
 
 
 def _fsdp(devices: int) -> Any:
-    # Lightning's FSDPStrategy is FSDP 1, which no CPU has. This one shards as the module's configure_model says.
+    # Lightning's FSDPStrategy is FSDP 1, which CPUs lack. This one lets the module's configure_model shard the network.
     from pytorch_lightning.strategies import ModelParallelStrategy
 
     return ModelParallelStrategy(
@@ -80,18 +80,18 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "deepspeed_stage_2": Strategy(
         _zero2,
-        runs_on=("gpu",),  # Lightning's refuses CPUs
+        runs_on=("gpu",),  # Lightning refuses CPUs
         least=2,
         extra="deepspeed",
         optimizes="flat",
-        # Half precision fails: it makes the weights half as wide, and not the images.
+        # Half precision fails: it converts the weights, but not the images.
         only={"precision": ("32-true",), "compile": (False,)},
     ),
 }
 """Name → strategy."""
 
 LIMITED = tuple(dict.fromkeys(name for known in STRATEGIES.values() for name in known.only))
-"""Settings that some strategy limits."""
+"""Settings that at least one strategy limits."""
 
 if TYPE_CHECKING:
     Name = str

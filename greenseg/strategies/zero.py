@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO, with checkpoints like everybody's. Needs the extra 'deepspeed'."""
+"""DeepSpeed's ZeRO, with the same checkpoints as other strategies. Needs the extra 'deepspeed'."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ from pytorch_lightning.strategies.strategy import Strategy
 from torch.optim import Optimizer
 
 _OBJECTS = ("loss_scaler", "param_slice_mappings", "zero_stage")
-"""What DeepSpeed's state has beside tensors and plain values. It needs none of it to go on: without half precision the
-loss is not scaled, and the others serve the conversion of its own folders."""
+"""Entries of DeepSpeed's state that are neither tensors nor plain values. A run continues without them: the loss is not
+scaled without half precision, and the others serve the conversion of DeepSpeed's own folders."""
 
 
 class Zero2(DeepSpeedStrategy):
-    """ZeRO, stage 2: gradients and the optimizer's state are divided among the devices, weights are whole on each.
+    """ZeRO stage 2: gradients and optimizer state are divided among the devices; each has whole weights.
 
-    DeepSpeed writes folders, in which each rank has files of its own, even of weights alone. Here rank 0 gathers the
-    parts into the one file that other strategies write: it is replaced atomically, and one process can read it.
+    DeepSpeed writes folders with files per rank, even for weights alone. Here, rank 0 gathers the parts into a single
+    file, as other strategies write it. The file is replaced atomically, and one process can read it.
     """
 
     def __init__(self) -> None:
-        super().__init__(stage=2, logging_batch_size_per_gpu=1)  # of the throughput that it would log, which we do not
+        super().__init__(stage=2, logging_batch_size_per_gpu=1)  # for its log of the throughput, which is unused
 
     def setup(self, trainer: pl.Trainer) -> None:
         assert self.lightning_module is not None
-        # DeepSpeed takes no other weights; images keep their channels last.
+        # DeepSpeed accepts only contiguous weights; images stay channels last.
         self.lightning_module.to(memory_format=torch.contiguous_format)
         super().setup(trainer)
 
@@ -40,7 +40,7 @@ class Zero2(DeepSpeedStrategy):
         Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        # Lightning does not pass `weights_only` on, where a strategy restores after its set-up.
+        # Lightning does not pass `weights_only` to strategies that restore after their set-up.
         checkpoint = Strategy.load_checkpoint(self, checkpoint_path, weights_only=True)
         assert self.lightning_module is not None
         self.lightning_module.load_state_dict(checkpoint["state_dict"])

@@ -1,1 +1,1 @@
-"""From a YAML file to runs, and from runs to results."""
+"""Sweeps: the file format, its axes and grid, and the plan of runs."""

@@ -1,4 +1,4 @@
-"""Reading `grid`: lists, ranges, axes that change together, and axes that others decide about."""
+"""Reads `grid`: lists, ranges, axes that change together, and axes that depend on others."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -19,10 +19,10 @@ class AxesReader:
     """Reads the axes of a sweep.
 
     Args:
-        findings: of the sweep's file.
+        findings: findings of the sweep file.
 
     Attributes:
-        labels: setting that is an axis → its key under `grid`.
+        labels: setting of an axis → its key under `grid`.
     """
 
     def __init__(self, findings: Findings) -> None:
@@ -31,7 +31,7 @@ class AxesReader:
         self._conditions: list[tuple[Key, str, list[Any]]] = []
 
     def read(self, grid: Any) -> list[Axis]:
-        """The axes that stand under `grid`, in the order of `in_order`; what is wrong with them is reported."""
+        """The axes under `grid`, in the order of `in_order`; reports their problems."""
         if not isinstance(grid, dict) or not grid:
             self._found.report(("grid",), "grid: is empty; it maps settings to lists of values")
             return []
@@ -40,10 +40,10 @@ class AxesReader:
         for label, settings in named:
             unknown = [name for name in settings if name not in Settings.model_fields]
             for name in unknown:
-                self._found.value(("grid", label), name, None)  # one report for the axis, not one a value
+                self._found.value(("grid", label), name, None)  # one report per axis, not per value
             for name in settings:
                 if name in self.labels:
-                    self._found.report(("grid", label), f"{name}: is an axis already, '{self.labels[name]}'")
+                    self._found.report(("grid", label), f"{name}: is already an axis, '{self.labels[name]}'")
                 self.labels.setdefault(name, label)
             if not unknown:
                 axes.append(Axis(settings, tuple(self._branches(("grid", label), settings, grid[label]))))
@@ -51,7 +51,7 @@ class AxesReader:
             if "model" in self.labels and short in self.labels:
                 self._found.report(
                     ("grid", self.labels[short]),
-                    f"{short}: 'model' is an axis and names the {short} already; drop one of them",
+                    f"{short}: 'model' is an axis and already names the {short}; drop one of them",
                 )
         self._check_conditions(axes)
         try:
@@ -62,7 +62,7 @@ class AxesReader:
             return axes
 
     def _branches(self, key: Key, settings: tuple[str, ...], content: Any) -> list[Branch]:
-        """What stands under an axis: a list of values, a mapping such as a range, or a list of such mappings."""
+        """The content of an axis: a list of values, a mapping such as a range, or a list of such mappings."""
         if isinstance(content, dict):
             return [self._branch(key, settings, content)]
         if not isinstance(content, list):
@@ -74,7 +74,7 @@ class AxesReader:
 
     def _rows(self, key: Key, settings: tuple[str, ...], values: list[Any]) -> tuple[Values, ...]:
         if not values:
-            self._found.report(key, f"{', '.join(settings)}: the axis is empty; give it a value or leave it out")
+            self._found.report(key, f"{', '.join(settings)}: the axis is empty; add a value or leave it out")
         rows = []
         for i, value in enumerate(values):
             place = (*key, i)
@@ -85,7 +85,7 @@ class AxesReader:
                 rows.append({n: self._found.value((*place, j), n, part) for j, (n, part) in parts})
             else:
                 self._found.report(
-                    place, f"{', '.join(settings)}: needs a list of {len(settings)} values, one for each"
+                    place, f"{', '.join(settings)}: needs a list of {len(settings)} values, one per setting"
                 )
         return tuple(rows)
 
@@ -131,7 +131,7 @@ class AxesReader:
         rows = []
         for value in values:
             rows.append({label: self._found.value(place, label, value)})
-            if len(self._found.problems) > before:  # of many wrong values the first one says it
+            if len(self._found.problems) > before:  # report only the first of many wrong values
                 break
         return tuple(rows)
 
@@ -153,7 +153,7 @@ class AxesReader:
         return found
 
     def _check_conditions(self, axes: list[Axis]) -> None:
-        """Whether conditions name axes and values that these have."""
+        """Report conditions with unknown axes or values."""
         possible: dict[str, set[Any]] = {}
         for axis in axes:
             for branch in axis.branches:
@@ -162,7 +162,7 @@ class AxesReader:
                         possible.setdefault(name, set()).add(value)
         for key, name, values in self._conditions:
             if name not in Settings.model_fields:
-                continue  # it has been said
+                continue  # already reported
             if name not in self.labels:
                 hint = did_you_mean(name, list(self.labels))
                 self._found.report(
@@ -171,6 +171,4 @@ class AxesReader:
                 continue
             if values and None not in values and possible.get(name, set()).isdisjoint(values):
                 never = " or ".join(map(repr, values))
-                self._found.report(
-                    key, f"when: the axis '{name}' is never {never}, so that these values are for nothing"
-                )
+                self._found.report(key, f"when: the axis '{name}' is never {never}, so these values are never used")

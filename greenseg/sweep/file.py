@@ -1,26 +1,26 @@
-"""Reading a sweep file: what it says, what is wrong with it and where, and the runs that it expands to.
+"""Reads a sweep file: its settings, all its problems with their places, and the runs that it expands to.
 
-    name: precision                 # default: the file's name
-    base: {epochs: 50}              # any setting; or other.yaml, whose base it takes; or a list of both
+    name: precision                 # default: the name of the file
+    base: {epochs: 50}              # any setting; or other.yaml, to use its base; or a list of both
     grid:                           # every combination of these axes
       precision: [32-true, bf16-mixed]
       batch_size: {from: 8, to: 32, times: 2}
       encoder, lr: [[mobilenet, 3e-3], [resnet18, 1e-3]]              # these change together
       compile: {values: [true, false], when: {precision: 32-true}}    # an axis for some combinations only
-    exclude:                        # drop combinations that match all keys given
+    exclude:                        # drop combinations that match all the keys of an entry
       - {precision: bf16-mixed, batch_size: 16}
-    include:                        # extra keys for combinations that match, else an extra combination
+    include:                        # add settings to matching combinations, else add a combination
       - {precision: bf16-mixed, batch_size: 32, compile: true}
-    seeds: [0, 1, 2]                # each combination once for each
+    seeds: [0, 1, 2]                # train each combination once per seed
     order: shuffled                 # default: listed; a fixed shuffle over configurations and seeds
-    cool_down: {temperature: 50, seconds: 300}   # before every run: until all GPUs are as cool, at most so long
-    retries: 1                      # how often a run that failed is tried again at once
+    cool_down: {temperature: 50, seconds: 300}   # before every run, wait until the GPUs are at 50 °C, at most 300 s
+    retries: 1                      # number of times to repeat a failed run at once
     timeout: 2h                     # of one run
-    max_energy: 2 kWh               # after so much no new run starts
+    max_energy: 2 kWh               # afterwards, no new run starts
 
-`include` and `exclude` mean what they mean in a matrix of GitHub Actions: first `exclude` drops, then each entry of
-`include` is added to every combination whose axes it does not contradict, and becomes a combination of its own where it
-contradicts all.
+`include` and `exclude` work as in a matrix of GitHub Actions: first `exclude` drops combinations, then each entry of
+`include` is added to every combination whose axes it does not contradict. If it contradicts all, it becomes a new
+combination.
 """
 
 import random
@@ -47,18 +47,18 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 
 Places = tuple[Mapping[tuple[str, Any], str], ...]
-"""(setting, value) → where it is said: under grid, in each entry of include, under base or in an option."""
+"""(setting, value) → its place: under grid, in each entry of include, under base or in an option."""
 
 
 def find_place(places: Places, run: Settings, settings: Sequence[str]) -> str | None:
-    """Where it is said that a run has its values of these settings; None where none of them is named."""
+    """The place that gives a run its values of these settings; None if no place names them."""
     pairs = [(name, getattr(run, name)) for name in settings]
     return next((said[pair] for said in places for pair in pairs if pair in said), None)
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """A rule of `exclude`: where it stands, what it says, and how many combinations it dropped (as the first to)."""
+    """A rule of `exclude`: its place, its settings, and the number of combinations that it dropped (as the first)."""
 
     place: str
     rule: Values
@@ -67,15 +67,19 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: its name, the settings of every run in the order to run them, without duplicates, and how to run them.
+    """A sweep: its name, its runs, and the rules for running them.
 
     Attributes:
-        retries: how often a run that failed by what may be chance is tried again.
-        timeout: seconds that one attempt at a run may take; None for as long as it takes.
-        max_energy: joules of all its runs after which no new one starts; None for no limit.
-        excluded: what each rule of `exclude` dropped.
-        duplicates: runs that were merged with one that trains the same.
-        varied: settings that need not be the same in all runs, in the order of the file.
+        name: name of the sweep.
+        runs: settings of every run, in their order, without duplicates.
+        order: one of `ORDERS`.
+        cool_down: pause before every run, or None.
+        retries: number of times to repeat a run after a failure that may be accidental.
+        timeout: seconds for one attempt at a run; None for no limit.
+        max_energy: joules of all its runs after which no new run starts; None for no limit.
+        excluded: dropped combinations per rule of `exclude`.
+        duplicates: number of runs merged with an equal run.
+        varied: settings that may differ between runs, in the order of the file.
         places: for `find_place`.
     """
 
@@ -102,12 +106,12 @@ def read_sweep(
     """Read a sweep file and expand it.
 
     Args:
-        path: of the file.
-        overrides: `setting=value`, the value in YAML; they go over `base`.
-        further: asked what else is wrong with its runs where some cannot be, so that all of it is said at once.
+        path: path of the file.
+        overrides: `setting=value`, with the value in YAML; they override `base`.
+        further: called if some runs are not valid; returns more problems of the runs, to report all at once.
 
     Raises:
-        UserError: everything that is wrong with it, each with file, line and column.
+        UserError: all problems, each with file, line and column.
     """
     sweep, impossible = _Reader(load(path), overrides).sweep()
     if impossible:
@@ -123,7 +127,7 @@ class _Reader:
         self._axes = AxesReader(self._found)
 
     def sweep(self) -> tuple[Sweep, list[str]]:
-        """The sweep, and which of its combinations cannot be, each said once, with its place."""
+        """The sweep, and the problems of its combinations that are not valid, each once, with its place."""
         content = self._document.value
         if not isinstance(content, dict) or not content:
             raise UserError(f"{self._document.where()}: a sweep is a mapping with the keys {', '.join(KEYS)}")
@@ -140,7 +144,7 @@ class _Reader:
                 message = f"name: {name!r} is not a name of {valid}"
             else:
                 like = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("_.-") or "sweep"
-                message = f"the file's name makes no name for the sweep, which has {valid}; add `name: {like}`"
+                message = f"the file name cannot name the sweep, which needs {valid}; add `name: {like}`"
             self._found.report(("name",), message)
         base = self._base(self._document, ()) if "base" in content else Layer()
         axes = self._axes.read(content["grid"]) if "grid" in content else []
@@ -163,9 +167,7 @@ class _Reader:
         places = self._places(axes, include, base)
         found = expand(base.values, axes, [rule.values for rule in exclude], [e.values for e in include], seeds)
         if not found.runs:
-            raise UserError(
-                f"{self._document.where('exclude')}: exclude drops every combination; nothing is left to run"
-            )
+            raise UserError(f"{self._document.where('exclude')}: exclude drops every combination; no run is left")
         impossible = [
             f"{find_place(places, run, constraint.settings) or self._document.where('grid')}: {message}"
             for run, constraint, message in violations(CONSTRAINTS, found.runs)
@@ -173,7 +175,7 @@ class _Reader:
         runs = found.runs
         seeds_vary = ["seed"] if seeds else []
         if order == "shuffled":
-            # Drift of the machine then spreads over all configurations; the same shuffle whenever the sweep is resumed.
+            # Spreads drift of the machine over all configurations. A resumed sweep has the same order.
             random.Random(str(name)).shuffle(runs)
         excluded = [
             Exclusion(self._document.where("exclude", i), rule.values, found.dropped[i])
@@ -206,7 +208,7 @@ class _Reader:
         return []
 
     def _base(self, document: Document, inheriting: tuple[Path, ...]) -> Layer:
-        """What stands under `base`: settings, a file to take them from, or a list of both, where later ones win."""
+        """The settings under `base`: settings, a file, or a list of both, where later entries override earlier ones."""
         base = document.value["base"]
         if not isinstance(base, list):
             return self._layer(document, ("base",), base, inheriting)
@@ -230,7 +232,7 @@ class _Reader:
             return Layer()
         if resolved in chain:
             circle = " → ".join(p.name for p in (*chain[chain.index(resolved) :], path))
-            self._found.report(key, f"base: files that take their base from each other: {circle}", document)
+            self._found.report(key, f"base: files inherit from each other in a circle: {circle}", document)
             return Layer()
         try:
             other = load(path)
@@ -242,13 +244,13 @@ class _Reader:
             return self._found.settings((), other.value, other)
         if "base" not in other.value:
             self._found.report(
-                key, f"base: {path} is a sweep without 'base'; nothing else of a sweep is inherited", document
+                key, f"base: {path} is a sweep without 'base'; only the base of a sweep is inherited", document
             )
             return Layer()
         return self._base(other, chain)
 
     def _overriding(self, axes: list[Axis], include: list[Layer], seeds: bool) -> Layer:
-        """The settings that options give."""
+        """The settings from options `--set`."""
         varied = {name: "an axis of the grid" for axis in axes for name in axis.settings}
         if "model" in varied:
             varied |= dict.fromkeys(("encoder", "decoder"), "named by the axis 'model' of the grid")
@@ -262,7 +264,7 @@ class _Reader:
             name, equals, text = override.partition("=")
             try:
                 if not equals:
-                    raise ValueError("it is not setting=value, such as epochs=5")
+                    raise ValueError("must be setting=value, such as epochs=5")
                 value = parse(text)
                 if name in varied:
                     raise ValueError(f"'{name}' is {varied[name]}; change it there")
@@ -288,16 +290,14 @@ class _Reader:
             return []
         base = content.get("base")
         own = [part for part in (base if isinstance(base, list) else [base]) if isinstance(part, dict)]
-        # One that is inherited says nothing: every run's config.yaml names its seed.
+        # An inherited seed does not count: every run's config.yaml names its seed.
         given = [("base", part) for part in own] + [("grid", self._axes.labels)]
         for where, settings in (*given, *((f"include {i + 1}", entry.values) for i, entry in enumerate(include))):
             if "seed" in settings:
-                self._found.report(("seeds",), f"seeds: 'seed' stands under {where} as well; drop one of them")
+                self._found.report(("seeds",), f"seeds: 'seed' is also set under {where}; drop one of them")
         seeds = content["seeds"]
         if not isinstance(seeds, list) or not seeds:
-            self._found.report(
-                ("seeds",), "seeds: must be a list of whole numbers that is not empty, such as [0, 1, 2]"
-            )
+            self._found.report(("seeds",), "seeds: must be a list of one or more whole numbers, such as [0, 1, 2]")
             return []
         return [self._found.value(("seeds", i), "seed", seed) for i, seed in enumerate(seeds)]
 

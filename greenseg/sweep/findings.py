@@ -1,4 +1,4 @@
-"""Settings in a file, each valid and in its canonical form; and all that is wrong with them, with its place."""
+"""Settings in a file, valid and in canonical form, and their problems with places."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -12,22 +12,22 @@ from greenseg.yamlfile import Document, Key
 
 @dataclass(frozen=True)
 class Layer:
-    """Settings, canonical, and where each of them stands."""
+    """Settings in canonical form, and their places."""
 
     values: Values = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
 
     def under(self, upper: "Layer") -> "Layer":
-        """Both, where `upper` wins."""
+        """This layer, overridden by `upper`."""
         return Layer(overlay(self.values, upper.values), self.places | upper.places)
 
 
 class Findings:
-    """What was found in a file and is wrong with it.
+    """Collects the problems of a file.
 
     Attributes:
         document: the file.
-        problems: a message for each mistake, with its place.
+        problems: one message per mistake, with its place.
     """
 
     def __init__(self, document: Document) -> None:
@@ -36,11 +36,11 @@ class Findings:
         self._known: dict[Hashable, tuple[Any, str | None]] = {}
 
     def report(self, key: Key, message: str, document: Document | None = None) -> None:
-        """A mistake, and the key that it stands under; in another file than this one where a document is given."""
+        """Report a mistake under a key, in this file or in the given document."""
         self.problems.append(f"{(document or self.document).where(*key)}: {message}")
 
     def settings(self, key: Key, value: Any, document: Document | None = None) -> Layer:
-        """A mapping of settings; what is wrong is reported."""
+        """The layer of a mapping of settings; reports its problems."""
         document = document or self.document
         if not isinstance(value, dict) or not value:
             self.report(key, f"{key[0] if key else 'base'}: must be a mapping of settings to values", document)
@@ -51,19 +51,19 @@ class Findings:
         )
 
     def value(self, key: Key, name: str, value: Any) -> Any:
-        """The value of a setting that stands under a key, in its canonical form; what is wrong is reported."""
+        """The canonical value of a setting under a key; reports its problems."""
         return self.value_at(self.document.where(*key), name, value)
 
     def value_at(self, place: str, name: str, value: Any) -> Any:
-        """The same, of one that stands elsewhere."""
+        """Like `value`, for a setting at another place."""
         if isinstance(value, list):
-            self.problems.append(f"{place}: {name}: one value is needed here; a list makes an axis, under 'grid'")
+            self.problems.append(f"{place}: {name}: must be one value here; a list is an axis and belongs under 'grid'")
             return None
         try:
             token = (name, type(value).__name__, value)
             hash(token)
         except TypeError:
-            self.problems.append(f"{place}: {name}: one value is needed, not a mapping")
+            self.problems.append(f"{place}: {name}: must be one value, not a mapping")
             return None
         if token not in self._known:
             try:

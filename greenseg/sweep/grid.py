@@ -1,4 +1,4 @@
-"""Axes and the runs that they expand to. Knows nothing of YAML."""
+"""Axes and the runs that they expand to, independent of YAML."""
 
 import contextlib
 import gc
@@ -13,31 +13,31 @@ from greenseg.settings import ACCOUNTING, Overlays, Settings, group_of, values_o
 Values = dict[str, Any]
 
 MOST = 10_000
-"""Values that a range may have; more is a slip of the pen."""
+"""Largest number of values of a range; more is probably a mistake."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Values of an axis, and where it has them.
+    """Values of an axis, and their condition.
 
     Attributes:
-        rows: what it sets, one after the other: a value for each of the axis's settings.
-        when: setting → values; it has these rows only where every one of these settings has one of its values.
+        rows: steps of the axis, each with a value for every setting of the axis.
+        when: setting → values; the rows apply only if every one of these settings has one of its values.
     """
 
     rows: tuple[Values, ...]
     when: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def holds(self, cell: Values) -> bool:
-        """Whether a combination of other axes has these rows; an axis that it lacks has none of the values."""
+        """Whether the rows apply to a combination of other axes; a missing axis has none of the values."""
         return all(name in cell and cell[name] in values for name, values in self.when.items())
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One swept setting with its values, or several that change together.
+    """One swept setting with its values, or several settings that change together.
 
-    Where more than one branch holds, the axis has the values of all; where none holds, it does not exist.
+    If several branches hold, the axis has the values of all of them; if none holds, it does not exist.
     """
 
     settings: tuple[str, ...]
@@ -49,12 +49,12 @@ class Axis:
         return {name for branch in self.branches for name in branch.when}
 
     def rows(self, cell: Values) -> Sequence[Values]:
-        """What the axis sets in this combination of axes before it."""
+        """The steps of the axis in a combination of the axes before it."""
         return [row for branch in self.branches if branch.holds(cell) for row in branch.rows] or [{}]
 
 
 def in_order(axes: Sequence[Axis]) -> list[Axis]:
-    """The axes, each after those that it depends on, else in the order given.
+    """The axes, each after the axes that it depends on, otherwise in the given order.
 
     Raises:
         ValueError: axes depend on each other in a circle; the message names their settings.
@@ -71,10 +71,10 @@ def in_order(axes: Sequence[Axis]) -> list[Axis]:
 
 
 def combinations(axes: Sequence[Axis]) -> list[Values]:
-    """Every combination of the axes, the last one changing fastest; none without axes.
+    """Every combination of the axes, with the last axis changing fastest; empty without axes.
 
     Args:
-        axes: as `in_order` returns them.
+        axes: axes in the order of `in_order`.
     """
     cells: list[Values] = [{}] if axes else []
     for axis in axes:
@@ -83,10 +83,10 @@ def combinations(axes: Sequence[Axis]) -> list[Values]:
 
 
 class Rules:
-    """Finds the first of many rules that a combination matches: has all of its values."""
+    """Finds the first of many rules that a combination matches, that is, whose values it has."""
 
     def __init__(self, rules: Sequence[Values]) -> None:
-        # A rule is looked at only where one of its values occurs: that of the setting of which rules name most values.
+        # Index each rule by one value: that of its setting with the most distinct values in the rules.
         distinct: dict[str, set[Any]] = {}
         for rule in rules:
             for name, value in rule.items():
@@ -97,7 +97,7 @@ class Rules:
             self._tables.setdefault(name, {}).setdefault(rule[name], []).append((number, rule.items()))
 
     def first(self, cell: Values) -> int | None:
-        """Number of the first rule that drops this combination, or None."""
+        """Index of the first rule that drops this combination, or None."""
         items = cell.items()
         matching = [
             number
@@ -111,8 +111,8 @@ class Rules:
 def included(originals: Sequence[Values], extras: Sequence[Values]) -> list[Values]:
     """The combinations of a grid with those of `include`, as in a matrix of GitHub Actions.
 
-    Each extra is added to every original that it does not contradict, and may overwrite what an earlier extra added;
-    where it contradicts all, it is a combination of its own.
+    Each extra is added to every original that it does not contradict, and may override earlier extras. If it
+    contradicts all originals, it is a new combination.
     """
     if not extras:
         return list(originals)
@@ -130,7 +130,7 @@ def included(originals: Sequence[Values], extras: Sequence[Values]) -> list[Valu
 
 
 def _with_halves(combination: Values) -> Values:
-    """A combination in which `model` stands as the encoder and decoder that it names."""
+    """A combination with `model` replaced by its encoder and decoder."""
     if "model" not in combination:
         return combination
     encoder, decoder = names.split_model(combination["model"])
@@ -140,12 +140,12 @@ def _with_halves(combination: Values) -> Values:
 
 @dataclass(frozen=True)
 class Expansion:
-    """What a grid expands to.
+    """The expansion of a grid.
 
     Attributes:
-        runs: in the order of the file, without duplicates; empty where rules dropped everything.
-        dropped: for each rule, the combinations that it dropped, as the first to.
-        duplicates: how many runs train the same as one before them, and were merged with it.
+        runs: settings of the runs in the order of the file, without duplicates; empty if rules dropped everything.
+        dropped: number of combinations that each rule dropped, as the first.
+        duplicates: number of runs merged with an equal earlier run.
     """
 
     runs: list[Settings]
@@ -159,11 +159,11 @@ def expand(
     """The runs of a grid.
 
     Args:
-        base: settings of all runs; without axes and `include` they are the only combination.
-        axes: as `in_order` returns them.
-        exclude: rules.
-        include: as for `included`.
-        seeds: of every combination; without any, each runs once.
+        base: settings of all runs; without axes and `include`, they are the only combination.
+        axes: axes in the order of `in_order`.
+        exclude: rules for dropping combinations.
+        include: extras for `included`.
+        seeds: seeds for every combination; without seeds, each combination runs once.
     """
     with _without_collection():
         rules, dropped = Rules(exclude), [0] * len(exclude)
@@ -181,7 +181,7 @@ def expand(
         runs = [overlays.over(values) for values in wanted]
         if seeds:
             runs = [run.model_copy(update={"seed": seed}) for run in runs for seed in seeds]
-        # By the settings that vary: of a hundred thousand identities of eight digits, some coincide.
+        # Compared by the varied settings, since short identities may collide.
         varied = {name for values in wanted for name in values} | {"encoder", "decoder", "seed"}
         tell_apart = values_of([name for name in varied if group_of(name) != ACCOUNTING])
         distinct: dict[Any, Settings] = {}
@@ -192,7 +192,7 @@ def expand(
 
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
-    """No garbage collection while the context lasts: it would go through a hundred thousand runs, again and again."""
+    """Disable garbage collection while the context lasts: it would scan a hundred thousand runs repeatedly."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -203,15 +203,15 @@ def _without_collection() -> Iterator[None]:
 
 
 def spread(first: float, last: float, *, step: float | None = None, times: float | None = None) -> list[float]:
-    """The values of a range, ends included: `first`, then each by `step` more, or `times` as much, up to `last`.
+    """The values of a range, ends included: from `first`, in steps of `step` or factors of `times`, up to `last`.
 
-    They are counted in decimals, so that 0.1, 0.2, 0.3 are what one writes; whole numbers stay whole.
+    It uses decimal arithmetic, so that 0.1, 0.2, 0.3 are exact; whole numbers stay whole.
 
     >>> spread(8, 64, times=2)
     [8, 16, 32, 64]
 
     Raises:
-        ValueError: it does not lead from `first` to `last`, or takes more than `MOST` values to.
+        ValueError: it does not lead from `first` to `last`, or has more than `MOST` values.
     """
     by = step if step is not None else times
     assert by is not None

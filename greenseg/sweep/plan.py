@@ -1,4 +1,4 @@
-"""The plan of a sweep: where each of its runs stands, what is to do, and what that will take."""
+"""The plan of a sweep: the status of its runs, the runs to do, and the predicted time and energy."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from greenseg.sweep.file import Sweep, find_place
 
 @dataclass(frozen=True)
 class Range:
-    """A prediction: the mean of what was seen, the lowest and the highest."""
+    """A prediction: mean, lowest and highest of the observed values."""
 
     mean: float
     low: float
@@ -27,14 +27,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is left, as predicted from runs of the sweep that have finished, by their time and joules an epoch.
+    """Time and energy left, predicted from the time and joules per epoch of the sweep's finished runs.
 
     Attributes:
-        seconds: of all runs to do, one at a time.
-        joules: of all runs to do.
-        finished: number of runs that it is predicted from.
-        by: how many runs are predicted from their own repeats, from runs that are alike in what decides about cost
-            (network, size, batch, precision, devices), and from all.
+        seconds: time for all runs to do, one at a time.
+        joules: energy of all runs to do.
+        finished: number of finished runs that the prediction uses.
+        by: number of runs predicted from their own repeats, from runs of similar cost (same network, size, batch,
+            precision, devices), and from all runs.
     """
 
     seconds: Range
@@ -45,11 +45,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep, and where it stands.
+    """A sweep and the status of its runs.
 
     Attributes:
-        runs: in the order to run them.
-        todo: those to train now, in that order.
+        sweep: the sweep.
+        runs: all runs, in their order.
+        todo: the runs to train now, in their order.
     """
 
     sweep: Sweep
@@ -58,18 +59,18 @@ class Plan:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Status → number of runs; without those of which there are none."""
+        """Status → number of runs, without zeros."""
         found = Counter(run.status for run in self.runs)
         return {status: found[status] for status in STATUSES if found[status]}
 
     @cached_property
     def joules(self) -> float:
-        """Joules that all runs have taken so far."""
+        """Joules of all runs so far."""
         return sum(run.spent.joules for run in self.runs if run.spent)
 
     @cached_property
     def impossible(self) -> list[str]:
-        """What of the runs to do this machine cannot run, and where the file says so; and what data it lacks."""
+        """Why this machine cannot do some of the runs, with places in the file, and problems of the data."""
         todo = [run.settings for run in self.todo]
         messages = [
             f"{find_place(self.sweep.places, run, constraint.settings) or self.sweep.name}: {message}"
@@ -79,21 +80,21 @@ class Plan:
 
     @cached_property
     def changed(self) -> list[PlannedRun]:
-        """The runs to do in place of which one on other content was interrupted: starting would not continue that."""
+        """The runs to do that have an interrupted run on other content, which they would not continue."""
         return [run for run in self.todo if run.other_status == "interrupted"]
 
     @cached_property
     def newer(self) -> list[str]:
-        """Why runs that a later version of greenseg has written cannot be used, and what to do; one message each."""
+        """Why runs from a later version of greenseg cannot be used, with the remedy; one message each."""
         return [leave_alone(run) for run in self.runs if run.status == "newer"]
 
     @cached_property
     def left(self) -> Prediction | None:
-        """What the runs to do will take; None where none has finished yet."""
+        """Predicted cost of the runs to do; None before a run has finished."""
         return _predict(self)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain values; of each run only the settings that vary."""
+        """The plan as plain values; each run has only the varied settings."""
         varied = [name for name in self.sweep.varied if name != "model"]
         if len(varied) < len(self.sweep.varied):  # model is encoder and decoder
             varied = list(dict.fromkeys(["encoder", "decoder", *varied]))
@@ -127,12 +128,12 @@ class Plan:
 
 
 def make_plan(sweep: Sweep, out: Path, retry_failed: bool = False) -> Plan:
-    """Look where every run of a sweep stands.
+    """Find the status of every run of a sweep.
 
     Args:
-        sweep: as its file says.
-        out: folder of all runs; those of all sweeps are looked at.
-        retry_failed: runs that failed are to do again.
+        sweep: the sweep.
+        out: folder of all runs, including those of other sweeps.
+        retry_failed: whether failed runs are to do.
     """
     index, contents, folder = RunIndex(out), Contents(), str(out / sweep.name)
     if index.is_empty:
@@ -148,11 +149,11 @@ def make_plan(sweep: Sweep, out: Path, retry_failed: bool = False) -> Plan:
 _COST = (
     "encoder", "decoder", "image_size", "batch_size", "precision", "accelerator", "devices", "power_limit", "gpu_clock",
 )  # fmt: skip
-"""Settings that decide most about the time and joules of an epoch."""
+"""Settings with the largest effect on the time and joules of an epoch."""
 
 
 def _predict(plan: Plan) -> Prediction | None:
-    """Each run to do takes, per epoch, what finished runs took: its repeats, else runs of like cost, else all."""
+    """Predict each run to do from the cost per epoch of finished runs: its repeats, else similar runs, else all."""
     finished = [run for run in plan.runs if run.status == "finished" and run.spent and run.spent.epochs]
     if not finished:
         return None
@@ -186,6 +187,6 @@ def _predict(plan: Plan) -> Prediction | None:
 
 
 def _rates(group: Sequence[Spent]) -> tuple[tuple[float, float, float], ...]:
-    """Mean, lowest and highest seconds an epoch, then joules an epoch."""
+    """Mean, lowest and highest seconds per epoch, then joules per epoch."""
     rates = ([spent.seconds / spent.epochs for spent in group], [spent.joules / spent.epochs for spent in group])
     return tuple((fmean(values), min(values), max(values)) for values in rates)

@@ -1,7 +1,7 @@
-"""The JSON Schema of a sweep file, made from the declaration of the settings: editors complete and check with it.
+"""The JSON Schema of a sweep file, generated from the declaration of the settings, for completion in editors.
 
-A schema knows one value at a time: that rules name axes, that a range leads to its end or that a network exists is for
-`read_sweep` to say.
+A schema checks single values. `read_sweep` checks that rules name axes, that ranges reach their ends and that networks
+exist.
 """
 
 import json
@@ -16,7 +16,7 @@ from greenseg.sweep.file import KEYS, NAME, ORDERS
 Schema = dict[str, Any]
 
 _COMPLETED = {"encoder": [*names.ALIASES, *names.ENCODERS], "decoder": list(names.DECODERS)}
-"""Offered by an editor; other texts may be valid, too (`tu-…`, or in capitals)."""
+"""Values that an editor suggests; others may be valid, too (`tu-…`, or in capitals)."""
 
 _ABOVE_0: Schema = {"type": "number", "exclusiveMinimum": 0}
 
@@ -41,9 +41,9 @@ def schema() -> Schema:
     row = {"type": "array", "minItems": 2, "items": {"type": ["string", "number", "boolean"]}}
     grid["patternProperties"] = {f"^({any_setting})(,\\s*({any_setting}))+$": _branches([_values(row)], _list(row))}
     keys: dict[str, tuple[str, Schema]] = {
-        "name": ("Folder of the runs; by default the file's name.", {"type": "string", "pattern": f"^{NAME}$"}),
+        "name": ("Folder of the runs; default: the name of the file.", {"type": "string", "pattern": f"^{NAME}$"}),
         "base": (
-            "Settings of all runs; or a file to take them from; or a list of both, where later ones win.",
+            "Settings of all runs, a file with them, or a list of both; later entries override earlier ones.",
             _any(_ref("settings"), _FILE, _list(_any(_ref("settings"), _FILE))),
         ),
         "grid": ("Axes: every combination of their values is a run.", grid),
@@ -52,31 +52,31 @@ def schema() -> Schema:
             {"type": "array", "items": _ref("settings")},
         ),
         "include": (
-            "Adds each entry to the combinations that it does not contradict; where there is none, as one of its own.",
+            "Adds each entry to the combinations that it does not contradict; if there are none, as a new combination.",
             {"type": "array", "items": _ref("settings")},
         ),
-        "seeds": ("Every combination runs once for each.", _list(_ref("seed"))),
-        "order": ("In which order to run; listed by default.", {"enum": list(ORDERS)}),
+        "seeds": ("Seeds; every combination runs once per seed.", _list(_ref("seed"))),
+        "order": ("Order of the runs; default: listed.", {"enum": list(ORDERS)}),
         "cool_down": (
-            "Pause before a run, in seconds; at most so long where a temperature of the GPUs, in °C, is given.",
+            "Pause before a run, in seconds; with a temperature of the GPUs, in °C, this is the maximum.",
             _any(
                 _ABOVE_0,
                 _closed({"seconds": _ABOVE_0, "temperature": _ABOVE_0}, required=["seconds"]),
             ),
         ),
-        "retries": ("How often a run that failed is tried again at once.", {"type": "integer", "minimum": 0}),
+        "retries": ("Number of times to repeat a failed run at once.", {"type": "integer", "minimum": 0}),
         "timeout": (
             "Time after which a run is stopped: seconds, or a text such as 30min.",
             _any(_ABOVE_0, {"type": "string", "pattern": quantity.TIME}),
         ),
         "max_energy": (
-            "Energy of all runs after which no new one starts: joules, or a text such as 2 kWh.",
+            "Energy of all runs after which no new run starts: joules, or a text such as 2 kWh.",
             _any(_ABOVE_0, {"type": "string", "pattern": quantity.ENERGY}),
         ),
     }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "Sweep of greenseg",
+        "title": "greenseg sweep",
         **_closed({key: {"description": keys[key][0], **keys[key][1]} for key in KEYS}, minProperties=1),
         "definitions": definitions,
     }
@@ -86,7 +86,7 @@ _FILE: Schema = {"type": "string", "minLength": 1}
 
 
 def _axis(name: str, value: Schema) -> Schema:
-    """Values of one setting: a list, a range where it is a number, or these with a condition."""
+    """Values of one setting: a list, a range if it is a number, or these with a condition."""
     kinds = [value.get("type"), *(kind.get("type") for kind in value.get("anyOf", []))]
     ranges = [_ref("range")] if "integer" in kinds or "number" in kinds else []
     return {"description": value["description"], **_branches([_values(_ref(name)), *ranges], _list(_ref(name)))}

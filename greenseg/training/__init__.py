@@ -1,1 +1,1 @@
-"""One run, from its settings to its record."""
+"""Training of one run, from its settings to its record."""

@@ -1,6 +1,6 @@
-"""The checkpoints of a run: how they are written, and how a run goes on from one.
+"""The checkpoints of a run: writing them, and resuming from them.
 
-They are read as data (`weights_only` of torch.load): nothing in a file that somebody else put there is executed.
+They are read as data (`weights_only` of torch.load), so that foreign files cannot execute code.
 """
 
 import math
@@ -19,7 +19,7 @@ from greenseg.training.module import Segmentation
 
 
 class Unusable(Exception):
-    """A run cannot go on from its last.ckpt; the message says why."""
+    """A run cannot continue from its last.ckpt; the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Last:
     """A `last.ckpt`, without the values of its tensors.
 
     Attributes:
-        epoch: the one that it was written after.
+        epoch: epoch after which it was written.
         shapes: name → shape of each tensor of the network.
     """
 
@@ -35,24 +35,24 @@ class Last:
     shapes: dict[str, tuple[int, ...]]
 
     def check_network(self, module: pl.LightningModule) -> None:
-        """Whether it is of this network.
+        """Check that it belongs to this network.
 
         Raises:
-            Unusable: it is of another one.
+            Unusable: it belongs to another network.
         """
         if self.shapes != _shapes(module.state_dict()):
-            raise Unusable("it is of another network")
+            raise Unusable("it belongs to another network")
 
 
 def read_last(run: RunDirectory, run_id: str | None) -> Last | None:
-    """The `last.ckpt` of a run; None where it has none.
+    """The `last.ckpt` of a run; None if it has none.
 
     Args:
-        run: where to look.
-        run_id: `id` in the record of the run; None where it has no record, or one of a version that wrote none.
+        run: directory of the run.
+        run_id: `id` in the record of the run; None if it has no record, or a record without `id`.
 
     Raises:
-        Unusable: it is cut short or damaged, no checkpoint, or that of another run.
+        Unusable: it is truncated or damaged, is not a checkpoint, or belongs to another run.
         OSError: it cannot be read.
     """
     path = run.last_checkpoint
@@ -61,17 +61,17 @@ def read_last(run: RunDirectory, run_id: str | None) -> Last | None:
     try:
         found = torch.load(path, map_location="meta", weights_only=True)
     except pickle.UnpicklingError:
-        raise Unusable("it is damaged, or holds other things than data") from None
+        raise Unusable("it is damaged, or contains more than data") from None
     except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError):
-        raise Unusable("it is cut short or damaged") from None
+        raise Unusable("it is truncated or damaged") from None
     try:
         own = found["callbacks"][Checkpoints.__qualname__]
         last = Last(int(found["epoch"]), _shapes(found["state_dict"]))
-        # Those of earlier versions do not say whose they are.
+        # Checkpoints of earlier versions do not name their run.
         if own.get("run", run_id) != run_id:
-            raise Unusable("it is of another run")
+            raise Unusable("it belongs to another run")
     except (LookupError, AttributeError, TypeError, ValueError):
-        raise Unusable("it is no checkpoint of greenseg") from None
+        raise Unusable("it is not a checkpoint of greenseg") from None
     return last
 
 
@@ -80,24 +80,24 @@ def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 class Checkpoints(Checkpoint):
-    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the network at its best Dice; both are replaced atomically.
+    """Writes `last.ckpt`, to resume from, and `best.ckpt`, the network at its best Dice; both are replaced atomically.
 
-    Both after every epoch, so that whatever ends a run, no epoch but the one that it is in has to be repeated.
+    Both are written after every epoch. So however a run ends, only the epoch in progress has to be repeated.
 
     Args:
-        run: where to.
-        run_id: `id` in its record, by which a checkpoint is known as its own.
+        run: directory of the run.
+        run_id: `id` in its record, which identifies its checkpoints.
 
     Attributes:
-        best_epoch: that of the best Dice; None before there is one.
-        best_predictions: the predictions of that epoch, as `Predictions.gathered` returns them. Figures that take long
-            to compute are computed from them once, at the end of the run. `last.ckpt` keeps them until then.
+        best_epoch: epoch of the best Dice; None before there is one.
+        best_predictions: predictions of this epoch, as from `Predictions.gathered`. Expensive metrics are computed from
+            them once, at the end of the run. `last.ckpt` keeps them until then.
     """
 
     def __init__(self, run: RunDirectory, run_id: str) -> None:
         self._run, self._id = run, run_id
         self._best = -math.inf
-        self._behind = False  # whether last.ckpt holds early stopping and plateau as they were an epoch earlier
+        self._behind = False  # whether early stopping and plateau in last.ckpt are one epoch behind
         self.best_epoch: int | None = None
         self.best_predictions = torch.empty(0, dtype=torch.uint8)
 
@@ -112,7 +112,7 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = state_dict["best"]
-        # Checkpoints of earlier versions have none: then there is one once there is a better epoch.
+        # Checkpoints of earlier versions have none; the next better epoch sets it.
         self.best_epoch = state_dict.get("best_epoch")
         self.best_predictions = state_dict.get("best_predictions", self.best_predictions)
         self._behind = state_dict.get("behind", True)  # earlier versions wrote them too early
@@ -120,12 +120,12 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._behind:
             self._catch_up(trainer)
-        # The run may have been killed between the decision to stop and its end; Lightning does not keep the decision.
+        # The run may have been killed between the decision to stop and its end. Lightning does not save the decision.
         if any(stopping.wait_count >= stopping.patience for stopping in _early_stopping(trainer)):
             trainer.should_stop = True
 
     def _catch_up(self, trainer: pl.Trainer) -> None:
-        """Bring early stopping and plateau to the end of the last epoch, by the Dice in its line of epochs.jsonl."""
+        """Update early stopping and plateau to the end of the last epoch, with the Dice from epochs.jsonl."""
         lines = [line for line in self._run.epochs() if line.epoch == trainer.current_epoch - 1]
         if not lines:
             return
@@ -139,7 +139,7 @@ class Checkpoints(Checkpoint):
                 stopping.wait_count += 1
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write them, at the end of an epoch; on all ranks."""
+        """Write the checkpoints at the end of an epoch; call it on all ranks."""
         dice = float(trainer.callback_metrics["dice"])  # the same on all ranks
         if dice > self._best:
             self._best, self.best_epoch = dice, trainer.current_epoch
@@ -153,7 +153,7 @@ class Checkpoints(Checkpoint):
         try:
             trainer.save_checkpoint(unfinished, weights_only=weights_only)
         except BaseException:
-            unfinished.unlink(missing_ok=True)  # the disk is full, perhaps, and this is in the way
+            unfinished.unlink(missing_ok=True)  # frees space, since the disk may be full
             raise
         if trainer.is_global_zero:
             unfinished.replace(self._run.checkpoints / name)
@@ -164,7 +164,7 @@ def _early_stopping(trainer: pl.Trainer) -> list[EarlyStopping]:
 
 
 class PlainFiles(TorchCheckpointIO):
-    """Writes checkpoints straight to the file, without checksums: in a third of the time that Lightning takes."""
+    """Writes checkpoints directly to the file, without checksums, in a third of Lightning's time."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint.
@@ -176,7 +176,7 @@ class PlainFiles(TorchCheckpointIO):
         try:
             with Path(path).open("wb") as file:
                 torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch complains of its position in the file, not of why it is wrong
+        except RuntimeError as error:  # torch reports a wrong position in the file, not its cause
             if isinstance(cause := error.__context__, OSError):
                 raise OSError(cause.errno, cause.strerror, str(path)) from error
             raise

@@ -24,15 +24,15 @@ from greenseg.training import optimization
 from greenseg.training.predictions import Predictions
 
 _RECENT = 16
-"""Batches from which the statistics of batch normalisation are taken again."""
+"""Number of batches for recomputing the statistics of batch normalisation."""
 
 
 def shard(network: torch.nn.Module, mesh: DeviceMesh) -> None:
-    """Divide weights, gradients and the optimizer's state among the devices of a mesh of one dimension.
+    """Divide weights, gradients and optimizer state among the devices of a one-dimensional mesh.
 
-    A stage (encoder, decoder, …) is whole on each while it computes.
+    While a stage (encoder, decoder, …) computes, each device has all its weights.
     """
-    network.to(memory_format=torch.contiguous_format)  # FSDP takes no other weights; images keep their channels last
+    network.to(memory_format=torch.contiguous_format)  # FSDP needs contiguous weights; images stay channels last
     for stage in network.children():
         fully_shard(stage, mesh=mesh)
     fully_shard(network, mesh=mesh)
@@ -42,7 +42,7 @@ class Segmentation(pl.LightningModule):
     """Binary segmentation of slices.
 
     Args:
-        settings: of the run.
+        settings: settings of the run.
         volumes: names of the validation subjects.
     """
 
@@ -58,7 +58,7 @@ class Segmentation(pl.LightningModule):
         self.recent: deque[torch.Tensor] = deque(maxlen=_RECENT)
 
     def configure_model(self) -> None:
-        """Shard the network, where the strategy is one that does; Lightning calls it."""
+        """Shard the network if the strategy needs it; Lightning calls it."""
         if self.device_mesh is not None and not isinstance(self.network, FSDPModule):
             shard(self.network, self.device_mesh["data_parallel"])
 
@@ -73,8 +73,8 @@ class Segmentation(pl.LightningModule):
         return self.loss_function(logits.float(), masks)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Augmentation and dropout then depend on seed, epoch and rank alone, and a resumed run draws what it would have
-        # drawn. (Lightning does not call on_train_epoch_start for the first epoch after a checkpoint.)
+        # Augmentation and dropout then depend only on seed, epoch and rank, so that a resumed run draws the same random
+        # numbers. (Lightning does not call on_train_epoch_start for the first epoch after a checkpoint.)
         if batch_idx == 0:
             state = np.random.SeedSequence([self.settings.seed, self.current_epoch, self.global_rank])
             torch.manual_seed(int(state.generate_state(1)[0]))
@@ -84,13 +84,13 @@ class Segmentation(pl.LightningModule):
             self.trainer.optimizers[0].train()  # type: ignore[attr-defined]
 
     def _freeze_encoder(self, frozen: bool) -> None:
-        """Keep the encoder, statistics of batch normalisation included, as it is; or let it learn again."""
+        """Freeze the encoder, including its statistics of batch normalisation, or let it learn again."""
         if self.settings.freeze_encoder:
             encoder: torch.nn.Module = self.network.encoder  # type: ignore[assignment]
             encoder.requires_grad_(not frozen).train(not frozen)
 
     def loss_of(self, batch: Batch) -> torch.Tensor:
-        """Loss of a batch, augmented."""
+        """Loss of a batch after augmentation."""
         images, masks = augment.apply(self.augmentation, batch["image"], batch["mask"])
         if self.schedules_itself:
             self.recent.append(images)
@@ -104,13 +104,13 @@ class Segmentation(pl.LightningModule):
     def on_validation_start(self) -> None:
         self.predictions.clear()
         if self.schedules_itself:
-            # It validates, and saves, averaged weights (Defazio et al. 2024, arXiv:2405.15682), and steps from others,
-            # to which the statistics of batch normalisation belong until some training images have been seen again.
+            # The optimizer validates and saves averaged weights (Defazio et al. 2024, arXiv:2405.15682), but steps from
+            # others. The statistics of batch normalisation belong to those until they are recomputed here.
             self.trainer.optimizers[0].eval()  # type: ignore[attr-defined]
             with self.trainer.precision_plugin.forward_context():
                 update_bn(self.recent, self)
-        # Between steps every rank has its own running statistics of batch normalisation: validate one network, that of
-        # rank 0, which is also the one that is saved.
+        # Each rank has its own running statistics of batch normalisation. All ranks validate the network of rank 0,
+        # which is also saved.
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -123,7 +123,7 @@ class Segmentation(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         scores = self.overlap.compute()
         self.overlap.reset()
-        volume_dice = scores.pop("volume_dice").reshape(-1)  # torchmetrics makes a scalar of one volume
+        volume_dice = scores.pop("volume_dice").reshape(-1)  # torchmetrics returns a scalar for one volume
         self.volume_dice = dict(zip(self.overlap.subjects, volume_dice.tolist(), strict=True))
         self.log_dict({name: value.float() for name, value in scores.items()})  # already summed over ranks
 
@@ -131,7 +131,7 @@ class Segmentation(pl.LightningModule):
         self.step_plateau(self.trainer.callback_metrics["dice"])
 
     def step_plateau(self, dice: torch.Tensor | float) -> None:
-        """Tell a `plateau` schedule the Dice of an epoch; other schedules go by steps."""
+        """Pass the Dice of an epoch to a `plateau` schedule; other schedules change per step."""
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
                 config.scheduler.step(float(dice))
@@ -147,9 +147,9 @@ class Segmentation(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         with warnings.catch_warnings():
-            # The optimizer's step is skipped where a half-precision gradient overflows; torch then warns of the order.
+            # The optimizer skips a step if a half-precision gradient overflows; torch then warns about the order.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            # With a metric, Lightning calls this for a plateau after all callbacks, checkpoints included. These would
-            # be one step behind, so that on_train_epoch_end has made that step already.
+            # With a metric, Lightning calls this for a plateau after all callbacks, checkpoints included, which would
+            # be one step behind. So on_train_epoch_end has already made this step.
             if metric is None:
                 scheduler.step()

@@ -1,4 +1,4 @@
-"""The optimizer and the learning-rate schedule of a run, by their names."""
+"""The optimizer and the learning-rate schedule of a run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +11,12 @@ from greenseg.settings import Settings
 
 
 def optimizer(network: nn.Module, settings: Settings, steps: int) -> Optimizer:
-    """The optimizer that the settings name, for all parameters; biases and normalisation are not decayed.
+    """The optimizer for the settings and all parameters; it does not decay biases and normalisation.
 
     Args:
-        network: to be trained.
-        settings: of the run.
-        steps: that the run will take.
+        network: network to train.
+        settings: settings of the run.
+        steps: number of steps of the run.
     """
     return OPTIMIZERS[settings.optimizer].make(  # type: ignore[no-any-return]
         network, float(settings.lr), settings.weight_decay, steps
@@ -31,7 +31,7 @@ def _one_cycle(optimizer: Optimizer, settings: Settings, steps: int) -> dict[str
     cycle = lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=float(settings.lr),
-        total_steps=max(steps, 4),  # with fewer, the rise and fall of one cycle have no room
+        total_steps=max(steps, 4),  # a cycle needs at least 4 steps to rise and fall
         cycle_momentum="momentum" in optimizer.defaults or "betas" in optimizer.defaults,
     )
     return {"scheduler": cycle, "interval": "step"}
@@ -49,10 +49,10 @@ SCHEDULES: dict[str, Callable[[Optimizer, Settings, int], dict[str, Any] | None]
     "constant": lambda optimizer, settings, steps: None,
     "plateau": _plateau,
 }
-"""Name → of an optimizer, settings and the number of steps of a run: the schedule, as Lightning wants it, or None."""
+"""Name → function of optimizer, settings and number of steps that returns the schedule in Lightning's form, or None."""
 
 
 def needs_graph(optimizer: Any, settings: Settings) -> bool:
-    """Whether the next step estimates second derivatives: its backward pass must then be differentiable itself."""
+    """Whether the next step estimates second derivatives and so needs a differentiable backward pass."""
     needed = OPTIMIZERS[settings.optimizer].needs_graph
     return needed is not None and needed(optimizer)

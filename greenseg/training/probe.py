@@ -1,6 +1,6 @@
-"""What `auto` means: trying, before the run, and taking what was measured to be best.
+"""The value `auto` of settings: measurements before the run choose the best value.
 
-What is tried is thrown away; its joules are the run's, as phase `probe`.
+The trial networks are discarded. The joules of the measurements are part of the run, as phase `probe`.
 """
 
 import time
@@ -23,17 +23,17 @@ from greenseg.training import optimization
 from greenseg.training.module import Segmentation
 
 _NO_ROOM = (Failure.OUT_OF_GPU_MEMORY, Failure.OUT_OF_MEMORY)
-_UNNOTICED = 0.02  # share of a step that loading may take in the training process
+_UNNOTICED = 0.02  # largest share of a step for loading in the training process
 _TRY_SECONDS = 0.25
-_METER_SECONDS = 1.5  # NVML's counter moves about ten times a second
-_WORSE = 1.05  # joules a slice, against the best size so far, from which a larger size is given up
+_METER_SECONDS = 1.5  # NVML updates its counter about ten times a second
+_WORSE = 1.05  # joules per slice, relative to the best size so far, above which larger sizes are given up
 _A_DECADE = 8
 _LEARNING_RATES = np.geomspace(1e-5, 10, 6 * _A_DECADE + 1)
-_LOST = 1.25  # loss, against the lowest so far, from which higher learning rates are given up
+_LOST = 1.25  # loss, relative to the lowest so far, above which higher learning rates are given up
 
 
 class _Loss(torch.nn.Module):
-    """The loss of a batch, as a forward pass: what Fabric brings into the run's precision."""
+    """The loss of a batch as a forward pass, so that Fabric applies the run's precision."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -44,18 +44,18 @@ class _Loss(torch.nn.Module):
 
 
 class Trial:
-    """Training steps, without loading and without the optimizer, on a network of its own."""
+    """Training steps on a separate network, without loading and without the optimizer."""
 
     def __init__(self, settings: Settings) -> None:
-        # Other weights cost the same; compiling would take longer than what it is to decide.
+        # Other weights cost the same, and compiling would take longer than the measurement.
         trial = settings.model_copy(update={"encoder_weights": "none", "compile": False})
         self._fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
         self._loss = self._fabric.setup_module(_Loss(trial))
 
     def steps(self, batch: Batch, seconds: float) -> tuple[int, float]:
-        """Steps on this batch for so many seconds, at least one; returns their number and the seconds that they took.
+        """Run steps on a batch for this many seconds, at least one; returns their number and their actual seconds.
 
-        One more is made before the clock starts, which claims memory and chooses kernels.
+        One more step runs before the clock starts, to allocate memory and select kernels.
         """
         on_device = self._fabric.to_device(batch)
         self._step(on_device)
@@ -73,17 +73,17 @@ class Trial:
 
 
 def workers(settings: Settings, dataset: SliceDataset) -> tuple[int, TriedWorkers]:
-    """The fewest loading processes that keep the device busy.
+    """The smallest number of loader processes that keep the device busy.
 
-    None, if loading in the training process takes below 2 % of a step. Else the fewest that make a batch in less time
-    than a step takes; if no number does, whichever makes one fastest.
+    The number is 0 if loading in the training process takes less than 2 % of a step. Otherwise, it is the smallest
+    number that makes a batch in less time than a step takes; if there is none, the fastest number.
 
     Args:
-        settings: of the run, with its batch size.
-        dataset: of the training slices.
+        settings: settings of the run, with its batch size.
+        dataset: the training slices.
 
     Returns:
-        The number, and what was measured: seconds of a `step`, seconds a `batch` by number of workers.
+        The number, and the measurements: seconds per `step`, and seconds per `batch` by number of workers.
     """
     batches = TrainingBatches(len(dataset), int(settings.batch_size), settings.seed)
     count, seconds = Trial(settings).steps(dataset[next(iter(batches))], _TRY_SECONDS)
@@ -107,7 +107,7 @@ def _numbers(cores: int) -> Iterator[int]:
 
 
 def _batch_seconds(dataset: SliceDataset, batches: Sampler[list[int]], number: int) -> float:
-    """Seconds a batch, once the first one has come."""
+    """Seconds per batch, after the first batch."""
     made = iter(loader(dataset, batches, number, pin_memory=False))
     next(made)
     started, count = time.perf_counter(), 0
@@ -121,22 +121,22 @@ def _batch_seconds(dataset: SliceDataset, batches: Sampler[list[int]], number: i
 def batch_size(
     settings: Settings, dataset: SliceDataset, measure: Callable[[], Energy]
 ) -> tuple[int, list[TriedBatch]]:
-    """The batch size with the fewest joules a slice, not the largest that fits.
+    """The batch size with the fewest joules per slice, not the largest that fits.
 
-    Powers of two from 2 on, up to a quarter of the training slices of a device, each for about a second and a half;
-    until memory runs out, or two sizes in a row are more than 5 % worse than the best.
+    It tries powers of two from 2 up to a quarter of a device's training slices, each for about 1.5 s. It stops if the
+    memory is exhausted, or if two sizes in a row are more than 5 % worse than the best.
 
     Args:
-        settings: of the run.
-        dataset: of the training slices.
+        settings: settings of the run.
+        dataset: the training slices.
         measure: returns the energy since its last call.
 
     Returns:
-        The size, and what was measured: for each `batch_size` that was tried, `joules_per_slice` and
-        `seconds_per_slice`, or `out_of_memory`.
+        The size, and the measurements: for each `batch_size`, `joules_per_slice` and `seconds_per_slice`, or
+        `out_of_memory`.
 
     Raises:
-        Exception: of the device, where even the smallest size does not fit.
+        Exception: the error of the device if even the smallest size does not fit.
     """
     trial = Trial(settings)
     table: list[TriedBatch] = []
@@ -166,27 +166,28 @@ def batch_size(
 
 
 def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, list[TriedRate]]:
-    """The learning rate at which the loss falls fastest: a range test (Smith 2015, arXiv:1506.01186).
+    """The learning rate at which the loss falls fastest, by a range test (Smith 2015, arXiv:1506.01186).
 
-    The optimizer takes a step at each of eight learning rates a decade, ascending, until the loss is a quarter above
-    its lowest. All on one batch: from batch to batch the loss differs more than from step to step. Chosen is the middle
-    of the decade over which a line through the losses, over the logarithm of the learning rate, falls most steeply.
+    The optimizer takes a step at each of eight learning rates per decade, in ascending order, until the loss is a
+    quarter above its lowest value. All steps use the same batch, because the loss differs more between batches than
+    between steps. The result is the middle of the decade with the steepest fall of a line through the losses over the
+    logarithm of the learning rate.
 
     Args:
-        settings: of the run, with its batch size.
-        dataset: of the training slices.
+        settings: settings of the run, with its batch size.
+        dataset: the training slices.
 
     Returns:
-        The learning rate, and what was measured: for each `lr` that was tried, the `loss` before its step.
+        The learning rate, and the measurements: for each `lr`, the `loss` before its step.
     """
-    pl.seed_everything(settings.seed, verbose=False)  # the weights that the run starts from
+    pl.seed_everything(settings.seed, verbose=False)  # same initial weights as the run
     trial = settings.model_copy(update={"lr": float(_LEARNING_RATES[0]), "compile": False})
     fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
     model = _Loss(trial).to(fabric.device)
     loss_of, optimizer = fabric.setup(model, optimization.optimizer(model.module.network, trial, steps=1))
     if OPTIMIZERS[settings.optimizer].schedules_itself:
         optimizer.optimizer.train()
-    batch = fabric.to_device(_with_brain(dataset, int(settings.batch_size), settings.seed))
+    batch = fabric.to_device(_with_foreground(dataset, int(settings.batch_size), settings.seed))
     losses: list[float] = []
     for lr in _LEARNING_RATES:
         for group in optimizer.param_groups:
@@ -205,11 +206,11 @@ def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, lis
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """The middle of the decade of learning rates over which the losses fall most steeply; of all, if they are fewer.
+    """The middle of the decade of learning rates with the steepest fall of the losses; of all rates if they are fewer.
 
     Args:
-        rates: ascending, eight a decade.
-        losses: at each; the last may not be finite.
+        rates: learning rates, ascending, eight per decade.
+        losses: loss at each rate; the last may not be finite.
     """
     logs, values = np.log10(rates), np.asarray(losses)
     logs, values = logs[np.isfinite(values)], values[np.isfinite(values)]
@@ -222,8 +223,8 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     return float(f"{10 ** logs[best : best + width].mean():.3g}")
 
 
-def _with_brain(dataset: SliceDataset, size: int, seed: int) -> Batch:
-    """The first training batch in which there is something to segment; of an epoch without any, the first."""
+def _with_foreground(dataset: SliceDataset, size: int, seed: int) -> Batch:
+    """The first training batch with foreground; if an epoch has none, its first batch."""
     order = list(TrainingBatches(len(dataset), size, seed))
     batches = (dataset[positions] for positions in order)
     return next((batch for batch in batches if batch["mask"].any()), dataset[order[0]])

@@ -1,8 +1,8 @@
-"""The program of one run: `python -m greenseg.training RUN_DIRECTORY`, or forked from a process that is warm.
+"""The program of one run: `python -m greenseg.training RUN_DIRECTORY`, or a fork of a warm process.
 
-A process of its own, so that a run that dies takes nobody with it, and so that a strategy that starts its other ranks
-by executing the program again (Lightning's ddp does) starts this one, never a sweep. Heavy imports come after the
-meter: where they are still to be done, they are part of what the run costs.
+A separate process contains the failure of a run. Also, a strategy that starts its other ranks by executing the program
+again (as Lightning's ddp does) starts this program and never a sweep. Heavy imports come after the meter, so that they
+are part of the cost of the run.
 """
 
 import multiprocessing
@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-_PATIENCE_SECONDS = 1800.0  # of a rank on another node, for rank 0 to begin: as long as torch waits for the others
+_PATIENCE_SECONDS = 1800.0  # for rank 0 on another node to begin; as long as torch waits for ranks
 
 
 def main(directory: Path) -> int:
@@ -42,7 +42,7 @@ def main(directory: Path) -> int:
 
     def interrupt(number: int, frame: Any) -> NoReturn:
         signals.append(number)
-        signal.signal(number, signal.SIG_IGN)  # once is enough; a second one must not cut the record short
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not truncate the record
         raise Interrupted(signal.Signals(number).name)
 
     signal.signal(signal.SIGINT, interrupt)
@@ -54,11 +54,11 @@ def main(directory: Path) -> int:
             return ExitCode.OK
         with run.lock() as claimed:
             if not claimed:
-                print(f"{directory}: another process trains this run", file=sys.stderr)
+                print(f"{directory}: another process is training this run", file=sys.stderr)
                 return events.BUSY
             if os.environ.get(events.START_OVER):
                 run.clear()
-            elif run.status() == "finished":  # by another process, since it was planned
+            elif run.status() == "finished":  # by another process, after planning
                 return ExitCode.OK
             train(run, settings, meter, rank, lambda: bool(signals))
     except Interrupted as signal_name:
@@ -74,7 +74,7 @@ def main(directory: Path) -> int:
 
 
 def _warn_once() -> None:
-    """Print each warning once, as Python means to: it forgets which it has printed whenever a filter is changed."""
+    """Print each warning once. Python intends this, but forgets printed warnings when a filter changes."""
     printed: set[str] = set()
     show = warnings.showwarning
 
@@ -87,10 +87,10 @@ def _warn_once() -> None:
 
 
 def run_and_exit(directory: Path) -> NoReturn:
-    """Train the run in a directory, and end this process."""
+    """Train the run in a directory and end this process."""
     code = main(directory)
     sys.stdout.flush()
     sys.stderr.flush()
-    for helper in multiprocessing.active_children():  # Zeus reads RAPL in processes that would stay for ever
+    for helper in multiprocessing.active_children():  # Zeus reads RAPL in processes that would stay forever
         helper.kill()
-    os._exit(code)  # all is written; tearing down torch would only take time
+    os._exit(code)  # all is written, and tearing down torch would only take time

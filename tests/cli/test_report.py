@@ -45,14 +45,14 @@ def test_the_report_of_a_sweep(greenseg: Command, runs: Path) -> None:
         "0.8505 ±0.0064",
         "out of GPU memory",
         "Cheapest within 1 % of it: batch_size=8 bf16-mixed",
-        "What each setting does, all else equal",
+        "Effect of each setting, all else equal",
     ):
         assert text in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
     narrow = greenseg("report", COLUMNS="80").stdout
     assert max(map(len, narrow.splitlines())) <= 80
     assert "nvml" in narrow
-    assert "No room for" in narrow
+    assert "No space for" in narrow
 
 
 def test_what_is_no_terminal_is_never_too_narrow(greenseg: Command, runs: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_is_no_terminal_is_never_too_narrow(greenseg: Command, runs: Path, 
     )
     greenseg("report", "--output", "table.txt", COLUMNS="50")
     for text in (piped.stdout, (tmp_path / "table.txt").read_text()):
-        assert "No room for" not in text
+        assert "No space for" not in text
         assert all(
             heading in text.splitlines()[2] for heading in ("J/epoch", "chance", "seconds", "M params", "source")
         )
@@ -127,7 +127,7 @@ def test_pictures_without_matplotlib_name_the_extra(greenseg: Command, runs: Pat
         ("--watch", ["--watch shows the table on a terminal"]),
         ("--watch --format csv", ["--watch shows the table on a terminal"]),
         ("--quality dise", ["no 'dise' (did you mean 'dice'?)"]),
-        ("--energy cpu", ["no run here has it; they have: total, gpu, per-epoch"]),
+        ("--energy cpu", ["no run has it; available: total, gpu, per-epoch"]),
         ("--where precison=1 --and sec", ["(did you mean 'precision'?)", "--and: no 'sec'"]),
         ("--sort dise", ["--sort: no 'dise' (did you mean 'dice'?)"]),
         ("--columns dice,precison", ["--columns: no 'precison'"]),

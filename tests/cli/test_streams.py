@@ -59,7 +59,7 @@ def to_a_full_disk() -> None:
         (lambda: os.close(1), 0, ""),
         (lambda: os.closerange(0, 2), 0, ""),
         (lambda: os.closerange(0, 3), 0, ""),
-        (to_a_full_disk, 1, "error: standard output: No space left on device; a part of it is lost\n"),
+        (to_a_full_disk, 1, "error: standard output: No space left on device; part of the output is lost\n"),
     ],
     ids=["reader gone", "stdout closed", "stdin and stdout closed", "all closed", "disk full"],
 )

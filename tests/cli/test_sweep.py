@@ -94,7 +94,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(greenseg: Command, sweep_
     running.send_signal(signal.SIGTERM)
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 130, output
-    assert "goes on where this one stopped" in output
+    assert "the same command continues" in output
     assert "Traceback" not in output
     (record,) = (json.loads(path.read_text()) for path in tmp_path.rglob("run.json"))
     assert record["status"] == "interrupted"

@@ -40,7 +40,7 @@ def test_train_records_what_was_asked_what_ran_and_what_it_cost(
     assert first.returncode == 0, first.stderr
     for text in ("Dice", "IoU", "cpu energy", "dram energy", "source: estimate", "parameters", "2,197,969"):
         assert text in first.stdout
-    assert "Asked for precision 16-mixed, ran bf16-mixed" in first.stdout
+    assert "used precision bf16-mixed, not 16-mixed" in first.stdout
 
     run = only_run(tmp_path / "runs")
     written = record(run)
@@ -130,7 +130,7 @@ def test_a_stopped_run_goes_on_and_ends_as_if_undisturbed(
         running.send_signal(signal.SIGINT)
         output, _ = running.communicate(timeout=60)
         assert running.returncode == 130, output
-        assert "goes on" in output
+        assert "the same command continues" in output
         assert "Traceback" not in output
         assert record(run)["status"] == "interrupted"
     else:
@@ -296,8 +296,8 @@ def overwrite_an_image(root: Path) -> None:
         (break_nothing, "broken", "no such folder"),
         (drop_a_mask, "training_data/images", "image without mask; expected"),
         (shrink_a_mask, "training_data/masks", "differs from its image's"),
-        (cut_an_image, "training_data/images", "damaged or cut short"),
-        (overwrite_an_image, "training_data/images", "nor any image"),
+        (cut_an_image, "training_data/images", "damaged or truncated"),
+        (overwrite_an_image, "training_data/images", "nor a known image"),
     ],
 )
 def test_wrong_data_is_one_message_and_writes_nothing(

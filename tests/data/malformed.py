@@ -169,7 +169,7 @@ def attempt(seed: int, folder: Path) -> str:
     if problems:
         assert all(str(folder) in problem and "\n" not in problem for problem in problems), problems
         now = {path.name for path in (cache_folder() / "slices").glob("*") if path.is_dir()}
-        assert now == before or "no brain" in problems[0], "what was refused is cached"
+        assert now == before or "no foreground" in problems[0], "what was refused is cached"
         return f"{form} {how} refused: {problems[0].replace(str(root), '')}"
     assert not found.problems or "duplicate" in found.problems[0], f"train takes what check refuses: {found.problems}"
     assert np.isfinite(slices.images).all()

@@ -237,14 +237,14 @@ def test_how_far_apart_slices_are(home: Path, tmp_path: Path) -> None:
 def test_labels_that_no_mask_holds_are_refused(home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data", brain=3)
     with pytest.raises(
-        UserError, match=r"no brain in any training slice with labels 2 \(s0, .*\); `greenseg data check` lists"
+        UserError, match=r"no foreground in any training slice with labels 2 \(s0, .*\); `greenseg data check` lists"
     ):
         prepare(data, labels="2")
     assert prepare(data, labels="2,3").masks.any()
 
 
 def test_brain_that_the_grid_loses_is_not_said_to_be_missing(home: Path, tmp_path: Path) -> None:
-    """Pixels of 0.02 mm on a grid of 1.5 mm: `no brain in any training slice` was not so."""
+    """Pixels of 0.02 mm on a grid of 1.5 mm: `no foreground in any training slice` was not so."""
     data = volumes(tmp_path / "data")
     for path in data.rglob("*.nii.gz"):
         image = sitk.ReadImage(str(path))
@@ -253,7 +253,7 @@ def test_brain_that_the_grid_loses_is_not_said_to_be_missing(home: Path, tmp_pat
     with pytest.raises(UserError) as caught:
         prepare(data, spacing=1.5)
     problem = caught.value.problems[0]
-    assert "no brain is left on 32×32 pixels of 1.5 mm" in problem
+    assert "no foreground is left on 32×32 pixels of 1.5 mm" in problem
     assert "0.02 mm wide" in problem
     assert prepare(data, spacing=0.02).masks.sum() == 3 * 3 * 8 * 8
 
@@ -295,10 +295,10 @@ def test_nobody_validates_without_brain(home: Path, tmp_path: Path) -> None:
         path = data / "masks" / f"{subject}_mask.nii.gz"
         sitk.WriteImage(sitk.ReadImage(str(path)) * 0, str(path))
     with pytest.raises(
-        UserError, match=rf"{data}: no brain in any validation slice of fold 1 \(s.*\); check their masks"
+        UserError, match=rf"{data}: no foreground in any validation slice of fold 1 \(s.*\); check their masks"
     ):
         prepare(data, folds=2, fold=1)
-    with pytest.raises(UserError, match=rf"{data}: no brain in any training slice of fold 0 \("):
+    with pytest.raises(UserError, match=rf"{data}: no foreground in any training slice of fold 0 \("):
         prepare(data, folds=2, fold=0)
     with pytest.raises(UserError, match=r"image_size 32 × spacing 0.125 mm cuts it off; raise either"):
         prepare(corner(tmp_path / "corner"), spacing=0.125)
@@ -331,7 +331,7 @@ def test_an_ignored_label_is_no_brain(home: Path, tmp_path: Path) -> None:
     assert without.content
     assert every.content.files != without.content.files
     assert (int(every.masks.sum()), int(without.masks.sum())) == (3 * (3 * 64 + 27), 3 * 3 * 64)
-    with pytest.raises(UserError, match="label 2 'ignore'"):
+    with pytest.raises(UserError, match="label 2 is 'ignore'"):
         prepare(tmp_path / "ignore.csv", labels="1,2")
     (tmp_path / "wrong.csv").write_text("image,mask,subject,ignore\n" + "\n".join(f"{line},void" for line in lines))
     with pytest.raises(UserError, match="ignore 'void' is not valid"):
@@ -351,7 +351,7 @@ def test_a_full_disk_is_said_with_the_remedy_and_leaves_nothing(home: Path, tmp_
     )
     assert result.returncode == 3, "the disk is full"
     assert result.stderr.startswith(
-        f"error: {home}: File too large: no room for the slice cache, 5 kB a slice; free some"
+        f"error: {home}: File too large: no space for the slice cache, 5 kB per slice; free some"
     )
     assert [path for path in home.iterdir() if path.is_dir()] == []
     assert not (tmp_path / "runs").exists()
@@ -363,7 +363,7 @@ def test_no_space_left(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     data = volumes(tmp_path / "data")
     monkeypatch.setattr("greenseg.data.cache.os.fsync", full)
-    with pytest.raises(OSError, match="No space left on device: no room for the slice cache") as caught:
+    with pytest.raises(OSError, match="No space left on device: no space for the slice cache") as caught:
         prepare(data)
     assert caught.value.filename == str(home)
     assert list(home.glob("*/")) == []
@@ -391,7 +391,8 @@ def test_a_cache_that_is_a_file_is_a_mistake(greenseg: Command, tmp_path: Path) 
     (tmp_path / "file").touch()
     listed = greenseg("data", "cache", GREENSEG_CACHE="file")
     assert (listed.returncode, listed.stdout) == (2, "")
-    assert listed.stderr == "error: file: is a file; GREENSEG_CACHE names the folder of greenseg's cache\n"
+    assert listed.stderr.startswith("error: file: is a file; GREENSEG_CACHE ")
+    assert len(listed.stderr.splitlines()) == 1
 
 
 def test_a_run_keeps_its_slices_while_the_cache_is_cleared(home: Path, tmp_path: Path) -> None:

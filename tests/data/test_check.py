@@ -75,15 +75,15 @@ def spoilt(root: Path) -> dict[str, str]:
         "masks/noimage_mask.nii.gz": "mask without image; expected",
         "masks/size_mask.nii.gz": "size 32×32×5 differs from its image's 32×32×6",
         "masks/spacing_mask.nii.gz": "spacing 2×2×5 mm differs from its image's 2×2×4 mm",
-        "masks/origin_mask.nii.gz": "lies up to 3 mm beside its image (origin or direction differ)",
-        "masks/direction_mask.nii.gz": "beside its image (origin or direction differ)",
-        "masks/fractions_mask.nii.gz": "holds values that are no labels (0.5)",
-        "masks/negative_mask.nii.gz": "holds values that are no labels (-1)",
-        "images/nan.nii.gz": "holds values that are not finite",
-        "images/nan2.mha": "holds values that are not finite",
+        "masks/origin_mask.nii.gz": "lies up to 3 mm off its image (origin or direction differ)",
+        "masks/direction_mask.nii.gz": "off its image (origin or direction differ)",
+        "masks/fractions_mask.nii.gz": "has values that are not labels (0.5)",
+        "masks/negative_mask.nii.gz": "has values that are not labels (-1)",
+        "images/nan.nii.gz": "has values that are not finite",
+        "images/nan2.mha": "has values that are not finite",
         "images/zero.nii.gz": "its header gives a spacing of 0 mm",
-        "images/unreadable.nii.gz": "is not packed with gzip, nor any image",
-        "images/twice.mha": f"duplicate; holds the same pixels, in the same place, as {train}/images/once.nii.gz",
+        "images/unreadable.nii.gz": "is neither gzip nor a known image",
+        "images/twice.mha": f"duplicate; has the same pixels, in the same place, as {train}/images/once.nii.gz",
         "images/two_slice2.nii.gz": "subject 'two' is in two splits, validation here and train in",
     }
 
@@ -97,7 +97,7 @@ def test_everything_that_is_wrong_is_said_at_once(greenseg: Command, tmp_path: P
     for path, message in expected.items():
         (told,) = [error for error in errors if error.partition(": ")[0].endswith(path)]
         assert message.replace(str(tmp_path), "").partition(" as ")[0] in told
-    assert "note: masks hold the labels 1, 2, 3; any above 0 is brain, unless --labels says which" in result.stdout
+    assert "note: masks have the labels 1, 2, 3; all above 0 count as foreground" in result.stdout
     assert "note: multi: many values below 0; -48.53 and lower become background" in result.stdout
     assert "17 cases" in result.stdout
 
@@ -137,7 +137,7 @@ def test_labels_decide_what_is_brain(tmp_path: Path) -> None:
     assert one.empty_slices == 5
     assert both.empty_slices == 4
     assert not any("labels" in note for note in check(tmp_path, labels=[3]).notes)
-    assert "ok: no brain in any slice" in check(tmp_path, labels=[3]).notes
+    assert "ok: no foreground in any slice" in check(tmp_path, labels=[3]).notes
 
 
 def test_labels_that_no_training_mask_holds_are_a_problem(greenseg: Command, phantom: Path) -> None:
@@ -146,9 +146,9 @@ def test_labels_that_no_training_mask_holds_are_a_problem(greenseg: Command, pha
     errors = result.stderr.splitlines()
     assert len(errors) == 2
     for error, split in zip(errors, ("training", "validation"), strict=True):
-        assert error.startswith(f"error: {phantom}: no brain in any {split} slice with labels 7, 9 (")
-        assert error.endswith("); masks hold the label 1")
-    assert "no brain in any slice" not in result.stdout
+        assert error.startswith(f"error: {phantom}: no foreground in any {split} slice with labels 7, 9 (")
+        assert error.endswith("); masks have the label 1")
+    assert "no foreground in any slice" not in result.stdout
     assert "No problems." not in result.stdout
 
 
@@ -168,15 +168,13 @@ def test_a_validation_set_without_brain_is_a_problem(greenseg: Command, tmp_path
     brain = np.zeros((3, 8, 8), np.uint8)
     brain[1, 2:6, 2:6] = 1
     data = small(tmp_path / "data", {"training_data/a": brain, "validation_data/b": brain * 0})
-    assert check(data).problems == [f"{data}: no brain in any validation slice (b); masks hold 0 only"]
+    assert check(data).problems == [f"{data}: no foreground in any validation slice (b); masks have only the label 0"]
     (tmp_path / "sweep.yaml").write_text(f"base: {{data: {data}, epochs: 1}}\ngrid: {{seed: [0, 1]}}\n")
     for command in (["train", "--data", data], ["sweep", "sweep.yaml"]):
         result = greenseg(*command)
         assert result.returncode == 2
-        assert (
-            result.stderr
-            == f"error: {data}: no brain in any validation slice (b); check their masks, or choose other subjects\n"
-        )
+        assert result.stderr.startswith(f"error: {data}: no foreground in any validation slice (b); ")
+        assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 
 
@@ -186,7 +184,7 @@ def test_labels_that_a_split_lacks_are_noted(tmp_path: Path) -> None:
     data = small(tmp_path, {"training_data/a": brain, "validation_data/b": brain * (brain == 1)})
     notes = check(data).notes
     assert "label 255: in no validation mask" in notes
-    assert any("255 often marks what nobody annotated: --labels 1 leaves it out" in note for note in notes)
+    assert any("--labels 1 leaves it out" in note for note in notes)
     assert check(data, labels=[1]).notes == []
     assert "label 7: in no training mask" in check(data, labels=[1, 7]).notes
 
@@ -237,7 +235,9 @@ def test_a_montage_that_cannot_be_written_is_said_before_anything_is_read(
 ) -> None:
     result = greenseg("data", "check", phantom, "--montage", name)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: --montage {name}: give it the name of a .png file in a folder that exists\n"
+    assert result.stderr.startswith(f"error: --montage {name}: ")
+    assert ".png file" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_real_data_is_all_right(e2mip: Path) -> None:

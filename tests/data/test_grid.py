@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from greenseg.data.grid import brain_outside, mask_to_grid, to_grid
+from greenseg.data.grid import foreground_outside, mask_to_grid, to_grid
 
 
 def volume(array: np.ndarray, pixel: tuple[float, float] = (1.5, 1.5)) -> sitk.Image:
@@ -134,9 +134,9 @@ def test_an_image_whose_pixels_shrink_is_interpolated_linearly(spacing: float) -
 
 
 @pytest.mark.parametrize(("size", "spacing"), [(32, 1.5), (33, 1.5), (16, 3.0), (20, 2.0)])
-def test_brain_outside_is_what_the_grid_does_not_keep(size: int, spacing: float) -> None:
+def test_foreground_outside_is_what_the_grid_does_not_keep(size: int, spacing: float) -> None:
     mask = np.ones((3, 49, 41), np.uint8)
-    brain, outside = brain_outside(volume(mask), size, spacing)
+    brain, outside = foreground_outside(volume(mask), size, spacing)
     kept = mask_to_grid(volume(mask), size, spacing).sum() * spacing**2 * 4
     assert brain == mask.sum() * 1.5**2 * 4
     assert brain - outside == pytest.approx(kept, rel=0.07 if spacing == 2.0 else 1e-9)

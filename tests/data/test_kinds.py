@@ -35,9 +35,9 @@ def refused(path: Path, content: bytes) -> str:
         (b"../../.git/annex/objects/0k/2F/MD5E-s9--c1/MD5E-s9--c1", "is a git-annex pointer", "git annex get"),
         (b"\r\n<!DOCTYPE html>\n<html><body>Log in</body></html>", "is a web page", "download"),
         (b"\xef\xbb\xbf<!-- x -->\n<HTML lang='en'>", "is a web page", "download"),
-        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is a text in XML", "download"),
-        (b'{"message": "Not Found"}', "is a text in JSON", "download"),
-        (b"404: Not Found", "is the text of an error", "download"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is an XML text", "download"),
+        (b'{"message": "Not Found"}', "is a JSON text", "download"),
+        (b"404: Not Found", "is an error message", "download"),
         (b"", "is empty (0 bytes)", "get it again"),
     ],
 )
@@ -61,7 +61,7 @@ def test_another_format_is_named(suffix: str, inside: str, what: str, tmp_path: 
         return
     problem = refused(tmp_path / f"a{suffix}", content)
     if (suffix, inside) == (".nii.gz", ".nii"):
-        assert problem == "is not packed: rename it to a.nii"
+        assert problem == "is not compressed: rename it to a.nii"
     else:
         assert problem.startswith(f"is {what}; ")
         assert inside == ".png" or problem.endswith(f"rename it to a{inside}")
@@ -69,15 +69,15 @@ def test_another_format_is_named(suffix: str, inside: str, what: str, tmp_path: 
 
 def test_packed_where_its_name_says_plain_and_packed_twice(tmp_path: Path) -> None:
     packed = image_as(tmp_path / "b.nii.gz")
-    assert refused(tmp_path / "a.nii", packed) == "is packed with gzip; rename it to a.nii.gz"
-    assert refused(tmp_path / "a.nrrd", packed) == "is packed with gzip; unpack it"
-    assert refused(tmp_path / "a.nii.gz", gzip.compress(packed)) == "is packed twice; unpack it once"
+    assert refused(tmp_path / "a.nii", packed) == "is compressed with gzip; rename it to a.nii.gz"
+    assert refused(tmp_path / "a.nrrd", packed) == "is compressed with gzip; unpack it"
+    assert refused(tmp_path / "a.nii.gz", gzip.compress(packed)) == "is compressed twice; unpack it once"
     assert refused(tmp_path / "a.nii.gz", b"PK\x03\x04" + bytes(99)) == "is a zip archive; unpack it"
     assert refused(tmp_path / "a.nii.gz", gzip.compress(b"<html>")).startswith(
-        "is packed with gzip, and holds a web page"
+        "is compressed with gzip, and contains a web page"
     )
     nrrd = gzip.compress(image_as(tmp_path / "c.nrrd"))
-    assert refused(tmp_path / "a.nii.gz", nrrd).endswith("holds an NRRD file; unpack it, and rename it to a.nrrd")
+    assert refused(tmp_path / "a.nii.gz", nrrd).endswith("contains an NRRD file; unpack it, and rename it to a.nrrd")
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from greenseg.data.check import check
 from greenseg.data.layout import look
-from greenseg.data.listing import EXPECTED, SUFFIXES, subject_of
+from greenseg.data.listing import BROKEN, EXPECTED, SUFFIXES, subject_of
 from greenseg.data.splits import Case, scan, split_csv
 from greenseg.errors import UserError
 
@@ -209,7 +209,7 @@ def test_a_subject_in_both_splits_is_named(tmp_path: Path) -> None:
     add(tmp_path / "validation_data", "a_slice2", "b", "d")
     assert mistakes(tmp_path) == [
         f"validation_data/images/{there}: subject '{subject}' is in two splits, validation here and train in "
-        f"{tmp_path}/training_data/images/{here}; keep a subject in one split"
+        f"{tmp_path}/training_data/images/{here}; keep each subject in one split"
         for subject, there, here in (("a", "a_slice2.nii.gz", "a_slice1.nii.gz"), ("b", "b.nii.gz", "b.nii.gz"))
     ]
 
@@ -230,7 +230,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
 def test_two_images_never_share_a_mask(tmp_path: Path) -> None:
     add(tmp_path, "a", "b")
     touch(tmp_path, "images/a.nii", "images/b_slice10.nii")
-    assert mistakes(tmp_path)[0] == "images/a.nii.gz: a second image of the same name (a.nii); keep one of both"
+    assert mistakes(tmp_path)[0] == "images/a.nii.gz: a second image with the same name (a.nii); keep one of them"
 
 
 @pytest.mark.parametrize("layout", ["nnunet", "bids"])
@@ -240,7 +240,7 @@ def test_an_image_packed_and_plain_is_said_in_every_layout(layout: str, tmp_path
     else:
         touch(bids(tmp_path, 1, 2), "sub-1/anat/sub-1_T2w.nii")
     (problem,) = mistakes(tmp_path)
-    assert "a second image of the same name (" in problem
+    assert "a second image with the same name (" in problem
 
 
 def test_files_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_the_first_channel_is_used_and_said(description: str | None, tmp_path: P
     assert [e.image.name for e in found.entries] == ["a_0000.nii.gz", "b_0000.nii.gz"]
     assert found.problems == []
     assert found.notes == (
-        [f"{tmp_path}: 2 channels a case; the first one{'' if description is None else ', T2,'} is used"]
+        [f"{tmp_path}: 2 channels per case; greenseg uses the first one{'' if description is None else ', T2'}"]
     )
 
 
@@ -344,11 +344,11 @@ _NO_DESCRIPTION = "not a description of an nnU-Net data set: "
     ("description", "why"),
     [
         ("{", _NO_DESCRIPTION), ("[]", _NO_DESCRIPTION), ("\0", _NO_DESCRIPTION), ("[" * 100_000, _NO_DESCRIPTION),
-        ('{"channel_names": ["T2"]}', "channel_names: a mapping of number to name is needed"),
-        ('{"channel_names": 3}', "channel_names: a mapping of number to name is needed"),
-        ('{"modality": {"first": "T2"}}', "modality: a mapping of number to name is needed"),
-        ('{"labels": null}', "labels: a mapping of name to number is needed"),
-        ('{"labels": ["brain"]}', "labels: a mapping of name to number is needed"),
+        ('{"channel_names": ["T2"]}', "channel_names: must be a mapping of number to name"),
+        ('{"channel_names": 3}', "channel_names: must be a mapping of number to name"),
+        ('{"modality": {"first": "T2"}}', "modality: must be a mapping of number to name"),
+        ('{"labels": null}', "labels: must be a mapping of name to number"),
+        ('{"labels": ["brain"]}', "labels: must be a mapping of name to number"),
     ],
 )  # fmt: skip
 def test_a_wrong_dataset_json_is_named(description: str, why: str, tmp_path: Path) -> None:
@@ -399,10 +399,10 @@ def test_a_label_ignore_that_is_none_is_named(value: str, tmp_path: Path) -> Non
     ("description", "files", "notes"),
     [
         ('{"channel_names": {"0": "T2"}}', 2,
-         ["{}: 2 channels a case; the first one, T2, is used",
-          "{}/dataset.json: names 1 channel (T2), but there are 2 of case a"]),
+         ["{}: 2 channels per case; greenseg uses the first one, T2",
+          "{}/dataset.json: names 1 channel (T2), but case a has 2"]),
         ('{"channel_names": {"0": "T2", "1": "DWI"}}', 1,
-         ["{}/dataset.json: names 2 channels (T2, DWI), but there is 1 of case a"]),
+         ["{}/dataset.json: names 2 channels (T2, DWI), but case a has 1"]),
     ],
 )  # fmt: skip
 def test_channels_are_those_of_the_files(description: str, files: int, notes: list[str], tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_channels_are_those_of_the_files(description: str, files: int, notes: li
 def test_a_case_without_its_first_channel_is_said(tmp_path: Path) -> None:
     touch(nnunet(tmp_path, "a", "b"), "imagesTr/c_0001.nii.gz", "imagesTr/d_0001.nii.gz", "labelsTr/d.nii.gz")
     assert mistakes(tmp_path) == [
-        f"imagesTr/{case}_0000.nii.gz: not there, but other channels of this case are" for case in "cd"
+        f"imagesTr/{case}_0000.nii.gz: missing, but this case has other channels" for case in "cd"
     ]
 
 
@@ -429,9 +429,7 @@ def test_nnunet_files_that_dataset_json_names(tmp_path: Path) -> None:
         ("a", "1.nii", "m1.nii", (3,)), ("b", "3.nii", "m2.nii", (3,)),
     ]  # fmt: skip
     (tmp_path / "m2.nii").unlink()
-    assert mistakes(tmp_path) == [
-        f"dataset.json: dataset: b: {tmp_path}/m2.nii: cannot be read: a broken link (is the data fetched?), or no file"
-    ]
+    assert mistakes(tmp_path) == [f"dataset.json: dataset: b: {tmp_path}/m2.nii: {BROKEN}"]
     (tmp_path / "dataset.json").write_text('{"dataset": {"a": {"images": "x/1.nii"}}}')
     assert mistakes(tmp_path)[0].startswith("dataset.json: dataset: ")
 
@@ -503,9 +501,9 @@ def test_bids_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "sub-2" / "ses-2").symlink_to("ses-2")
     found = look(tmp_path)
     assert found.problems == [
-        f"{tmp_path}/sub-2/ses-2: cannot be read: a broken link (is the data fetched?), or no file"
+        f"{tmp_path}/sub-2/ses-2: cannot be read: a broken link (is the data fetched?), or not a file"
     ]
-    assert f"{tmp_path}/sub-1/ses-1: a link back to a folder that it lies in; it is not followed" in found.notes
+    assert f"{tmp_path}/sub-1/ses-1: a link back to a folder above it; greenseg does not follow it" in found.notes
 
 
 @pytest.mark.parametrize(
@@ -532,7 +530,7 @@ def test_masks_of_other_bids_images_are_no_orphans(tmp_path: Path) -> None:
     )  # fmt: skip
     found = look(tmp_path)
     assert (found.problems, subjects(tmp_path)) == ([], ["sub-1", "sub-2", "sub-4"])
-    assert found.notes == ["no T2w image of sub-3"]
+    assert found.notes == ["no T2w image for sub-3"]
 
 
 def test_bids_without_t2w_says_what_there_is(tmp_path: Path) -> None:
@@ -601,21 +599,21 @@ def test_a_csv_names_images_relative_to_itself(tmp_path: Path) -> None:
     [
         ("", ["data.csv:1: no column 'image'; columns: image, mask, subject, split, ignore",
               "data.csv:1: no column 'mask'; columns: image, mask, subject, split, ignore"]),
-        ("image,mask\n", ["data.csv: no line below the names of the columns"]),
-        ("image;mask\na.nii;m.nii\n", ["data.csv:1: columns are separated by ';'; commas are needed"]),
+        ("image,mask\n", ["data.csv: no line below the column names"]),
+        ("image;mask\na.nii;m.nii\n", ["data.csv:1: columns are separated by ';'; use commas"]),
         ("img,mask\na.nii,m.nii\n", ["data.csv:1: no column 'image'; columns: image, mask, subject, split, ignore",
                                      "data.csv:1: unknown column 'img' (did you mean 'image'?)"]),
         ("image,mask,splt\na.nii,m.nii,train\n", ["data.csv:1: unknown column 'splt' (did you mean 'split'?)"]),
         ("image,mask,split\na.nii,m.nii,trian\nx.nii,y.nii,\n\nb.nii,,train\n,m.nii,\n",
          ["data.csv:2: split 'trian' is not valid (did you mean 'train'?); valid: train, validation, test, or empty",
           "data.csv:3: {}/x.nii: no such file", "data.csv:3: {}/y.nii: no such file",
-          "data.csv:5: image without mask", "data.csv:6: no image is named"]),
+          "data.csv:5: image without mask", "data.csv:6: names no image"]),
         ("image,mask\na.nii,m.nii\nb.nii,m.nii\na.nii,m.nii\n",
          ["data.csv:4: duplicate; {}/a.nii was listed before ({}/data.csv:2)"]),
         ("image,mask,split\na.nii,m.nii,train\nb.nii,m.nii,\n",
          ["data.csv: a split is named for some subjects, but not for b; name all, or none"]),
         ("image,mask,split\na.nii,m.nii,train\nb.nii,m.nii,train\n",
-         ["data.csv: nobody validates; name both splits, or none"]),
+         ["data.csv: no subject for validation; name both splits, or none"]),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_csv_have_their_line(text: str, expected: list[str], tmp_path: Path) -> None:
@@ -666,7 +664,7 @@ def link(path: Path) -> Path:
 def test_a_broken_link_in_place_of_a_folder_is_named(name: str, tmp_path: Path) -> None:
     add(tmp_path if not name.startswith("testing_data/") else tmp_path / "training_data", "a", "b")
     link(tmp_path / name)
-    assert f"{name}: cannot be read: a broken link (is the data fetched?), or no file" in mistakes(tmp_path)
+    assert f"{name}: cannot be read: a broken link (is the data fetched?), or not a file" in mistakes(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["sub-9.1", "sub-1/ses-2.0", "derivatives", "derivatives/masks"])
@@ -674,7 +672,7 @@ def test_a_broken_link_in_bids_is_named_once(name: str, tmp_path: Path) -> None:
     bids(tmp_path, 1, 2)
     link(tmp_path / name)
     link(tmp_path / "sub-1/anat/sub-1_T2w.json")  # that a sidecar was not fetched is no matter
-    assert mistakes(tmp_path) == [f"{name}: cannot be read: a broken link (is the data fetched?), or no file"]
+    assert mistakes(tmp_path) == [f"{name}: cannot be read: a broken link (is the data fetched?), or not a file"]
 
 
 @pytest.mark.parametrize("name", ["imagesTr", "labelsTr", "imagesTs"])
@@ -683,7 +681,7 @@ def test_a_broken_link_in_nnunet_is_named_once(name: str, tmp_path: Path) -> Non
     if (tmp_path / name).exists():
         (tmp_path / name).rename(tmp_path / "x")
     link(tmp_path / name)
-    assert mistakes(tmp_path) == [f"{name}: cannot be read: a broken link (is the data fetched?), or no file"]
+    assert mistakes(tmp_path) == [f"{name}: cannot be read: a broken link (is the data fetched?), or not a file"]
 
 
 def test_a_broken_file_is_said_once_by_check_too(tmp_path: Path) -> None:

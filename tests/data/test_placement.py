@@ -61,10 +61,10 @@ def test_a_mask_of_another_grid_is_refused_however_it_is_stored(tmp_path: Path) 
         stored = nib.Nifti1Image(MASK, moved).as_reoriented(np.array([order, (1, -1, -1)]).T)
         nib.save(stored, tmp_path / "m.nii")
         problem = refused(tmp_path / "i.nii", tmp_path / "m.nii")
-        assert problem.startswith("lies up to 1.5 mm beside its image")
-        assert "only if you know better" in problem, "its image's header would flip it"
+        assert problem.startswith("lies up to 1.5 mm off its image")
+        assert "only if you are certain" in problem, "its image's header would flip it"
     nib.save(nib.Nifti1Image(MASK, moved), tmp_path / "m.nii")
-    assert "give it its image's header" in refused(tmp_path / "i.nii", tmp_path / "m.nii")
+    assert "copy the image's header to the mask" in refused(tmp_path / "i.nii", tmp_path / "m.nii")
     nib.save(nib.Nifti1Image(MASK, affine(rotation(RNG))), tmp_path / "m.nii")
     assert refused(tmp_path / "i.nii", tmp_path / "m.nii").startswith("lies up to ")
 
@@ -160,7 +160,7 @@ def test_what_is_said_of_two_axes_and_three_is_so(tmp_path: Path) -> None:
     moved = whole[:, :, :1]
     moved.SetOrigin((4.0, 0.0, 0.0))
     sitk.WriteImage(moved, str(tmp_path / "m.nii"))
-    assert "store both alike" in refused(tmp_path / "i.nii", tmp_path / "m.nii")
+    assert "store both in the same way" in refused(tmp_path / "i.nii", tmp_path / "m.nii")
 
 
 def test_the_distance_of_slices_is_known_but_for_two_axes(tmp_path: Path) -> None:
@@ -201,4 +201,4 @@ def test_a_flat_mask_elsewhere_is_refused(axis: int, affine: np.ndarray, tmp_pat
     away[axis, 3] += 30
     nib.save(nib.Nifti1Image(MASK[:, :, 1], affine), tmp_path / "i.nii")
     nib.save(nib.Nifti1Image(MASK[:, :, 1], away), tmp_path / "m.nii")
-    assert refused(tmp_path / "i.nii", tmp_path / "m.nii").startswith("lies up to 30 mm beside its image")
+    assert refused(tmp_path / "i.nii", tmp_path / "m.nii").startswith("lies up to 30 mm off its image")

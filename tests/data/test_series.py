@@ -95,9 +95,9 @@ def test_a_single_slice_is_a_volume(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "words"),
     [
-        ([3], ["1 slice is missing: 8 mm between IM2 (at 15 mm) and IM4 (at 23 mm), 4 mm else"]),
+        ([3], ["1 slice is missing: 8 mm between IM2 (at 15 mm) and IM4 (at 23 mm), 4 mm otherwise"]),
         ([1, 5], ["2 slices are missing: 8 mm between IM0 (at 7 mm) and IM2", "8 mm between IM4 (at 23 mm) and IM6"]),
-        ([2, 3], ["2 slices are missing: 12 mm between IM1 (at 11 mm) and IM4 (at 23 mm), 4 mm else"]),
+        ([2, 3], ["2 slices are missing: 12 mm between IM1 (at 11 mm) and IM4 (at 23 mm), 4 mm otherwise"]),
         ([1, 4, 5, 6, 7], ["1 slice is missing: 8 mm between IM0"]),  # of two distances the smaller is the usual one
     ],
 )
@@ -113,21 +113,21 @@ def test_a_missing_slice_is_named_with_its_place(gone: list[int], words: list[st
     ("change", "words"),
     [
         (lambda f: edit(f, 3, ImagePositionPatient=[3, -5, 20.5]),
-         ["not evenly spaced: 5.5 mm between IM2 (at 15 mm) and IM3 (at 20.5 mm), 2.5 mm between IM3", "4 mm else"]),
-        (lambda f: edit(f, 3, "copy"), ["IM3", "copy", "at the same place (copies of one image); "]),
-        (echoes, ["IM0", "E2_0", "at the same place (EchoNumbers 2 and 1), and 7 more do so"]),
+         ["not evenly spaced: 5.5 mm between IM2 (at 15 mm) and IM3 (at 20.5 mm), 2.5 mm between IM3", "4 mm other"]),
+        (lambda f: edit(f, 3, "copy"), ["IM3", "copy", "at the same position (copies of one image); "]),
+        (echoes, ["IM0", "E2_0", "at the same position (EchoNumbers 2 and 1), and so are 7 more"]),
         (lambda f: edit(f, 3, "again", SOPInstanceUID="1.2.3.9", AcquisitionNumber=2, ImagePositionPatient=[3, -5, 19]),
-         ["IM3", "again", "lie at the same place"]),
+         ["IM3", "again", "are at the same position"]),
         (lambda f: edit(f, 4, ImageOrientationPatient=[0, 1, 0, 0, 0, 1]), ["IM4", "differ in orientation"]),
         (lambda f: edit(f, 2, PixelSpacing=[1.6, 1.6]), ["IM2", "differ in spacing of pixels (1.5\\1.5, 1.6\\1.6)"]),
         (lambda f: edit(f, 2, Rows=10, Columns=9), ["slices of different sizes: 10×9 (IM0), 9×10 (IM2)"]),
         (lambda f: edit(f, 2, PixelSpacing=None), ["IM2: its header gives no PixelSpacing", "convert it to NIfTI"]),
         (lambda f: edit(f, 2, PixelSpacing=[0, 0]), ["IM2: its header gives a PixelSpacing of 0"]),
-        (lambda f: edit(f, 5, NumberOfFrames=2, PixelData=bytes(360)), ["IM5: a DICOM file of several frames"]),
+        (lambda f: edit(f, 5, NumberOfFrames=2, PixelData=bytes(360)), ["IM5: a DICOM file with several frames"]),
         (lambda f: edit(f, 3, ImagePositionPatient=[13, -5, 19]), ["sheared", "IM0 and IM3", "at 50.19°, not at 90°"]),
-        (lambda f: lean(f, 1.5), ["sheared", "IM0 and IM7 lie 10.5 mm apart", "at 69.44°, not at 90°; resample"]),
-        (lambda f: edit(f, 2, ImagePositionPatient=None), ["IM2 does not say where its slice lies"]),
-        (lambda f: edit(f, 5, SeriesInstanceUID="1.2.3.5"), ["2 DICOM series; keep one a folder"]),
+        (lambda f: lean(f, 1.5), ["sheared", "IM0 and IM7 are 10.5 mm apart", "at 69.44°, not at 90°; resample"]),
+        (lambda f: edit(f, 2, ImagePositionPatient=None), ["IM2 has no position of its slice"]),
+        (lambda f: edit(f, 5, SeriesInstanceUID="1.2.3.5"), ["2 DICOM series; keep one per folder"]),
     ],
 )  # fmt: skip
 def test_what_is_no_volume_is_refused_with_the_reason(change: Edit, words: list[str], tmp_path: Path) -> None:
@@ -215,11 +215,11 @@ def unfetched(folder: Path, name: str = "IM7") -> None:
         (lambda f: (f / "IM7").write_bytes(b""), ["IM7 is empty (0 bytes)"]),
         (lambda f: (f / "IM7").write_bytes(LFS), ["IM7 is a git-lfs pointer", "git lfs pull"]),
         (lambda f: (f / "IM7").write_bytes(b"upstream request timeout"), ["IM7 is not readable as DICOM"]),
-        (lambda f: (f / "IM7").write_bytes(b"\x1f\x8b"), ["IM7 is packed with gzip; unpack it"]),
-        (lambda f: cut(f, -50), ["IM7 is cut short or damaged"]),
-        (lambda f: cut(f, 300), ["IM7 is cut short or damaged"]),
+        (lambda f: (f / "IM7").write_bytes(b"\x1f\x8b"), ["IM7 is compressed with gzip; unpack it"]),
+        (lambda f: cut(f, -50), ["IM7 is truncated or damaged"]),
+        (lambda f: cut(f, 300), ["IM7 is truncated or damaged"]),
         (lambda f: cut(f, 100), ["IM7 is not readable as DICOM"]),
-        (lambda f: cut(f, -50).rename(f / "1.2.840.7"), ["1.2.840.7 is cut short"]),
+        (lambda f: cut(f, -50).rename(f / "1.2.840.7"), ["1.2.840.7 is truncated"]),
         (lambda f: [(f / f"IM{n}").write_bytes(LFS) for n in range(8)],
          ["no DICOM series in this folder: IM0 is a git-lfs pointer", "(and 7 more"]),
         (lambda f: (f / "IM7").chmod(0), [] if os.geteuid() == 0 else ["IM7 cannot be read: Permission denied"]),
@@ -257,7 +257,7 @@ def test_a_folder_without_a_series_says_what_it_holds(tmp_path: Path) -> None:
     contours(folder)
     for number in range(SIZE[0]):
         (folder / f"IM{number}").unlink()
-    assert "no DICOM series in this folder: RS is contours (RTSTRUCT); make" in refused(folder)
+    assert "no DICOM series in this folder: RS is contours (RTSTRUCT); convert" in refused(folder)
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty") == "no DICOM series in this folder"
 
@@ -266,11 +266,11 @@ def test_a_pipe_among_the_slices_is_named(tmp_path: Path) -> None:
     """GDCM would wait for ever."""
     folder = series(tmp_path)
     os.mkfifo(folder / "IM9.dcm")
-    assert "IM9.dcm is no regular file" in refused(folder)
+    assert "IM9.dcm is not a regular file" in refused(folder)
 
 
 def test_all_slices_at_one_place(tmp_path: Path) -> None:
-    assert "all 8 slices lie at the same place" in refused(series(tmp_path / "s", 0.0))
+    assert "all 8 slices are at the same position" in refused(series(tmp_path / "s", 0.0))
 
 
 @pytest.mark.parametrize("as_folder", [True, False])
@@ -279,5 +279,5 @@ def test_a_dicom_segmentation_is_named_as_such(as_folder: bool, tmp_path: Path) 
     folder = series(tmp_path / "s", SOPClassUID=SegmentationStorage)
     for number in range(1, SIZE[0]):
         (folder / f"IM{number}").unlink()
-    with pytest.raises(UserError, match=r"a DICOM segmentation \(SEG\).*; convert it, such as with"):
+    with pytest.raises(UserError, match=r"a DICOM segmentation \(SEG\).*; convert it, for example with"):
         read(folder if as_folder else folder / "IM0")

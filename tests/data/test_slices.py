@@ -90,7 +90,7 @@ def test_a_2d_image_is_one_slice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("array", "message"),
-    [(np.zeros((2, 2, 3, 4), np.float32), "4 dimensions"), (np.zeros((3, 4, 5, 3), np.float32), "values a pixel")],
+    [(np.zeros((2, 2, 3, 4), np.float32), "4 dimensions"), (np.zeros((3, 4, 5, 3), np.float32), "values per pixel")],
 )
 def test_what_is_not_grey_slices_is_refused(array: np.ndarray, message: str, tmp_path: Path) -> None:
     made = sitk.GetImageFromArray(array, isVector="values" in message)

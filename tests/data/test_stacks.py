@@ -71,14 +71,14 @@ def test_the_distance_is_that_of_the_positions() -> None:
     ("parts", "words"),
     [
         ([part(f"s{n}", 4.0 * n) for n in (0, 1, 3, 4)],
-         "1 slice is missing: 8 mm between s1 (at 4 mm) and s3 (at 12 mm), 4 mm else"),
+         "1 slice is missing: 8 mm between s1 (at 4 mm) and s3 (at 12 mm), 4 mm otherwise"),
         ([part(f"s{n}", at) for n, at in enumerate((0, 4, 10, 14))], "not evenly spaced: 6 mm between s1"),
-        ([part(f"s{n}", at) for n, at in enumerate((0, 4, 4, 8))], "s1 and s2 lie at the same place"),
-        ([part("s0", 0.0), part("s1", 4.0, normal=(0, 1, 0))], "s1 is turned against s0"),
+        ([part(f"s{n}", at) for n, at in enumerate((0, 4, 4, 8))], "s1 and s2 are at the same position"),
+        ([part("s0", 0.0), part("s1", 4.0, normal=(0, 1, 0))], "s1 is rotated against s0"),
         ([part("s1"), part("s01"), part("s2")], "s01 and s1 have the same number, and their headers no position"),
-        ([part("s0", slices=6, constant=0.0)], "s0: every pixel of it is 0"),
-        ([part("s0", constant=3.0), part("s1", constant=3.0)], "s0: every pixel of it and of the 1 other slice"),
-        ([part("s0", slices=6, constant=-2.5), part("s1", slices=6)], "s0: every pixel of it is -2.5"),
+        ([part("s0", slices=6, constant=0.0)], "s0: every pixel is 0"),
+        ([part("s0", constant=3.0), part("s1", constant=3.0)], "s0: every pixel in it and in the 1 other slice"),
+        ([part("s0", slices=6, constant=-2.5), part("s1", slices=6)], "s0: every pixel is -2.5"),
     ],
 )  # fmt: skip
 def test_what_is_no_volume_is_said(parts: list[Part], words: str) -> None:
@@ -139,7 +139,7 @@ def test_a_gap_between_files_of_slices_is_refused_by_check_and_train(tmp_path: P
 def test_slices_that_lean_are_sheared() -> None:
     parts = [Part(Path(f"s_slice{n}.nii"), 1, 4.0, (1.5 * n, 2.0, 4.0 * n), (0, 0, 1), None) for n in range(6)]
     assert "sheared" in (said := wrong(parts))
-    assert "s_slice0.nii and s_slice5.nii lie 7.5 mm apart" in said
+    assert "s_slice0.nii and s_slice5.nii are 7.5 mm apart" in said
     assert "at 69.44°" in said
     assert volumes([Part(p.path, 1, 4.0, (0.0, 2.0, p.origin[2]), (0, 0, 1.01), None) for p in parts])
 

@@ -103,7 +103,7 @@ def test_a_dicom_series_is_a_volume(tmp_path: Path) -> None:
 
 def test_two_series_in_a_folder_or_none_are_refused(tmp_path: Path) -> None:
     dicom(tmp_path / "two", volume())
-    assert "2 DICOM series; keep one a folder" in refused(
+    assert "2 DICOM series; keep one per folder" in refused(
         dicom(tmp_path / "two", volume(), "1.2.826.0.1.3680043.2.1125.2")
     )
     (tmp_path / "none").mkdir()
@@ -116,25 +116,25 @@ def test_4d_is_read_where_it_is_one_volume(suffix: str, tmp_path: Path) -> None:
     sitk.WriteImage(sitk.JoinSeries([volume()]), str(tmp_path / f"one{suffix}"))
     assert read(tmp_path / f"one{suffix}").GetSize() == (8, 9, 4)
     sitk.WriteImage(sitk.JoinSeries([volume()] * 3), str(tmp_path / f"many{suffix}"))
-    assert refused(tmp_path / f"many{suffix}") == "4 dimensions, 3 volumes; one volume a file is needed"
+    assert refused(tmp_path / f"many{suffix}").startswith("4 dimensions, 3 volumes; ")
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
 def test_colour_and_complex_images_are_refused(suffix: str, tmp_path: Path) -> None:
     sitk.WriteImage(sitk.Compose([sitk.Cast(volume(), sitk.sitkUInt8)] * 3), str(tmp_path / f"rgb{suffix}"))
-    assert refused(tmp_path / f"rgb{suffix}") == "3 values a pixel (a colour image); a grey image is needed"
+    assert refused(tmp_path / f"rgb{suffix}").startswith("3 values per pixel (a colour image); ")
     sitk.WriteImage(sitk.Compose([volume(np.float32)] * 2), str(tmp_path / f"two{suffix}"))
     assert "values" in refused(tmp_path / f"two{suffix}")
     if suffix == ".nii.gz":
         real = volume(np.float32)
         sitk.WriteImage(sitk.RealAndImaginaryToComplex(real, real), str(tmp_path / "complex.nii.gz"))
-        assert refused(tmp_path / "complex.nii.gz") == "complex values; their magnitude is needed"
+        assert refused(tmp_path / "complex.nii.gz").startswith("complex values; ")
 
 
 # ── what is refused
 
 
-_CUT = "cut short: "
+_CUT = "truncated: "
 _SPACING = "its header gives a spacing of "
 
 
@@ -142,7 +142,7 @@ _SPACING = "its header gives a spacing of "
     ("name", "edit", "message"),
     [
         ("a.nii", lambda b: b[:-1], _CUT),
-        ("a.nii.gz", lambda b: b[:-1], "damaged or cut short (Compressed file ended"),
+        ("a.nii.gz", lambda b: b[:-1], "damaged or truncated (Compressed file ended"),
         ("a.nii.gz", lambda b: gzip.compress(gzip.decompress(b)[:-1]), _CUT),
         ("a.nii", field(80, "<f", 0.0), f"{_SPACING}0 mm"),
         ("a.nii", field(84, "<f", float("nan")), f"{_SPACING}nan mm"),
@@ -153,8 +153,8 @@ _SPACING = "its header gives a spacing of "
         ("a.nii", field(70, "<h", 1), "its header is damaged (datatype or offset)"),
         ("a.nii", field(108, "<f", 0.0), "its header is damaged (datatype or offset)"),
         ("a.nii", lambda b: b[4:], "has no NIfTI header"),
-        ("a.nii.gz", lambda b: b[4:], "is not packed with gzip, nor any image"),
-        ("a.nii", field(344, "<4s", b"ni1"), "its header is damaged, or that of a pair"),
+        ("a.nii.gz", lambda b: b[4:], "is neither gzip nor a known image"),
+        ("a.nii", field(344, "<4s", b"ni1"), "its header is damaged, or belongs to a pair"),
         ("a.mha", lambda b: b[:-1], _CUT),
         ("a.mha", swap("Spacing = 1.5", "Spacing = 0"), f"not readable as an image: {_SPACING}0 mm"),
         ("a.mha", swap("Spacing = 1.5", "Spacing = 1e300"), f"{_SPACING}1e+300 mm"),
@@ -167,17 +167,17 @@ _SPACING = "its header gives a spacing of "
         ("a.mha", swap("Matrix = 1 0 0 0 1 0", "Matrix = 1 0 0 1 0 0"), "not readable as an image: its header gives "
          "directions that do not span a volume"),
         ("a.mha", swap("DataFile = LOCAL", "DataFile ="), "its header is damaged (ElementDataFile)"),
-        ("a.mhd", swap("= a.raw", "= b.raw"), "its values are not there: "),
+        ("a.mhd", swap("= a.raw", "= b.raw"), "its values are missing: "),
         ("a.nrrd", lambda b: b[:-1], _CUT),
         ("a.nrrd", swap("sizes: 8", "sizes: 0"), "its header gives impossible sizes [0, 9, 4]"),
         ("a.nrrd", swap("kinds:", "kinds: " + "x" * 3000), "its header is damaged (kinds: xxx"),
         ("a.nrrd", swap("kinds:", "x" * 3000), "its header is damaged (xxx"),
         ("a.nrrd", swap("type: short", "type: shirt"), "not readable as an image: "),
-        ("a.nhdr", swap("data file: a.raw", "data file: b.raw"), "its values are not there: no file 'b.raw' in its"),
-        ("a.mhd", swap("DataFile = a.raw", "DataFile = " + "x" * 5000), "its values are not there: no file 'xxx"),
-        ("a.mhd", swap("DataFile = a.raw", "DataFile = a\0.raw"), "its values are not there: no file 'a"),
-        ("a.mha", swap("DataFile = LOCAL", "DataFile = LIST"), "its values lie in several files"),
-        ("a.mhd", swap("DataFile = a.raw", "DataFile = %03d.raw 1 9 0"), "its values lie in several files"),
+        ("a.nhdr", swap("data file: a.raw", "data file: b.raw"), "its values are missing: no file 'b.raw' in its"),
+        ("a.mhd", swap("DataFile = a.raw", "DataFile = " + "x" * 5000), "its values are missing: no file 'xxx"),
+        ("a.mhd", swap("DataFile = a.raw", "DataFile = a\0.raw"), "its values are missing: no file 'a"),
+        ("a.mha", swap("DataFile = LOCAL", "DataFile = LIST"), "its values are in several files"),
+        ("a.mhd", swap("DataFile = a.raw", "DataFile = %03d.raw 1 9 0"), "its values are in several files"),
     ],
 )  # fmt: skip
 def test_what_is_damaged_is_refused_with_the_reason(name: str, edit: Edit, message: str, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_memory_is_that_of_what_is_there_not_of_what_is_promised(
 
 def test_packed_values_are_as_many_as_promised(tmp_path: Path) -> None:
     path = edited(tmp_path, "a.mha", swap("DimSize = 8 9 4", "DimSize = 8 9 3"), packed=True)
-    assert refused(path).startswith("damaged (more values than its header promises)")
+    assert refused(path).startswith("damaged (more values than its header says)")
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mha", ".nrrd"])
@@ -244,10 +244,10 @@ def test_values_that_cannot_be_calculated_with_are_refused(value: float, suffix:
     [
         (lambda m: m[:, :, 1:], "size 8×9×3 differs from its image's 8×9×4"),
         (lambda m: m.SetSpacing((1.5, 1.5, 4.2)), "spacing 1.5×1.5×4.2 mm differs from its image's 1.5×1.5×4 mm"),
-        (lambda m: m.SetOrigin((3.0, -5.0, 8.0)), "lies up to 1 mm beside its image"),
-        (lambda m: m.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1)), "beside its image (origin or direction differ)"),
-        (lambda m: sitk.Cast(m, sitk.sitkFloat32) * 0.5, "holds values that are no labels (0.5"),
-        (lambda m: sitk.Cast(m, sitk.sitkInt16) * -1, "holds values that are no labels (-96, -95, -94, …)"),
+        (lambda m: m.SetOrigin((3.0, -5.0, 8.0)), "lies up to 1 mm off its image"),
+        (lambda m: m.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1)), "off its image (origin or direction differ)"),
+        (lambda m: sitk.Cast(m, sitk.sitkFloat32) * 0.5, "has values that are not labels (0.5"),
+        (lambda m: sitk.Cast(m, sitk.sitkInt16) * -1, "has values that are not labels (-96, -95, -94, …)"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_refused(
@@ -294,7 +294,7 @@ def test_values_that_are_no_labels_are_named_with_the_remedy(value: float, shown
     with pytest.raises(UserError) as caught:
         read_whole(tmp_path / "i.nii", tmp_path / "m.nii")
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{tmp_path / 'm.nii'}: holds values that are no labels ({shown}); ")
+    assert problem.startswith(f"{tmp_path / 'm.nii'}: has values that are not labels ({shown}); ")
     assert "write it as integers" in problem
 
 
@@ -350,16 +350,16 @@ _UNIT = "\nspace units: "
         ("a.nrrd", f'{_GRID}{_UNIT}"cm" "cm" "cm"', 0, "its header gives the spacing in 'cm'"),
         ("a.nrrd", f'{_GRID}{_UNIT}"mm" "mm" "um"', 0, "its header gives the spacing in 'um'"),
         ("a.nrrd", 'spacings: 2 2 4\nunits: "m" "m" "m"', 0, "its header gives the spacing in 'm'"),
-        ("a.nrrd", _GRID, 7, "longer than its header promises: 31 bytes for 24"),
+        ("a.nrrd", _GRID, 7, "longer than its header says: 31 bytes for 24"),
         ("a.nrrd", f"{_GRID}\nbyte skip: 7", 7, ""),
         ("a.nrrd", f"{_GRID}\nbyte skip: -1", 7, ""),
         ("a.mhd", "ElementSpacing = 2 2 4", 0, ""),
         ("a.mhd", "ElementSize = 2 2 4", 0, ""),
         ("a.mhd", "Comment = x", 0, "its header gives no spacing"),
-        ("a.mhd", "ElementSpacing = 2 2 4", 7, "longer than its header promises: 31 bytes for 24"),
+        ("a.mhd", "ElementSpacing = 2 2 4", 7, "longer than its header says: 31 bytes for 24"),
         ("a.mhd", "ElementSpacing = 2 2 4\nHeaderSize = 7", 7, ""),
         ("a.mhd", "ElementSpacing = 2 2 4\nHeaderSize = -1", 7, ""),
-        ("a.mhd", "ElementSpacing = 2 2 4\nHeaderSize = 7", 6, "cut short: 23 bytes"),
+        ("a.mhd", "ElementSpacing = 2 2 4\nHeaderSize = 7", 6, "truncated: 23 bytes"),
     ],
 )  # fmt: skip
 def test_the_grid_is_that_of_the_header_or_refused(
@@ -378,5 +378,5 @@ def test_the_grid_is_that_of_the_header_or_refused(
 def test_a_label_that_would_become_0_is_refused(value: float, tmp_path: Path) -> None:
     sitk.WriteImage(volume(np.float32), str(tmp_path / "i.nrrd"))
     sitk.WriteImage(sitk.Cast(volume(np.int16) > 5, sitk.sitkFloat32) * value, str(tmp_path / "m.nrrd"))
-    with pytest.raises(UserError, match="holds values that are no labels"):
+    with pytest.raises(UserError, match="has values that are not labels"):
         read_whole(tmp_path / "i.nrrd", tmp_path / "m.nrrd")

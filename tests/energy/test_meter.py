@@ -54,7 +54,7 @@ def test_the_constants_of_the_estimate_are_named_and_settable() -> None:
     model = Model.of_this_machine(cpu_watts=7.5, dram_watts=0.2)
     assert model.core_watts == (7.5, 7.5, 7.5)
     assert model.gb_watts == (0.2, 0.2, 0.2)
-    assert "7.5 W a busy core (given)" in model.basis
+    assert "7.5 W per busy core (given)" in model.basis
     default = Model.of_this_machine()
     assert default.core_watts[1] < default.core_watts[0] < default.core_watts[2]
     assert "Green Algorithms" in default.basis

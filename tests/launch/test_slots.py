@@ -83,6 +83,6 @@ def test_gpus_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert gpus.choose("1") == ["1"]
     with pytest.raises(UserError) as caught:
         gpus.choose("1,2,x")
-    assert caught.value.problems == ["--gpus: no GPU '2'; here are 0, 1", "--gpus: no GPU 'x'; here are 0, 1"]
+    assert caught.value.problems == ["--gpus: no GPU '2'; available: 0, 1", "--gpus: no GPU 'x'; available: 0, 1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-1f")
     assert gpus.choose() == ["4", "GPU-1f"]

@@ -137,15 +137,15 @@ def test_what_cannot_be_put_back_is_said_with_its_repair(
         nvml.permission = False
     (note,) = notes(folder)
     repair = (
-        f"Repair it: sudo nvidia-smi -i {uuid(0)} -pl 350 && sudo nvidia-smi -i {uuid(0)} -rgc && rm '{note}'"
+        f"To fix it: sudo nvidia-smi -i {uuid(0)} -pl 350 && sudo nvidia-smi -i {uuid(0)} -rgc && rm '{note}'"
     )  # fmt: skip
     (message,) = unrestored
-    assert message.startswith("GPU 0: could not put back power_limit (Insufficient Permissions) and gpu_clock (")
+    assert message.startswith("GPU 0: could not restore power_limit (Insufficient Permissions) and gpu_clock (")
     assert message.endswith(repair)
     assert message in capsys.readouterr().err
     # Until it is repaired nobody trains there: neither limit nor joules would be what they are said to be.
     for wanted in ({}, {"power_limit": 300}):
-        with pytest.raises(UserError, match="could not put back"), claims.limited(wanted, 1, []):
+        with pytest.raises(UserError, match="could not restore"), claims.limited(wanted, 1, []):
             pass
     nvml.permission = True
     assert claims.restore() == []
@@ -244,7 +244,9 @@ def test_a_living_owner_is_respected_and_a_dead_one_is_succeeded(
             with pytest.raises(UserError) as caught, claims.limited(wanted, 1, []):
                 pass
             (message,) = caught.value.problems
-            assert message.startswith(f"GPU 0: another run of greenseg has it (process {process.pid} has set limits")
+            assert message.startswith(
+                f"GPU 0: another run of greenseg uses it (process {process.pid} has set its limits"
+            )
             assert claims.blocked([uuid(0)[:12]], alone=bool(wanted)) == [message]
         assert nvml.history == [(0, "power", 200_000), (0, "clock", 1005)], "by its owner, and by nobody else"
         process.kill()
@@ -284,14 +286,14 @@ def test_limits_that_gpus_do_not_take_are_refused(nvml: FakeNvml, monkeypatch: p
     assert refused(monkeypatch, power_limit=100, gpu_clock=210) == []
     assert refused(monkeypatch, power_limit=400, gpu_clock=1410) == []
     assert refused(monkeypatch, power_limit=99, gpu_clock=1411) == [
-        "power_limit 99: GPU 0 takes 100 to 400 W",
-        "gpu_clock 1411: GPU 0 takes 210 to 1410 MHz",
+        "power_limit 99: GPU 0 supports 100 to 400 W",
+        "gpu_clock 1411: GPU 0 supports 210 to 1410 MHz",
     ]
     nvml.gpus = [gpu(0), gpu(1, limits=(150, 300, 300), clocks=())]
     monkeypatch.setattr("zeus.device.gpu._gpus", None)
     assert refused(monkeypatch, number=2, power_limit=350, gpu_clock=300) == [
-        "power_limit 350: GPU 1 takes 150 to 300 W",
-        "gpu_clock 300: GPU 1 has no such limit (Not Supported)",
+        "power_limit 350: GPU 1 supports 150 to 300 W",
+        "gpu_clock 300: GPU 1 does not support it (Not Supported)",
     ]
     assert [
         value for _, what, value in nvml.history if (what, value) not in (("power", FOUND), ("power", 300_000))
@@ -313,7 +315,7 @@ def test_without_a_gpu_to_train_on_limits_are_refused(values: dict[str, Any], mo
     monkeypatch.setattr("zeus.device.gpu._gpus", None)
     number = 1 if values.get("accelerator") == "cpu" else 0
     assert refused(monkeypatch, number, power_limit=200, **values)[-1] == (
-        "power_limit 200: needs a GPU of NVIDIA, and there is none to train on"
+        "power_limit 200: needs an NVIDIA GPU, and none is available"
     )
 
 
@@ -327,7 +329,7 @@ def test_runs_that_would_share_a_gpu_must_not_limit_it(nvml: FakeNvml, monkeypat
         preflight.check_gpus([plain, limit], ["0"], Slots(["0"], 8, 2).each)
     (message,) = caught.value.problems
     assert message.startswith("--jobs: 2 runs would share a GPU")
-    assert message.endswith("Leave --jobs out, or give at most 1: one run a GPU")
+    assert message.endswith("Leave --jobs out, or use at most 1, for one run per GPU")
 
 
 # ── real runs
@@ -423,7 +425,7 @@ def test_what_could_not_be_put_back_stands_in_the_record(
     assert message in job.run.log.read_text()
     assert message in capfd.readouterr().err
     (note,) = notes(folder)
-    assert message.endswith(f"Repair it: sudo nvidia-smi -i {uuid(0)} -pl 350 && rm '{note}'")
+    assert message.endswith(f"To fix it: sudo nvidia-smi -i {uuid(0)} -pl 350 && rm '{note}'")
     forbidden.unlink()
     assert claims.restore() == []
     assert everywhere.power_limit(0) == FOUND
@@ -468,7 +470,7 @@ def test_limits_are_put_back_when_the_sweep_is_killed(
     sweep, run = started(0)
     refused = greenseg("train", *(f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()))
     assert refused.returncode == 2
-    assert f"error: GPU 0: another run of greenseg has it (process {run.pid} has set limits of it)" in refused.stderr
+    assert f"error: GPU 0: another run of greenseg uses it (process {run.pid} has set its limits)" in refused.stderr
     sweep.kill()  # its run is asked to end, and puts them back itself
     sweep.wait()
     wait(lambda: not notes(folder))
@@ -484,7 +486,9 @@ def test_limits_are_put_back_when_the_sweep_is_killed(
     assert (everywhere.power_limit(0), everywhere.locked_clock(0), len(notes(folder))) == (200_000, 1005, 1)
     doctor = greenseg("doctor", "--idle", "0")
     assert doctor.returncode == 0, doctor.stderr
-    assert "power_limit 100 to 400, gpu_clock 210 to 1410 (now 350); may be set" in " ".join(doctor.stdout.split())
+    assert "power_limit 100 to 400, gpu_clock 210 to 1410 (now 350); you may set them" in " ".join(
+        doctor.stdout.split()
+    )
     assert (everywhere.power_limit(0), everywhere.locked_clock(0), notes(folder)) == (FOUND, 0, [])
 
     shared = greenseg("sweep", "s.yaml", "--jobs", "2", "--gpus", "0")

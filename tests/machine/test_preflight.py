@@ -39,22 +39,22 @@ def test_workers_need_shared_memory(workers: int | str, monkeypatch: pytest.Monk
         (0, False, {"precision": "16-mixed"}, None),
         (0, False, {"precision": "bf16-true"}, None),
         (0, False, {"precision": "64-true"}, None),
-        (0, False, {"accelerator": "gpu"}, "accelerator gpu: no GPU answers here"),
-        (0, False, {"accelerator": "mps"}, "accelerator mps: only Apple silicon has it"),
-        (0, False, {"precision": "16-true"}, "precision 16-true: on a CPU it is slow, and ends in NaN"),
-        (2, False, {"precision": "16-true", "accelerator": "cpu"}, "precision 16-true: on a CPU"),
+        (0, False, {"accelerator": "gpu"}, "accelerator gpu: no GPU is available"),
+        (0, False, {"accelerator": "mps"}, "accelerator mps: needs Apple silicon"),
+        (0, False, {"precision": "16-true"}, "precision 16-true: is slow on a CPU and ends in NaN"),
+        (2, False, {"precision": "16-true", "accelerator": "cpu"}, "precision 16-true: is slow on a CPU"),
         (0, False, {"precision": "transformer-engine"}, "precision transformer-engine: needs a GPU"),
         (2, False, {"precision": "16-true"}, None),
         (2, False, {"precision": "transformer-engine"}, "needs the package transformer_engine"),
         (2, False, {"devices": 2}, None),
-        (2, False, {"devices": 3}, "devices 3: there are 2 GPUs here"),
-        (1, False, {"devices": 2, "accelerator": "gpu"}, "devices 2: there is 1 GPU here"),
+        (2, False, {"devices": 3}, "devices 3: this machine has 2 GPUs"),
+        (1, False, {"devices": 2, "accelerator": "gpu"}, "devices 2: this machine has 1 GPU"),
         (1, False, {"devices": 4, "accelerator": "cpu"}, None),
         (0, True, {"accelerator": "mps"}, None),
         (0, True, {"accelerator": "gpu"}, None),
-        (0, True, {"strategy": "ddp"}, "strategy ddp: Lightning has it for CPUs and CUDA"),
-        (0, True, {"devices": 2}, "devices 2: there is 1 GPU here"),
-        (0, True, {"precision": "64-true"}, "Apple's GPU has no 64-bit numbers"),
+        (0, True, {"strategy": "ddp"}, "strategy ddp: works on CPUs and CUDA"),
+        (0, True, {"devices": 2}, "devices 2: this machine has 1 GPU"),
+        (0, True, {"precision": "64-true"}, "precision 64-true: needs 64-bit numbers"),
     ],
 )
 def test_what_a_machine_can_run(
@@ -84,19 +84,19 @@ def test_runs_to_do_that_cannot_run_here_are_named_with_their_place(
         "  - {devices: 1, accelerator: mps}\n"
     )
     assert make_plan(read_sweep(file), tmp_path / "runs").impossible == [
-        f"{file}:6:18: accelerator mps: only Apple silicon has it",
-        f"{file}:4:3: devices 4: there are 2 GPUs here",
-        f"{file}:3:3: precision transformer-engine: needs a GPU of NVIDIA",
+        f"{file}:6:18: accelerator mps: needs Apple silicon",
+        f"{file}:4:3: devices 4: this machine has 2 GPUs",
+        f"{file}:3:3: precision transformer-engine: needs an NVIDIA GPU",
         f"{file}:3:3: precision transformer-engine: needs the package transformer_engine",
     ]
     file.write_text("grid:\n  precision: [32-true, 16-true]\n  devices: [1, 4]\n")
     assert make_plan(read_sweep(file), tmp_path / "runs").impossible == [
-        f"{file}:3:3: devices 4: there are 2 GPUs here"
+        f"{file}:3:3: devices 4: this machine has 2 GPUs"
     ]
     be(monkeypatch, 0)
     plan = make_plan(read_sweep(file, ["accelerator=gpu"]), tmp_path / "runs")
     assert plan.impossible == [
-        "--set accelerator=gpu: accelerator gpu: no GPU answers here; `greenseg doctor` says why"
+        "--set accelerator=gpu: accelerator gpu: no GPU is available; `greenseg doctor` shows why"
     ]
 
 
@@ -114,13 +114,13 @@ def test_train_and_sweep_refuse_with_exit_code_2_and_a_dry_run_tells(greenseg: C
     gone = {"CUDA_VISIBLE_DEVICES": ""}
     swept = greenseg("sweep", "s.yaml", **gone)
     assert swept.returncode == 2
-    assert "error: s.yaml:2:3: accelerator gpu: no GPU answers here" in swept.stderr
+    assert "error: s.yaml:2:3: accelerator gpu: no GPU is available" in swept.stderr
     dry = greenseg("sweep", "s.yaml", "--dry-run", **gone)
     assert dry.returncode == 0
     assert "Not on this machine: s.yaml:2:3: accelerator gpu" in dry.stderr
     trained = greenseg("train", "--accelerator", "gpu", **gone)
     assert trained.returncode == 2
-    assert "accelerator gpu: no GPU answers here" in trained.stderr
+    assert "accelerator gpu: no GPU is available" in trained.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
 
 
@@ -138,9 +138,9 @@ def test_what_cannot_be_what_this_machine_cannot_and_the_data_are_said_at_once(
     assert swept.returncode == 2
     assert [line for line in swept.stderr.splitlines() if line.startswith("error: ")] == [
         "error: s.yaml:5:3: resnet18-pan: pan needs image_size 128 or more, not 64",
-        "error: s.yaml:5:3: mit_b0-linknet: linknet does not take the encoders mit_*",
-        "error: s.yaml:3:3: precision 16-true: on a CPU it is slow, and ends in NaN; 16-mixed and bf16-true work",
-        "error: nowhere: no such folder; give --data a data set in one of these layouts:",
+        "error: s.yaml:5:3: mit_b0-linknet: linknet does not work with the encoders mit_*",
+        "error: s.yaml:3:3: precision 16-true: is slow on a CPU and ends in NaN; use 16-mixed or bf16-true",
+        "error: nowhere: no such folder; --data needs a data set in one of these layouts:",
     ]
     (tmp_path / "s.yaml").write_text("base: {data: nowhere}\n")
     dry = greenseg("sweep", "s.yaml", "--dry-run")

@@ -54,7 +54,7 @@ def test_a_network_trains_on_the_smallest_images_and_batches_that_are_accepted(m
         ({"model": "mobilenet-pan", "image_size": 96}, "mobilenet_v2-pan: pan needs image_size 128 or more, not 96"),
         (
             {"model": "tu-vit_small_patch14_dinov2-dpt"},
-            "dpt needs patches of 8, 16 or 32 pixels, and tu-vit_small_patch14_dinov2 has 14",
+            "dpt needs patches of 8, 16 or 32 pixels, but tu-vit_small_patch14_dinov2 has 14",
         ),
         ({"model": "tu-vit_tiny_patch16_224-unet"}, "unet needs features of several sizes"),
         ({"model": "tu-repvit_m0_9-deeplabv3"}, "tu-repvit_m0_9 cannot be dilated"),
@@ -63,9 +63,9 @@ def test_a_network_trains_on_the_smallest_images_and_batches_that_are_accepted(m
             "batch normalisation cannot learn from a batch_size of 1",
         ),
         ({"model": "mobilenet-unet", "batch_size": 1, "image_size": 32}, "batch normalisation cannot learn"),
-        ({"model": "enet", "encoder": "resnet18"}, "resnet18-enet: enet is a whole network and takes no encoder"),
+        ({"model": "enet", "encoder": "resnet18"}, "resnet18-enet: enet is a whole network"),
         ({"model": "enet", "decoder": "unet"}, "unet needs an encoder, such as mobilenet-unet"),
-        ({"model": "enet", "encoder_weights": "imagenet"}, "enet: there are no pretrained weights"),
+        ({"model": "enet", "encoder_weights": "imagenet"}, "enet: a whole network has no pretrained encoder"),
         ({"model": "mobilenet-unet", "width": 0.5}, "only whole networks have a width (attention-squeeze-unet, "),
     ],
 )

@@ -22,7 +22,7 @@ def test_the_decision_of_a_sweep() -> None:
         "Cheapest within 1 % of it: epochs=3, Dice 0.8970 ±0.0025, 5,001 J (3 runs), 75 % (75 to 75 %)"
     )
     assert cheapest.endswith("less than the best.")
-    assert knee == "Knee, from where on more Dice becomes dear: epochs=2, Dice 0.8810 ±0.0025, 2,001 J (3 runs)."
+    assert knee.startswith("Knee: epochs=2, Dice 0.8810 ±0.0025, 2,001 J (3 runs). ")
     assert volume == "Hypervolume: 0.830 of the box from (Dice 0, 20,001 J) to (Dice 1, 0 J)."
 
 
@@ -34,8 +34,8 @@ def test_a_quality_of_which_less_is_better() -> None:
     ]
     distances = compared(*records, quality="hd95")
     best, _, knee, volume = answer.decision(distances)
-    assert best.startswith("Best HD95 mm: epochs=3, HD95 mm 4.50 ±1.24, 20,000 J (3 runs); its interval holds")
-    assert knee.startswith("Knee, from where on less HD95 mm becomes dear: epochs=2, HD95 mm 5.50 ±1.24")
+    assert best.startswith("Best HD95 mm: epochs=3, HD95 mm 4.50 ±1.24, 20,000 J (3 runs); its interval includes")
+    assert knee.startswith("Knee: epochs=2, HD95 mm 5.50 ±1.24")
     assert volume.endswith("of the box from (HD95 mm 24.5, 20,000 J) to (HD95 mm 0, 0 J).")
     assert "no other configuration here has at most its HD95 mm for less energy." in answer.legend(distances)[0]
     assert {row[3] for row in answer.effect_rows(distances)} == {"+1.00 ±0.00", "+20.00 ±0.00"}, "of the worse ones"
@@ -45,17 +45,17 @@ def test_a_best_one_that_cannot_be_told_from_others_says_so() -> None:
     records = [
         one(d, 10, epochs=e, seed=s) for e, dice in ((1, (0.7, 0.9)), (2, (0.75, 0.8))) for s, d in enumerate(dice)
     ]
-    assert "its interval holds the means of 1 other" in answer.decision(compared(*records))[0]
+    assert "its interval includes the means of 1 other" in answer.decision(compared(*records))[0]
 
 
 def test_where_the_best_is_the_cheapest() -> None:
     said = answer.decision(compared(one(0.9, 10, epochs=1), one(0.8, 20, epochs=2)))
-    assert "No cheaper one is within 1 % of it." in said
+    assert "No cheaper configuration is within 1 % of it." in said
 
 
 def test_a_best_one_that_costs_less_than_its_equal_is_named_once() -> None:
     (said,) = answer.decision(compared(one(0.9, 10)))[1:]
-    assert said == "No cheaper one is within 1 % of it."
+    assert said == "No cheaper configuration is within 1 % of it."
 
 
 def test_what_each_setting_does() -> None:
@@ -89,12 +89,12 @@ def with_metric(name: str, value: Any, **settings: Any) -> Json:
 @pytest.mark.parametrize(
     ("records", "options", "expected"),
     [
-        ([record({"epochs": 1}), record({"epochs": 2})], {}, "estimate: joules modelled"),
+        ([record({"epochs": 1}), record({"epochs": 2})], {}, "estimate: joules are modelled"),
         ([one(0.8, 1, epochs=1), one(0.8, 1, "cpu_estimate", epochs=2)], {}, "Sources differ between rows"),
         (
             [one(0.8, 1, epochs=1), one(0.8, 1, "cpu_estimate", epochs=2)],
             {"allow_mixed_sources": True},
-            "are ranked against each other, as asked",
+            "are ranked against each other, as requested",
         ),
         ([record({"epochs": 1}), record({"epochs": 2})], {}, "All configurations ran once"),
         (
@@ -102,7 +102,7 @@ def with_metric(name: str, value: Any, **settings: Any) -> Json:
             {},
             "1 configuration ran once",
         ),
-        ([record({"seed": 0}), record({"seed": 1}, "failed", error="E")], {}, "missing from 1 configuration (1 × E)"),
+        ([record({"seed": 0}), record({"seed": 1}, "failed", error="E")], {}, "with missing repeats (1 × E)"),
         (
             [record({"epochs": 1}), other(cpu="another CPU")],
             {},
@@ -112,7 +112,7 @@ def with_metric(name: str, value: Any, **settings: Any) -> Json:
         ([record({"epochs": 1}), marked("apportioned")], {}, "apportioned: other runs used the same CPU"),
         ([record({"epochs": 1}), marked("shared")], {}, "shared: other processes used the same GPU"),
         ([record({"epochs": 1}), marked("approximate")], {}, "approximate: some windows"),
-        ([record({"precision": "16-mixed"}, ran="bf16-mixed")], {}, "Asked for precision 16-mixed, ran bf16-mixed"),
+        ([record({"precision": "16-mixed"}, ran="bf16-mixed")], {}, "Runs used precision bf16-mixed, not 16-mixed"),
         ([record(unmeasured=["gpu"])], {}, "unknown: this component has no sensor"),
         (
             [
@@ -160,6 +160,6 @@ def test_failures_are_counted_by_reason() -> None:
 
 def test_what_all_runs_cost_together() -> None:
     failed = record({"epochs": 2}, "failed", total=energy(1, cpu_rapl=250))
-    assert "All runs together: 350 J, 250 J of it on runs that did not finish." in answer.legend(
+    assert "All runs together: 350 J, including 250 J for runs that did not finish." in answer.legend(
         compared(record({"epochs": 1}, total=energy(1, cpu_rapl=100)), failed)
     )

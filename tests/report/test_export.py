@@ -87,7 +87,7 @@ def test_no_export_hides_what_ran() -> None:
     assert "| 16-mixed → bf16-mixed |" in as_markdown(comparison, comparison.rows, None)
     latex = as_latex(comparison, comparison.rows, None)
     assert r"16-mixed $\rightarrow$ bf16-mixed" in latex
-    assert "% Asked for precision 16-mixed, ran bf16-mixed" in latex
+    assert "% Runs used precision bf16-mixed, not 16-mixed" in latex
 
 
 def test_json_has_everything(comparison: Comparison) -> None:

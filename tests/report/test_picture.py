@@ -116,7 +116,7 @@ def test_curves_are_of_the_baseline_and_the_cheapest_of_the_front() -> None:
     (legend,) = draw_curves(compared(*long_names(12))).legends
     names = [text.get_text() for text in legend.get_texts()]
     assert [name.split("batch_size=")[1].split()[0] for name in names] == ["8", "9", "10", "11", "12", "13", "19"]
-    assert legend.get_title().get_text() == "5 configurations of the front, of more energy, not drawn"
+    assert legend.get_title().get_text() == "5 configurations of the front with more energy not drawn"
 
 
 def test_many_points_are_numbered_and_explained() -> None:

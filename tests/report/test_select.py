@@ -81,14 +81,14 @@ def test_values_are_what_a_person_reads(condition: str, expected: int) -> None:
     ("conditions", "expected"),
     [
         (["precison=16-mixed"], ["no 'precison' (did you mean 'precision'?)"]),
-        (["precision=16-mixd"], ["no run here has precision '16-mixd' (did you mean '16-mixed'?)", "32-true"]),
+        (["precision=16-mixd"], ["no run has precision '16-mixd' (did you mean '16-mixed'?)", "32-true"]),
         (["precision"], ["'precision' is not a condition such as"]),
         (["dice>high"], ["'high' is not a number"]),
-        (["encoder>resnet"], ["encoder is no number"]),
-        (["status>failed"], ["status is no number"]),
-        (["dice>2"], ["no configuration here meets this"]),
+        (["encoder>resnet"], ["encoder is not a number"]),
+        (["status>failed"], ["status is not a number"]),
+        (["dice>2"], ["no configuration matches"]),
         (["precison=1", "encoder=vgg", "lr>x"], ["'precison'", "'vgg'", "'x' is not a number"]),
-        (["encoder="], ["no run here has encoder ''"]),
+        (["encoder="], ["no run has encoder ''"]),
     ],
 )
 def test_mistakes_in_conditions(conditions: list[str], expected: list[str]) -> None:
@@ -113,16 +113,16 @@ _RESULTS: list[Result] = results(*runs())
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"quality": "dicee"}, ["--quality: no 'dicee' (did you mean 'dice'?)", "there are: dice, iou, hd95"]),
-        ({"energy": "gpu"}, ["--energy gpu: no run here has it; they have: total, cpu, per-epoch"]),
-        ({"energy": "inference"}, ["--energy inference: no run here has it"]),
+        ({"quality": "dicee"}, ["--quality: no 'dicee' (did you mean 'dice'?)", "valid: dice, iou, hd95"]),
+        ({"energy": "gpu"}, ["--energy gpu: no run has it; available: total, cpu, per-epoch"]),
+        ({"energy": "inference"}, ["--energy inference: no run has it"]),
         ({"energy": "inferring"}, ["--energy: no 'inferring'", "to-dice"]),
         ({"third": "memory"}, ["--and: no 'memory' (did you mean 'peak-memory'?)", "params, peak-memory, seconds"]),
         ({"baseline": "precision"}, ["--baseline: 'precision' is not key=value"]),
         ({"baseline": "precision>1"}, ["--baseline: 'precision>1' is not key=value"]),
-        ({"baseline": "precision=64-true"}, ["--baseline: no run here has precision '64-true'"]),
-        ({"baseline": "encoder=resnet50"}, ["no run of it has finished"]),
-        ({"baseline": "encoder=resnet50,precision=16-mixed"}, ["no configuration here has all of this"]),
+        ({"baseline": "precision=64-true"}, ["--baseline: no run has precision '64-true'"]),
+        ({"baseline": "encoder=resnet50"}, ["none of its runs has finished"]),
+        ({"baseline": "encoder=resnet50,precision=16-mixed"}, ["no configuration matches all of it"]),
         ({"baseline": "precision=32-true,16-mixd"}, ["--baseline: '16-mixd' is not key=value"]),
         ({"baseline": "precision=32-true,lrr=1"}, ["--baseline: no 'lrr' (did you mean 'lr'?)"]),
         ({"quality": "x", "energy": "y", "where": ("z=1",)}, ["--quality: no 'x'", "--energy: no 'y'", "no 'z'"]),
@@ -143,7 +143,7 @@ def test_a_baseline_whose_value_holds_commas() -> None:
 
 def test_values_with_commas_are_listed_in_quotes() -> None:
     made = [record({"labels": labels}) for labels in ("", "1,2", "3")]
-    with pytest.raises(UserError, match=r"no run here has labels '2'; there are: '', '1,2', 3"):
+    with pytest.raises(UserError, match=r"no run has labels '2'; available: '', '1,2', 3"):
         where(results(*made), ["labels=2"])
 
 

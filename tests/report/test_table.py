@@ -156,15 +156,15 @@ def test_an_interrupted_run_is_a_row() -> None:
 def test_means_over_some_repeats_say_so() -> None:
     text = table(record({"seed": 0}), record({"seed": 1}, "failed"), record({"seed": 2}, "interrupted"))
     assert "1 of 3" in row(text, "0.8000")
-    assert "Repeats are missing from 1 configuration (1 × failed, 1 × interrupted)." in flat(text)
-    assert "Figures are means over the repeats that finished." in flat(text)
+    assert "1 configuration with missing repeats (1 × failed, 1 × interrupted)." in flat(text)
+    assert "Values are means over the finished repeats." in flat(text)
     assert "means over" not in table(record({"seed": 0}), record({"seed": 1}))
 
 
 def test_what_ran_instead_is_shown_with_what_was_asked_for() -> None:
     text = table(record({"precision": "16-mixed"}, ran="bf16-mixed"), record({"precision": "bf16-mixed"}))
     assert row(text, "16-mixed → bf16-mixed", "0.8000")
-    assert "Asked for precision 16-mixed, ran bf16-mixed" in text
+    assert "Runs used precision bf16-mixed, not 16-mixed" in text
     assert "→" not in table(record({"precision": "16-mixed"}), record({"precision": "bf16-mixed"}))
     locked = record({"gpu_clock": 1000})
     locked["ran"]["gpu_clock"] = 1005
@@ -178,7 +178,7 @@ def test_what_ran_instead_is_shown_where_the_network_differs() -> None:
     """Where precision is no axis, what ran must still not be hidden."""
     asked = {"precision": "16-mixed"}
     text = table(record(asked | {"epochs": 1}, ran="bf16-mixed"), record(asked | {"epochs": 2}, ran="bf16-mixed"))
-    assert "Asked for precision 16-mixed, ran bf16-mixed" in text
+    assert "Runs used precision bf16-mixed, not 16-mixed" in text
 
 
 def test_the_front_is_marked() -> None:
@@ -215,7 +215,7 @@ def test_estimates_are_explained_and_measurements_are_not() -> None:
     measured, estimated = energy(1, cpu_rapl=1), energy(1, cpu_estimate=1)
     assert "estimate" not in table(record(total=measured))
     both = table(record({"epochs": 1}, total=measured), record({"epochs": 2}, total=estimated))
-    assert "estimate: joules modelled" in both
+    assert "estimate: joules are modelled" in both
     assert "Sources differ between rows" in both
     assert "Sources differ" not in table(record({"epochs": 1}, total=estimated), record({"epochs": 2}, total=estimated))
 
@@ -314,10 +314,10 @@ def test_nothing_is_cut_whatever_the_width(records: list[Json], width: int, colu
     names = query.names(comparison)
     text = printed(ReportView(comparison, query.rows(comparison), names), width)
     assert "…" not in text
-    lines = body(text).partition("No room for")[0].splitlines()
+    lines = body(text).partition("No space for")[0].splitlines()
     (place,) = [i for i, line in enumerate(lines) if set(line) == {" ", "─"}]
     headings, rows = "\n".join(lines[:place]), lines[place + 1 :]
-    left_out = flat(text).partition("No room for: ")[2].partition(". A wider")[0].split(", ")
+    left_out = flat(text).partition("No space for: ")[2].partition(". A wider")[0].split(", ")
     for name in names or default_columns(comparison):
         shown_ = column(comparison, name)
         if shown_.heading in left_out:
@@ -357,7 +357,7 @@ def test_a_wide_table_has_all_columns_and_folds_none() -> None:
     comparison = Query().compare(results(*records))
     text = printed(ReportView(comparison, comparison.rows, wide=True), 60)
     lines = body(text).splitlines()
-    assert "No room" not in text
+    assert "No space" not in text
     assert sum(f" {_LONG} " in line for line in lines) == 4
     assert len(lines) == 4 + 8 + 1
 
@@ -373,7 +373,7 @@ def test_a_wider_table_leaves_out_less(width: int) -> None:
     text = table(*records, width=width)
     shown_ = [name for name in ("saved", "chance", "seconds", "J/epoch", "M params") if name in head(text)]
     assert shown_ == ["saved", "chance", "seconds", "J/epoch", "M params"][: {80: 0, 100: 2, 120: 3, 200: 5}[width]]
-    assert ("No room for" in text) == (width < 200)
+    assert ("No space for" in text) == (width < 200)
 
 
 def test_a_long_table_stops_and_keeps_the_front() -> None:
@@ -382,7 +382,7 @@ def test_a_long_table_stops_and_keeps_the_front() -> None:
     text = table(*records)
     assert body(text).count("rapl") == 41
     assert row(text, FRONT, "0.1000")
-    assert "19 configurations more: --top 60 shows all." in text
+    assert "19 more configurations: --top 60 shows all." in text
     assert body(table(*records, top=60)).count("rapl") == 60
     assert body(table(*records, top=3)).count("rapl") == 3
 
@@ -399,7 +399,7 @@ def panel(written: Json, folder: Path) -> str:
 
 def test_the_panel_says_how_many_slices_a_step_takes(tmp_path: Path) -> None:
     for place, (slices, expected) in enumerate(
-        [(24, "24 slices (8 × 3 accumulated)"), (20, "20 slices (8 × 3 accumulated, but an epoch has no more)")]
+        [(24, "24 slices (8 × 3 accumulated)"), (20, "20 slices (8 × 3 accumulated, limited by the epoch)")]
     ):
         ran = {"ran": {"devices": 1, "batch_size": 8, "effective_batch_size": slices}}
         assert expected in panel(record({"accumulate": 3}) | ran, tmp_path / str(place))
@@ -413,7 +413,7 @@ def test_the_panel_says_that_nothing_was_left_after_the_warm_up_and_that_the_enc
         written = record(values)
         written["metrics"]["epochs"] = epochs
         text = panel(written, tmp_path / folder)
-        assert ("of all epochs: the run ended within measure_after 30" in text) == (epochs == 30)
+        assert ("over all epochs: the run ended within measure_after 30" in text) == (epochs == 30)
         assert ("frozen in every epoch: it never learned" in text) == (epochs == 30)
 
 
@@ -437,7 +437,7 @@ def test_the_panel_of_a_run(tmp_path: Path) -> None:
         "per epoch 40.0 J",
         "time 4:05 min, – W on average",
         "parameters 1,234,567",
-        "precision asked for 16-mixed, ran bf16-mixed",
+        "precision bf16-mixed, not 16-mixed as requested",
         "limits power_limit 200 W, gpu_clock 1005 MHz",
     }
 
@@ -531,7 +531,7 @@ def test_the_source_is_never_cut_off_on_a_narrow_terminal() -> None:
         text = body(table(*records, *repeats, width=80))
         assert text.count("estimate") == 4
         assert len(re.findall(r"0\.8000", text)) == 4
-        assert "No room for" in text
+        assert "No space for" in text
 
 
 def test_of_effects_names_are_folded_before_figures() -> None:
@@ -548,7 +548,7 @@ def test_of_effects_names_are_folded_before_figures() -> None:
     comparison = compared(*records)
     for width, wide in ((86, False), (60, True)):
         text = printed(ReportView(comparison, comparison.rows, wide=wide), width)
-        effects = text[text.index("What each setting does") :]
+        effects = text[text.index("Effect of each setting") :]
         assert len(re.findall(r"[+−]0\.\d{4} ±\d\.\d{4} +[+−][\d.]+ % \([−+][\d.]+ to [−+][\d.]+\) ", effects)) == 2, (
             effects
         )

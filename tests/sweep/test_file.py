@@ -295,7 +295,7 @@ def test_expansion_is_that_of_github_actions(content: Values, tmp_path_factory: 
         assert [run.resolved() for run in sweep(folder, text).runs] == expected
     else:
         (problem,) = mistakes(folder, text)
-        assert problem.endswith("exclude drops every combination; nothing is left to run")
+        assert problem.endswith("exclude drops every combination; no run is left")
 
 
 def test_numbers_are_what_people_read(tmp_path: Path) -> None:
@@ -339,8 +339,11 @@ def test_mappings_are_merged_into_others(tmp_path: Path) -> None:
         ("base:\n  epochs: 0", ["2:3: epochs: 0: must be greater than or equal to 1"]),
         ("base:\n  precision: 16", ["2:3: precision: 16 is not valid; valid: 32-true"]),
         ("base:\n  precision: bf16-mix", ["2:3: precision: 'bf16-mix' is not valid (did you mean 'bf16-mixed'?)"]),
-        ("base:\n  epochs: [1, 2]", ["2:3: epochs: one value is needed here; a list makes an axis, under 'grid'"]),
-        ("base:\n  epochs: {a: 1}", ["2:3: epochs: one value is needed, not a mapping"]),
+        (
+            "base:\n  epochs: [1, 2]",
+            ["2:3: epochs: must be one value here; a list is an axis and belongs under 'grid'"],
+        ),
+        ("base:\n  epochs: {a: 1}", ["2:3: epochs: must be one value, not a mapping"]),
         ("base:\n  model: resnet17-unet", ["2:3: model: no encoder 'resnet17' (did you mean 'resnet18'?)"]),
         ("base:\n  7: 8", ["2:3: unknown setting '7'"]),
         ("grid:", ["1:1: grid: is empty"]),
@@ -351,8 +354,8 @@ def test_mappings_are_merged_into_others(tmp_path: Path) -> None:
         ("grid:\n  epoch: 3", ["2:3: unknown setting 'epoch' (did you mean 'epochs'?)"]),
         ("grid:\n  epoch: [3, 4]", ["2:3: unknown setting 'epoch' (did you mean 'epochs'?)"]),
         ("grid:\n  epochs: [3, 0, 4, x]", ["2:15: epochs: 0: must be", "2:21: epochs: 'x' is not a whole number"]),
-        ("grid:\n  epochs: [3, [4]]", ["2:15: epochs: one value is needed here"]),
-        ("grid:\n  epochs: [3, {a: 4}]", ["2:15: epochs: one value is needed, not a mapping"]),
+        ("grid:\n  epochs: [3, [4]]", ["2:15: epochs: must be one value here"]),
+        ("grid:\n  epochs: [3, {a: 4}]", ["2:15: epochs: must be one value, not a mapping"]),
         (
             "grid:\n  model: [resnet-unet]\n  encoder: [resnet]\n  decoder: [fpn]",
             ["3:3: encoder: 'model' is an axis", "4:3: decoder: 'model' is an axis"],
@@ -366,17 +369,17 @@ def test_mappings_are_merged_into_others(tmp_path: Path) -> None:
         ),
         ("grid: {epochs: [1]}\nexclude:\n- epochs: x", ["3:3: epochs: 'x' is not a whole number"]),
         ("grid: {epochs: [1]}\nexclude:\n- epoch: 1", ["3:3: unknown setting 'epoch' (did you mean 'epochs'?)"]),
-        ("grid: {epochs: [1]}\nexclude:\n- epochs: [1, 2]", ["3:3: epochs: one value is needed here"]),
+        ("grid: {epochs: [1]}\nexclude:\n- epochs: [1, 2]", ["3:3: epochs: must be one value here"]),
         ("grid: {epochs: [1, 2]}\nexclude:\n- epochs: 1\n- epochs: 2", ["2:1: exclude drops every combination"]),
         ("include:", ["1:1: include: must be a list of mappings"]),
         ("include:\n- lr: x\n- ly: 1\n", ["2:3: lr: 'x' is neither a number nor auto", "3:3: unknown setting 'ly'"]),
-        ("seeds: []", ["1:1: seeds: must be a list of whole numbers that is not empty"]),
+        ("seeds: []", ["1:1: seeds: must be a list of one or more whole numbers"]),
         ("seeds: 3", ["1:1: seeds: must be a list"]),
         ("seeds:", ["1:1: seeds: must be a list"]),
         ("seeds: [0, 1.5, -1]", ["1:12: seed: 1.5 is not a whole number", "1:17: seed: -1: must be"]),
-        ("base: {seed: 1}\nseeds: [1]", ["2:1: seeds: 'seed' stands under base as well"]),
-        ("grid: {seed: [1]}\nseeds: [1]", ["2:1: seeds: 'seed' stands under grid as well"]),
-        ("include: [{seed: 1}]\nseeds: [1]", ["2:1: seeds: 'seed' stands under include 1 as well"]),
+        ("base: {seed: 1}\nseeds: [1]", ["2:1: seeds: 'seed' is also set under base"]),
+        ("grid: {seed: [1]}\nseeds: [1]", ["2:1: seeds: 'seed' is also set under grid"]),
+        ("include: [{seed: 1}]\nseeds: [1]", ["2:1: seeds: 'seed' is also set under include 1"]),
         ("grid:\n  lr: [1]\n  lr: [2]", ["3:3: duplicate key 'lr' (first on line 2)"]),
         ("grid:\n  lr: [1", ["2:9: not valid YAML: "]),
         ("grid:\n  epochs: [1_0, 1:30]", ["2:12: epochs: '1_0' is not a whole number", "2:17: epochs: '1:30' is not"]),
@@ -427,7 +430,7 @@ def test_a_file_whose_name_makes_no_name_is_told_to_give_one(stem: str, like: st
     with pytest.raises(UserError) as caught:
         read_sweep(file)
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{file}:1:1: the file's name makes no name for the sweep")
+    assert problem.startswith(f"{file}:1:1: the file name cannot name the sweep")
     assert problem.endswith(f"; add `name: {like}`")
     file.write_text(f"name: {like}\nseeds: [0]\n")
     assert read_sweep(file).name == like

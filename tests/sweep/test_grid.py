@@ -283,11 +283,11 @@ def test_base_takes_settings_from_other_files(tmp_path: Path) -> None:
         ({"sweep": "base: []"}, ["sweep.yaml:1:1: base: the list is empty"]),
         (
             {"sweep": "base: sweep.yaml"},
-            ["sweep.yaml:1:1: base: files that take their base from each other: sweep.yaml → sweep.yaml"],
+            ["sweep.yaml:1:1: base: files inherit from each other in a circle: sweep.yaml → sweep.yaml"],
         ),
         (
             {"sweep": "base: a.yaml", "a": "base: b.yaml", "b": "# b\nbase: [{lr: 1}, a.yaml]"},
-            ["b.yaml:2:17: base: files that take their base from each other: a.yaml → b.yaml → a.yaml"],
+            ["b.yaml:2:17: base: files inherit from each other in a circle: a.yaml → b.yaml → a.yaml"],
         ),
         (
             {"sweep": "base: a.yaml\ngrid: {epoch: [1]}", "a": "lr: x\nepochz: 3"},
@@ -299,7 +299,7 @@ def test_base_takes_settings_from_other_files(tmp_path: Path) -> None:
         ),
         (
             {"sweep": "base: a.yaml", "a": "grid: {lr: [1]}"},
-            ["sweep.yaml:1:1: base: a.yaml is a sweep without 'base'; nothing else of a sweep is inherited"],
+            ["sweep.yaml:1:1: base: a.yaml is a sweep without 'base'; only the base of a sweep is inherited"],
         ),
         ({"sweep": "base: a.yaml", "a": "- 1"}, ["a.yaml:1:1: base: must be a mapping of settings to values"]),
         ({"sweep": "base: a.yaml", "a": "lr: ["}, ["sweep.yaml:1:1: base: a.yaml:1:6: not valid YAML"]),
@@ -332,7 +332,7 @@ def test_what_is_wrong_with_options_is_said_with_everything_else(tmp_path: Path)
         "--set encoder=resnet: 'encoder' is named by the axis 'model' of the grid; change it there",
         "--set workers=2: 'workers' is set by include 1; change it there",
         "--set seed=3: 'seed' is given by seeds; change it there",
-        "--set compile: it is not setting=value, such as epochs=5",
+        "--set compile: must be setting=value, such as epochs=5",
         "--set data=[: '[' is not valid YAML",
     ]
 
@@ -367,7 +367,7 @@ def test_how_to_run(tmp_path: Path) -> None:
         ("grid:\n  lr, epochs: [[1, 2], 3, [4]]", ["2:24: lr, epochs: needs a list of 2 values", "2:27:"]),
         ("grid:\n  lr, epochs: [[1, x]]", ["2:20: epochs: 'x' is not a whole number"]),
         ("grid:\n  lr, epoch: [[1, 2]]", ["2:3: unknown setting 'epoch' (did you mean 'epochs'?)"]),
-        ("grid:\n  lr, epochs: [[1, 2]]\n  lr: [1]", ["3:3: lr: is an axis already, 'lr, epochs'"]),
+        ("grid:\n  lr, epochs: [[1, 2]]\n  lr: [1]", ["3:3: lr: is already an axis, 'lr, epochs'"]),
         (
             "grid:\n  lr: {values: [1], when: {epoch: 1}}\n  epochs: [1]",
             ["2:28: unknown setting 'epoch' (did you mean 'epochs'?)"],

@@ -169,7 +169,7 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(greenseg: Command, tmp_pat
     write(tmp_path / "runs" / "s", finished({"batch_size": 1, "lr": 1}, 300, 30))
     shown = greenseg("sweep", "s.yaml", "--dry-run")
     assert "6 runs (1 finished, 5 new), 5 to do" in shown.stdout
-    assert "Time left: 2:30 min, one run after the other" in shown.stdout
+    assert "Time left: 2:30 min, one run at a time" in shown.stdout
     assert "Joules left: 1,500 J; predicted from 1 finished run" in shown.stdout
     write(tmp_path / "runs" / "s", finished({"batch_size": 1, "lr": 1, "seed": 1}, 900, 60))
     shown = greenseg("sweep", "s.yaml", "--dry-run")

@@ -202,19 +202,20 @@ def test_a_frozen_encoder_learns_from_the_epoch_on_in_which_it_is_thawed(phantom
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"optimizer": "schedule-free-adamw"}, "schedule-free-adamw takes the place of a schedule"),
-        ({"optimizer": "sophia", "precision": "16-mixed"}, "does not go with precision: 16-mixed"),
-        ({"optimizer": "sophia", "compile": True}, "does not go with compile: true"),
-        ({"optimizer": "sophia", "devices": 2}, "does not go with devices: more than 1"),
-        ({"gradient_checkpointing": True, "compile": True}, "gradient_checkpointing: does not go with compile: true"),
-        ({"gradient_checkpointing": True, "optimizer": "sophia"}, "does not go with optimizer: sophia"),
-        ({"freeze_encoder": 1, "devices": 2}, "freeze_encoder: does not go with devices: more than 1"),
-        ({"freeze_encoder": 1, "model": "enet"}, "freeze_encoder: enet has no encoder to freeze"),
+        ({"optimizer": "schedule-free-adamw"}, ("optimizer: schedule-free-adamw ", " schedule: constant")),
+        ({"optimizer": "sophia", "precision": "16-mixed"}, ("optimizer: sophia ", " with precision: 16-mixed")),
+        ({"optimizer": "sophia", "compile": True}, ("optimizer: sophia ", " with compile: true")),
+        ({"optimizer": "sophia", "devices": 2}, ("optimizer: sophia ", " with devices: more than 1")),
+        ({"gradient_checkpointing": True, "compile": True}, ("gradient_checkpointing: ", " with compile: true")),
+        ({"gradient_checkpointing": True, "optimizer": "sophia"}, ("gradient_checkpointing: ", " optimizer: sophia")),
+        ({"freeze_encoder": 1, "devices": 2}, ("freeze_encoder: ", " with devices: more than 1")),
+        ({"freeze_encoder": 1, "model": "enet"}, ("freeze_encoder: enet ", " no encoder to freeze")),
     ],
 )
-def test_what_an_optimizer_does_not_go_with(values: dict[str, Any], message: str) -> None:
+def test_what_an_optimizer_does_not_go_with(values: dict[str, Any], message: tuple[str, str]) -> None:
     (problem,) = problems_of(values)
-    assert message in str(problem)
+    assert str(problem).startswith(message[0])
+    assert str(problem).endswith(message[1])
 
 
 def test_8_bit_adam_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_a_batch_size_that_was_tried_is_recorded_with_its_joules(
 ) -> None:
     result = greenseg("train", "--data", phantom, *SMALL, "--batch-size", "auto")
     assert result.returncode == 0, result.stderr
-    assert "of fewest joules a slice" in result.stdout
+    assert "with the fewest joules per slice" in result.stdout
     (path,) = (tmp_path / "runs" / "train").glob("*/run.json")
     written = json.loads(path.read_text())
     tried = {row["batch_size"]: row["joules_per_slice"] for row in written["probes"]["batch_size"]}
@@ -289,7 +289,7 @@ def test_a_learning_rate_that_was_tried_is_recorded_and_kept(
     arguments += ["--model", "contextnet"]
     result = greenseg(*arguments)
     assert result.returncode == 0, result.stderr
-    assert "of the steepest fall of the loss" in result.stdout
+    assert "at the steepest fall of the loss" in result.stdout
     (path,) = (tmp_path / "runs" / "train").glob("*/run.json")
     written = json.loads(path.read_text())
     tried = written["probes"]["lr"]

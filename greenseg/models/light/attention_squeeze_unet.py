@@ -65,7 +65,7 @@ class _Fire(nn.Module):
 
 
 class _Gate(nn.Module):
-    """Attention gate (Oktay et al. 2018, arXiv:1804.03999): weighs a skip connection by what comes from below."""
+    """Attention gate (Oktay et al. 2018, arXiv:1804.03999): weights a skip connection by the level below."""
 
     def __init__(self, gating: int, skip: int, inner: int) -> None:
         super().__init__()
@@ -88,6 +88,6 @@ class _Up(nn.Module):
         self.fire = _Fire(outputs + skip, squeeze, outputs)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        """From below and from the side; as large as the latter."""
+        """Features from below and the skip connection → features of the size of the skip connection."""
         x = self.up(x)
         return self.fire(torch.cat([self.gate(x, skip), x], 1))  # type: ignore[no-any-return]

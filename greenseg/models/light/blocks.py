@@ -1,4 +1,4 @@
-"""What several of the light networks are made of."""
+"""Building blocks that several light networks share."""
 
 from functools import partial
 
@@ -6,18 +6,18 @@ import torch
 from torch import nn
 
 upsample = partial(nn.functional.interpolate, mode="bilinear", align_corners=False)
-"""Bilinear, to a `size` or by a `scale_factor`."""
+"""Bilinear interpolation to a `size` or by a `scale_factor`."""
 
 
 def scaled(channels: int, width: float) -> int:
-    """A number of channels times `width`, as a multiple of 4 where that changes it; at least 4."""
+    """A number of channels times `width`, rounded to a multiple of 4 unless `width` is 1; at least 4."""
     return channels if width == 1 else max(4, round(channels * width / 4) * 4)
 
 
 def conv(
     inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """A convolution without bias that keeps the size but for its stride."""
+    """A convolution without bias that keeps the size, except for its stride."""
     padding = dilation * (kernel // 2)
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
 
@@ -43,7 +43,7 @@ def bn_prelu(channels: int) -> nn.Sequential:
 
 
 def he_normal(network: nn.Module) -> None:
-    """Initialise all convolutions as He et al. 2015, arXiv:1502.01852, propose; biases to 0."""
+    """Initialise all convolutions after He et al. 2015, arXiv:1502.01852, and biases with 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -52,7 +52,7 @@ def he_normal(network: nn.Module) -> None:
 
 
 class Halve(nn.Module):
-    """Half the size and more channels: a strided convolution beside a max-pooling, as in ENet and ERFNet."""
+    """Halves the size and adds channels: a strided convolution beside a max-pooling, as in ENet and ERFNet."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool, eps: float, activation: nn.Module) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ class CGNet(nn.Module):
         self.stage1 = nn.Sequential(
             conv_bn_prelu(in_channels, c32, 3, stride=2), conv_bn_prelu(c32, c32, 3), conv_bn_prelu(c32, c32, 3)
         )
-        self.shrink = nn.AvgPool2d(3, stride=2, padding=1)  # the image is handed to the next stages, too
+        self.shrink = nn.AvgPool2d(3, stride=2, padding=1)  # the next stages get the image, too
         self.join1 = bn_prelu(c32 + in_channels)
         self.down2 = _Down(c32 + in_channels, c64, dilation=2, reduction=8)
         self.stage2 = nn.Sequential(*(_Block(c64, dilation=2, reduction=8) for _ in range(_M - 1)))
@@ -58,7 +58,7 @@ class _Weigh(nn.Module):
 
 
 class _Surroundings(nn.Module):
-    """Depthwise 3×3 convolutions of the neighbours and of those further away, side by side."""
+    """Depthwise 3×3 convolutions of near and far neighbours, side by side."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()

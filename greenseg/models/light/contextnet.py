@@ -2,7 +2,7 @@
 
 Poudel, Bonde, Liwicki, Zach: ContextNet: Exploring Context and Detail for Semantic Segmentation in Real-time.
 BMVC 2018, arXiv:1805.04554. Published size: 0.85 M parameters (cn14: full and quarter resolution; Cityscapes' 19
-classes), which is met with a bias in every convolution; batch normalisation makes them redundant: they are left out.
+classes), with a bias in every convolution. Batch normalisation makes the biases redundant, so they are left out here.
 """
 
 import torch
@@ -11,11 +11,11 @@ from torch import nn
 from greenseg.models.light.blocks import conv, conv_bn, conv_bn_relu, scaled, upsample
 
 _BOTTLENECKS = ((1, 32, 1, 1), (6, 32, 1, 1), (6, 48, 3, 2), (6, 64, 3, 2), (6, 96, 2, 1), (6, 128, 2, 1))
-"""Of the deep branch: expansion, channels, repetitions, stride of the first (table 1 of the paper)."""
+"""Bottlenecks of the deep branch: expansion, channels, repetitions, stride of the first (table 1 of the paper)."""
 
 
 class ContextNet(nn.Module):
-    """A shallow branch at full resolution for detail, a deep one at a quarter of it for context, and their sum."""
+    """The sum of a shallow branch at full resolution for detail and a deep one at a quarter of it for context."""
 
     def __init__(self, in_channels: int, classes: int, width: float = 1.0) -> None:
         super().__init__()

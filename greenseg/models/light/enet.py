@@ -16,7 +16,7 @@ _STAGE = ((1, False), (2, False), (1, True), (4, False), (1, False), (8, False),
 class ENet(nn.Module):
     """Bottlenecks with dilated and asymmetric convolutions; its decoder unpools where its encoder pooled.
 
-    torch warns that unpooling is not deterministic. It is here: windows that do not overlap name no place twice.
+    torch warns that unpooling is not deterministic. Here it is, since the windows do not overlap.
     """
 
     def __init__(self, in_channels: int, classes: int, width: float = 1.0) -> None:
@@ -79,7 +79,7 @@ class _Bottleneck(nn.Module):
 
 
 class _Down(nn.Module):
-    """Bottleneck that halves the size; the main branch pools, adds channels of zeros, and tells where it had maxima."""
+    """Bottleneck that halves the size; the main branch pools, adds zero channels and returns positions of maxima."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """ESPNetv2.
 
 Mehta, Rastegari, Shapiro, Hajishirzi: ESPNetv2: A Light-weight, Power Efficient, and General Purpose Convolutional
-Neural Network. CVPR 2019, doi:10.1109/CVPR.2019.00941, arXiv:1811.11431. Published sizes are those of the classifier
-(ImageNet's 1000 classes): 1.24 M parameters at width 0.5, 1.67 M at 1. For segmentation its first four levels are kept.
+Neural Network. CVPR 2019, doi:10.1109/CVPR.2019.00941, arXiv:1811.11431. The published sizes are for the classifier
+(ImageNet's 1000 classes): 1.24 M parameters at width 0.5, 1.67 M at 1. Segmentation uses its first four levels.
 """
 
 import math
@@ -71,7 +71,7 @@ class EESP(nn.Module):
         inner = outputs // _BRANCHES
         fields = sorted(field if field <= receptive else 3 for field in range(3, 3 + 2 * _BRANCHES, 2))
         self.down = down
-        # 4 groups at every published width; fewer where the channels of another one do not divide.
+        # 4 groups at every published width; fewer at other widths if the channels are not divisible.
         self.reduce = conv_bn_prelu(inputs, inner, groups=math.gcd(_BRANCHES, inputs, inner))
         self.branches = nn.ModuleList(
             conv(inner, inner, 3, stride=2 if down else 1, dilation=(field - 1) // 2, groups=inner) for field in fields
@@ -90,7 +90,7 @@ class EESP(nn.Module):
 
 
 class Down(nn.Module):
-    """Half the size: average pooling beside an EESP, plus what remains of the image itself."""
+    """Halves the size: average pooling beside an EESP, plus the reduced image itself."""
 
     def __init__(self, inputs: int, outputs: int, image_channels: int, receptive: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Down(nn.Module):
 
 
 class _Pooling(nn.Module):
-    """Depthwise convolutions of ever smaller copies of the features, joined (Zhao et al. 2017, arXiv:1612.01105)."""
+    """Joined depthwise convolutions of ever smaller copies of the features (Zhao et al. 2017, arXiv:1612.01105)."""
 
     def __init__(self, channels: int, copies: int = 4) -> None:
         super().__init__()

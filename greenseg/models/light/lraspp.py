@@ -1,4 +1,4 @@
-"""LR-ASPP on MobileNetV3-Large, of torchvision.
+"""LR-ASPP on MobileNetV3-Large, from torchvision.
 
 Howard et al.: Searching for MobileNetV3. ICCV 2019, doi:10.1109/ICCV.2019.00140, arXiv:1905.02244.
 Published size: 3.2 M parameters (3,221,538 in torchvision, 21 classes).
@@ -12,14 +12,14 @@ from torchvision.models import mobilenet_v3_large
 from torchvision.models.segmentation import LRASPP as TorchvisionLRASPP
 
 _EIGHTH = 5
-"""So many blocks of MobileNetV3-Large lead to an eighth of the size."""
+"""Number of blocks of MobileNetV3-Large up to an eighth of the size."""
 
 
 class LRASPP(nn.Module):
     """A light head on a dilated MobileNetV3-Large: features at an eighth of the size, and weighted ones at a sixteenth.
 
-    Batch normalisation has PyTorch's momentum of 0.1. torchvision's 0.01 suits ImageNet's many steps; after the few
-    hundred steps of a run here its running statistics would still be those of untrained weights.
+    Batch normalisation has PyTorch's momentum of 0.1. torchvision's 0.01 suits the many steps on ImageNet. After the
+    few hundred steps of a run here, the running statistics would still be those of untrained weights.
     """
 
     def __init__(self, in_channels: int, classes: int, width: float = 1.0) -> None:
@@ -37,7 +37,7 @@ class LRASPP(nn.Module):
 
 
 class _TwoLevels(nn.Sequential):
-    """MobileNetV3 that hands out its features at an eighth and at a sixteenth of the size."""
+    """MobileNetV3 that returns its features at an eighth and at a sixteenth of the size."""
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """[batch, in_channels, h, w] → {"low": [batch, 40, h/8, w/8], "high": [batch, 960, h/16, w/16]}."""
