@@ -43,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start the command."""
+    for item in items:
+        if {"greenseg", "greenseg_process"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.process)
+
+
 def free_port() -> int:
     """A port that nobody listens on, for now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
