@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench docs clean
+.PHONY: help install demo test test-fast lint format bench docs clean
 
 help: ## Show this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 install: $(READY) ## Make .venv with greenseg and the tested versions of what it needs
 
@@ -22,8 +22,17 @@ demo: $(READY) ## Sweep 2 encoders × 2 precisions on a small phantom and print 
 	@test -d data/phantom || $(BIN)/greenseg data phantom data/phantom --volumes 9
 	$(BIN)/greenseg sweep sweeps/demo.yaml
 
-test: $(READY) lint ## Lint, check types, run all tests
-	$(BIN)/python -m pytest
+test: $(READY) lint ## Lint, check types, run all tests, two at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# No case of these starts a process or trains.
+FAST := tests/settings tests/sweep tests/runs tests/test_yamlfile.py tests/test_failures.py \
+	tests/report/test_answer.py tests/report/test_comparison.py tests/report/test_emissions.py \
+	tests/report/test_export.py tests/report/test_front.py tests/report/test_results.py tests/report/test_select.py \
+	tests/report/test_statistics.py tests/report/test_table.py
+
+test-fast: $(READY) ## Run the tests that take no process, no training and no network, in less than a minute
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -m 'not process' $(FAST)
 
 lint: $(READY) ## Lint, check types and the direction of imports
 	$(BIN)/ruff check .

@@ -1,10 +1,15 @@
-"""What the tests share: an isolated cache, a small phantom, the command as a user runs it."""
+"""What the tests share: an isolated cache, a small phantom, the command as a user runs it.
+
+They may run side by side (`pytest -n 2`): each worker of pytest-xdist then has a core, a cache and a folder for
+temporary files of its own, and its meters do not meet those of another.
+"""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +17,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from greenseg.data.phantom import write_phantom
+from greenseg.energy import neighbours
+from tests import warm
 
 settings.register_profile("greenseg", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 settings.load_profile("greenseg")
@@ -22,6 +29,25 @@ SMALL = [
     "--model", "mobilenetv3-tiny-unet", "--image-size", "32", "--spacing", "8", "--epochs", "2", "--accelerator", "cpu",
 ]  # fmt: skip
 """Options of a run of about a second."""
+
+
+fixed_folders = neighbours._fixed_folders
+"""Where meters find each other, outside of tests."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give a worker of pytest-xdist a core: threads of torch that wait for a core that another worker has, spin."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker.isdecimal() and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start the command."""
+    for item in items:
+        if {"greenseg", "greenseg_process"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.process)
 
 
 def free_port() -> int:
@@ -47,6 +73,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     del os.environ["GREENSEG_CACHE"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither temporary files nor meters of two workers meet."""
+    temporary, meters = tmp_path_factory.mktemp("tmp"), tmp_path_factory.mktemp("meters")
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+    meters.chmod(0o700)
+    os.environ[warm.METERS] = str(meters)
+    warm.meet_in(meters)
+
+
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A phantom of five volumes, one of them for validation."""
@@ -55,14 +91,11 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
-def greenseg(tmp_path: Path) -> Command:
-    """Runs the command in an empty folder, without a terminal."""
-
+def _command(folder: Path, start: Command) -> Command:
     def run(*arguments: str | Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return start(
             [sys.executable, "-m", "greenseg", *map(str, arguments)],
-            cwd=tmp_path,
+            cwd=folder,
             env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"} | variables,
             capture_output=True,
             encoding="utf-8",
@@ -70,6 +103,18 @@ def greenseg(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def greenseg(tmp_path: Path) -> Command:
+    """Runs the command in an empty folder, without a terminal; forked from a warm process, see `tests.warm`."""
+    return _command(tmp_path, warm.run)
+
+
+@pytest.fixture
+def greenseg_process(tmp_path: Path) -> Command:
+    """The same, as a Python of its own, and so are its runs: as a user starts it."""
+    return _command(tmp_path, subprocess.run)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from greenseg.runs.directory import RunDirectory
+from tests import warm
 from tests.conftest import Command
 from tests.runs import lines_of, recorded
 from tests.versions.blocks import write_blocks
@@ -88,7 +89,7 @@ def test_other_data_under_the_same_path_are_other_runs(greenseg: Command, data: 
 def interrupted(folder: Path, *options: str) -> RunDirectory:
     """A run that was killed after its second epoch at the earliest."""
     program = [sys.executable, "-m", "greenseg", "train", *options]
-    process = subprocess.Popen(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = warm.Popen(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = list(folder.glob("runs/train/*/epochs.jsonl"))
@@ -117,7 +118,7 @@ def test_a_run_does_not_go_on_with_other_data(greenseg: Command, data: Path, tmp
     refused = greenseg("train", *options)
     assert (refused.returncode, "subjects added: img_0003" in refused.stderr) == (2, True)
     # Its program, too, refuses: the data may change after they were looked at.
-    direct = subprocess.run(
+    direct = warm.run(
         [sys.executable, "-m", "greenseg.training", str(run.path)], cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert direct.returncode == 2
@@ -158,7 +159,7 @@ def test_a_run_of_an_earlier_version_stands_for_itself(greenseg: Command, data: 
     assert refused.returncode == 2
     assert "preprocessing has version 6 now, 5 then" in refused.stderr
     assert "--again" in refused.stderr
-    direct = subprocess.run(
+    direct = warm.run(
         [sys.executable, "-m", "greenseg.training", str(killed)], cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert direct.returncode == 2

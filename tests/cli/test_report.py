@@ -10,13 +10,13 @@ import re
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.conftest import Command
 from tests.runs import energy, epoch, record, write, write_record
 
@@ -57,7 +57,7 @@ def test_the_report_of_a_sweep(greenseg: Command, runs: Path) -> None:
 
 def test_what_is_no_terminal_is_never_too_narrow(greenseg: Command, runs: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    piped = subprocess.run(
+    piped = warm.run(
         [sys.executable, "-m", "greenseg", "report"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     greenseg("report", "--output", "table.txt", COLUMNS="50")
@@ -187,7 +187,7 @@ def test_watch_follows_a_running_sweep(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(next(run.parent for run in runs.glob("*/run.json") if run.parent != running.path), runs / "copy")
     leader, follower = pty.openpty()
     with running.lock():
-        process = subprocess.Popen(
+        process = warm.Popen(
             [sys.executable, "-m", "greenseg", "report", "runs", "--watch"],
             cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
             env=os.environ | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm"},

@@ -13,6 +13,7 @@ import yaml
 from greenseg.report.units import joules
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
+from tests import warm
 from tests.conftest import Command
 
 
@@ -84,7 +85,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(greenseg: Command, sweep_
     sweep["base"]["epochs"] = 10
     sweep["grid"] = {"encoder": ["mobilenetv3-tiny"], "batch_size": [8, 16]}
     sweep_file.write_text(yaml.safe_dump(sweep))
-    running = subprocess.Popen(
+    running = warm.Popen(
         [sys.executable, "-m", "greenseg", "sweep", str(sweep_file)],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
@@ -110,7 +111,7 @@ def test_a_run_that_another_process_trains_is_left_to_it(greenseg: Command, swee
     sweep["grid"] = {"encoder": ["mobilenetv3-tiny"]}
     sweep_file.write_text(yaml.safe_dump(sweep))
     command = [sys.executable, "-m", "greenseg", "sweep", str(sweep_file)]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    first = warm.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 90
     while not list(tmp_path.rglob("epochs.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -127,7 +128,7 @@ def test_two_sweeps_at_once_share_the_work(greenseg: Command, sweep_file: Path, 
     sweep["grid"] = {"encoder": ["mobilenetv3-tiny"], "batch_size": [8, 16]}
     sweep_file.write_text(yaml.safe_dump(sweep))
     command = [sys.executable, "-m", "greenseg", "sweep", str(sweep_file)]
-    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [warm.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=180)[0] for process in both]
     assert all("2 runs (2 new), 2 to do" in output for output in outputs), "they were to overlap"
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("run.json")]

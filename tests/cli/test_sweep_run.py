@@ -16,6 +16,7 @@ import yaml
 
 from greenseg.machine.cores import usable_cores
 from greenseg.runs.directory import find_runs
+from tests import warm
 from tests.conftest import Command
 from tests.runs import lines_of, recorded
 
@@ -37,7 +38,7 @@ def with_epochs(sweep_file: Path, epochs: int) -> Path:
 
 
 def start(folder: Path, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-m", "greenseg", *map(str, arguments)],
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -180,7 +181,7 @@ def test_two_sweeps_of_different_names_never_train_a_run_twice(
 def test_on_a_terminal_every_running_run_has_a_line(sweep_file: Path, tmp_path: Path) -> None:
     with_epochs(sweep_file, 6)
     ours, its = pty.openpty()
-    running = subprocess.Popen(
+    running = warm.Popen(
         [sys.executable, "-m", "greenseg", "sweep", str(sweep_file), "--jobs", "2"],
         cwd=tmp_path, env=os.environ | {"COLUMNS": "120", "TERM": "xterm"}, stdin=its, stdout=its, stderr=its,
     )  # fmt: skip

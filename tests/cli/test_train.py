@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import warm
 from tests.conftest import SMALL, Command
 
 
@@ -100,7 +101,7 @@ def test_train_records_what_was_asked_what_ran_and_what_it_cost(
 
 
 def start(tmp_path: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-m", "greenseg", *map(str, arguments)],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -202,7 +203,7 @@ def test_no_run_goes_on_unseen(how: str, greenseg: Command, phantom: Path, tmp_p
 
 @pytest.mark.parametrize(("strategy", "ran"), [("ddp", "DDPStrategy"), ("fsdp", "ModelParallelStrategy")])
 def test_two_processes_train_as_one_run_and_are_counted_once(
-    strategy: str, ran: str, greenseg: Command, phantom: Path, tmp_path: Path
+    strategy: str, ran: str, greenseg_process: Command, phantom: Path, tmp_path: Path
 ) -> None:
     sweep = {
         "base": {"data": str(phantom), "model": "mobilenetv3-tiny-unet", "image_size": 32, "spacing": 8.0, "epochs": 2},
@@ -213,7 +214,7 @@ def test_two_processes_train_as_one_run_and_are_counted_once(
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, one_core)  # on one core, CPU seconds counted twice would exceed the clock
     try:
-        done = greenseg("sweep", "ddp.yaml")
+        done = greenseg_process("sweep", "ddp.yaml")
     finally:
         os.sched_setaffinity(0, everywhere)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -253,7 +254,7 @@ predictions = unpacked(module.predictions.gathered(), len(data), settings.image_
 print(float(trainer.callback_metrics["dice"]), record_of(slices, predictions, 0)["hd95"])
 """
     one = {**two["settings"], "devices": 1, "strategy": "auto"}
-    alone = subprocess.run(
+    alone = warm.run(
         [sys.executable, "-c", script, json.dumps(one)], capture_output=True, text=True, check=True, timeout=120
     )
     dice, hd95 = map(float, alone.stdout.split()[-2:])

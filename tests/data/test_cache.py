@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from greenseg.data.loader import SliceDataset
 from greenseg.data.splits import scan
 from greenseg.errors import UserError
 from greenseg.settings import Settings
+from tests import warm
 from tests.conftest import SMALL, Command
 
 
@@ -136,7 +136,7 @@ def test_several_processes_make_it_once(home: Path, tmp_path: Path) -> None:
     code = "import sys, json; from greenseg.settings import Settings; from greenseg.data import cache\n"
     code += "print(cache.prepare(Settings.of(json.loads(sys.argv[1]))).built)"
     wanted = json.dumps({"data": str(data), "image_size": 256, "spacing": 0.5})
-    racing = [subprocess.Popen([sys.executable, "-c", code, wanted], stdout=-1, text=True) for _ in range(4)]
+    racing = [warm.Popen([sys.executable, "-c", code, wanted], stdout=-1, text=True) for _ in range(4)]
     built = [process.communicate(timeout=100)[0].strip() for process in racing]
     assert sorted(built) == ["False"] * 3 + ["True"]
 
@@ -189,7 +189,7 @@ def test_a_preparation_that_was_killed_leaves_nothing_that_is_used(home: Path, t
         "cache.prepare(Settings.of(json.loads(sys.argv[1])), progress=lambda done, total: time.sleep(done > 2 and 60))"
     )
     wanted = json.dumps({"data": str(data), "image_size": 32, "spacing": 4.0})
-    process = subprocess.Popen([sys.executable, "-c", code, wanted])
+    process = warm.Popen([sys.executable, "-c", code, wanted])
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size for path in home.glob(".*/images.f32")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -342,7 +342,7 @@ def test_a_full_disk_is_said_with_the_remedy_and_leaves_nothing(home: Path, tmp_
     data = volumes(tmp_path / "data")
     code = "import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
     code += "from greenseg.cli import main; main()"
-    result = subprocess.run(
+    result = warm.run(
         [sys.executable, "-c", code, "train", "--data", str(data), *SMALL],
         cwd=tmp_path,
         capture_output=True,

@@ -19,6 +19,7 @@ from greenseg.data.phantom import write_phantom
 from greenseg.data.volume import read, read_pair
 from greenseg.errors import UserError
 from greenseg.settings import Settings
+from tests import warm
 
 
 def small(data: Path, **changes: object) -> Settings:
@@ -166,7 +167,7 @@ def test_several_processes_prepare_the_same_data_at_once(phantom: Path, cache: P
     code = "import sys, json; from greenseg.settings import Settings; from greenseg.data import cache\n"
     code += "print(cache.prepare(Settings.of(json.loads(sys.argv[1]))).images.sum())"
     wanted = json.dumps({"data": str(phantom), "image_size": 64, "spacing": 4.5})
-    racing = [subprocess.Popen([sys.executable, "-c", code, wanted], stdout=-1, text=True) for _ in range(3)]
+    racing = [warm.Popen([sys.executable, "-c", code, wanted], stdout=-1, text=True) for _ in range(3)]
     sums = {process.communicate(timeout=60)[0] for process in racing}
     assert [process.returncode for process in racing] == [0, 0, 0]
     assert len(sums) == 1

@@ -31,6 +31,7 @@ from greenseg.launch.stop import Stop
 from greenseg.machine import claims, gpus, preflight
 from greenseg.runs.directory import RunDirectory, find_runs
 from greenseg.settings import Settings
+from tests import warm
 from tests.conftest import Command
 from tests.energy.fakes import FakeGpu, FakeNvml, constant, forget_nvml
 from tests.runs import lines_of, recorded
@@ -222,7 +223,7 @@ def holder(registers: Path, does: str) -> Iterator["subprocess.Popen[str]"]:
     """A process that has the GPU, and `sets` limits or `trains` only."""
     command = [sys.executable, "-c", HOLDER, uuid(0), str(registers), does]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with warm.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout
             assert process.stdout.readline() == "holds\n"
@@ -459,7 +460,7 @@ def test_limits_are_put_back_when_the_sweep_is_killed(
     (tmp_path / "s.yaml").write_text(yaml.safe_dump({"base": base}))
 
     def started(epochs: int) -> tuple["subprocess.Popen[bytes]", psutil.Process]:
-        sweep = subprocess.Popen(
+        sweep = warm.Popen(
             [sys.executable, "-m", "greenseg", "sweep", "s.yaml", "-q"], cwd=tmp_path, stderr=subprocess.DEVNULL
         )
         wait(lambda: any(len(lines_of(run)) > epochs for run in find_runs([tmp_path / "runs"])))

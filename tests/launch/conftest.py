@@ -1,0 +1,12 @@
+"""What the launcher starts here is forked from a warm process, where that makes no difference to it."""
+
+import subprocess
+
+import pytest
+
+from tests import warm
+
+
+@pytest.fixture(autouse=True)
+def _warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", warm.Popen)
