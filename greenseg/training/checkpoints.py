@@ -15,7 +15,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
 from greenseg.runs.directory import RunDirectory
-from greenseg.training.module import Segmentation
+from greenseg.training.module import TWIN, Segmentation
 
 
 class Unusable(Exception):
@@ -76,7 +76,7 @@ def read_last(run: RunDirectory, run_id: str | None) -> Last | None:
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.startswith(TWIN)}
 
 
 class Checkpoints(Checkpoint):

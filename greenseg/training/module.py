@@ -38,6 +38,15 @@ def shard(network: torch.nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(network, mesh=mesh)
 
 
+TWIN = "forward_network."
+"""Prefix of the names under which checkpoints of earlier versions hold every tensor of the network a second time."""
+
+
+def _without_twins(module: torch.nn.Module, state: dict[str, Any], *_: Any) -> None:
+    for name in [name for name in state if name.startswith(TWIN)]:
+        del state[name]
+
+
 class Segmentation(pl.LightningModule):
     """Binary segmentation of slices.
 
@@ -51,6 +60,7 @@ class Segmentation(pl.LightningModule):
         self.settings = settings
         self.network = network.build(settings)
         self.schedules_itself = OPTIMIZERS[settings.optimizer].schedules_itself
+        self.register_load_state_dict_pre_hook(_without_twins)  # type: ignore[no-untyped-call]
         self.augmentation = augment.build(settings)
         self.loss_function = LOSSES[settings.loss]()
         self.overlap = VolumeOverlap(volumes)
