@@ -28,60 +28,70 @@ SUFFIXES = {"table": ".txt"} | {name: known.suffix for name, known in FORMATS.it
 
 PICTURES = (".png", ".svg", ".pdf")
 _WATCH_SECONDS = 2.0
-_WORDS = 12  # lines of a watched report that are no rows
-_WIDTH = 100  # of sentences in a file
+_WORDS = 12  # lines of a watched report besides its rows
+_WIDTH = 100  # of sentences in a file, in characters
 
 
 def report(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH…", help="Run directories, or folders of them; default: runs.")
+        list[Path] | None,
+        typer.Argument(metavar="PATH…", help="Run directories, or folders that contain them. Default: runs."),
     ] = None,
-    quality: Annotated[str, typer.Option(metavar="NAME", help=f"Quality: {', '.join(QUALITIES)}.")] = "dice",
-    energy: Annotated[str, typer.Option(metavar="NAME", help=f"Energy: {', '.join(ENERGIES)}.")] = "total",
+    quality: Annotated[str, typer.Option(metavar="NAME", help=f"Quality objective: {', '.join(QUALITIES)}.")] = "dice",
+    energy: Annotated[str, typer.Option(metavar="NAME", help=f"Energy objective: {', '.join(ENERGIES)}.")] = "total",
     third: Annotated[
-        str, typer.Option("--and", metavar="NAME", help=f"A third objective of the front: {', '.join(COSTS)}.")
+        str, typer.Option("--and", metavar="NAME", help=f"Third objective of the front: {', '.join(COSTS)}.")
     ] = "",
     baseline: Annotated[
         str,
         typer.Option(
-            metavar="KEY=VALUE,…", help="Count savings and effects against the best that has these; default: the best."
+            metavar="KEY=VALUE,…",
+            help="Baseline of savings and effects: the best configuration with these settings. Default: the best.",
         ),
     ] = "",
     where: Annotated[
         list[str] | None,
-        typer.Option(metavar="CONDITION", help="Only those with encoder=resnet18,resnet34 or dice>=0.8; repeatable."),
+        typer.Option(
+            metavar="CONDITION", help="Keep configurations such as encoder=resnet18,resnet34 or dice>=0.8; repeatable."
+        ),
     ] = None,
-    sort: Annotated[str, typer.Option(metavar="COLUMN", help="Best first by this; -COLUMN: worst first.")] = "",
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Sort by this column, best first; -COLUMN: worst first.")
+    ] = "",
     top: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first N; a table alone stops at 40 and the front.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Keep the first N rows. Without it, a table shows 40 rows and the front."
+        ),
     ] = None,
-    columns: Annotated[str, typer.Option(metavar="NAME,…", help="Show these settings and figures.")] = "",
-    front_only: Annotated[bool, typer.Option("--front-only", help="Only the front.")] = False,
-    format: Annotated[str, typer.Option(metavar="NAME", help=f"One of: {', '.join(SUFFIXES)}.")] = "",
+    columns: Annotated[str, typer.Option(metavar="NAME,…", help="Show these columns: settings and objectives.")] = "",
+    front_only: Annotated[bool, typer.Option("--front-only", help="Keep the front only.")] = False,
+    format: Annotated[str, typer.Option(metavar="NAME", help=f"Format: {', '.join(SUFFIXES)}.")] = "",
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write there; .md, .csv, .json, .tex, .html tell the format."),
+        typer.Option(metavar="FILE", help="Write to this file; .md, .csv, .json, .tex and .html set the format."),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the front as .png, .svg or .pdf; needs the extra 'plots'.")
     ] = None,
     curves: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Likewise, draw Dice against the joules spent until then.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw Dice against the joules spent so far, as .png, .svg or .pdf."),
     ] = None,
     emissions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the runs as CodeCarbon's emissions.csv.")
+        Path | None, typer.Option(metavar="FILE", help="Write the runs as an emissions.csv of CodeCarbon.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow a running sweep until Ctrl-C.")] = False,
     allow_mixed_sources: Annotated[
-        bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules against each other.")
+        bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules together.")
     ] = False,
 ) -> None:
-    """Hold accuracy against energy: a row for each configuration, the Pareto front, and the answer in words."""
+    """Compare accuracy with energy: a row per configuration, the Pareto front, and the answer in words."""
     kind = _format(format, output)
     pictures = {path: draw for path, draw in ((plot, "front"), (curves, "curves")) if path}
     _check_files({"--output": output, "--plot": plot, "--curves": curves, "--emissions": emissions})
     if watch and (kind != "table" or output or not sys.stdout.isatty()):
-        raise UserError("--watch shows the table on a terminal, and nothing else")
+        raise UserError("--watch shows the table on a terminal; it has no other format and no --output")
 
     from greenseg.runs.directory import find_runs
 
@@ -91,9 +101,11 @@ def report(
         raise UserError(missing)
     directories = find_runs(paths)
     if not directories and not watch:
-        raise UserError(f"{', '.join(map(str, paths))}: no runs here; `greenseg train` or `greenseg sweep` makes some")
+        raise UserError(
+            f"{', '.join(map(str, paths))}: no runs here; start some with `greenseg train` or `greenseg sweep`"
+        )
 
-    # Only now: numpy and the rest are not needed to say that there is nothing.
+    # Imported late: an empty folder needs no numpy.
     from greenseg.report.select import Query
 
     query = Query(
@@ -107,7 +119,7 @@ def report(
 
 
 def print_report(directories: "Iterable[RunDirectory]", allow_mixed_sources: bool = False) -> bool:
-    """Print the table of these runs and the answer in words; False if a record was damaged and left out."""
+    """Print the table of runs and the answer in words; returns False if a damaged record was left out."""
     from greenseg.report.select import Query
 
     return _report(directories, Query(allow_mixed_sources=allow_mixed_sources))
@@ -121,7 +133,7 @@ def _report(
     pictures: Mapping[Path, str] | None = None,
     emissions: Path | None = None,
 ) -> bool:
-    """Print or write the report; False if a record was damaged and left out."""
+    """Print or write the report; returns False if a damaged record was left out."""
     from greenseg.cli.streams import write_data
     from greenseg.cli.view import console, say, warn
     from greenseg.files import write_atomically
@@ -139,9 +151,9 @@ def _report(
         if output:
             files[output] = _text(query, comparison, rows, names, kind)
         elif kind == "table":
-            # Where stdout is no terminal, there is none that could be too narrow.
+            # Without a terminal, no width limits the table.
             wide = not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit()
-            # Not cropped: a terminal breaks lines that are longer than it is wide.
+            # Not cropped: a terminal wraps longer lines.
             console.print(_view(query, comparison, rows, names, wide), crop=False)
         else:
             write_data(_text(query, comparison, rows, names, kind))
@@ -172,7 +184,7 @@ def _view(
 
 
 def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None, kind: str) -> str:
-    """The report in a format, as the content of a file."""
+    """The report in a format, as text for a file."""
     if kind == "table":
         from rich.console import Console
 
@@ -184,7 +196,7 @@ def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names
 
 
 def _watch(paths: Sequence[Path], query: "Query") -> None:
-    """Show the table, and update it as runs progress, until Ctrl-C."""
+    """Show the table and update it as runs progress, until Ctrl-C."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -220,10 +232,10 @@ def _watch(paths: Sequence[Path], query: "Query") -> None:
 
 
 def _format(name: str, output: Path | None) -> str:
-    """The format asked for, by name or by the suffix of the file to write.
+    """The requested format, by its name or by the suffix of the output file.
 
     Raises:
-        UserError: there is no such format, or the suffix tells none, or another.
+        UserError: the format is unknown, the suffix has no format, or both contradict each other.
     """
     if name:
         if name not in SUFFIXES:
@@ -232,7 +244,7 @@ def _format(name: str, output: Path | None) -> str:
             )
         others = {*SUFFIXES.values(), *PICTURES} - {SUFFIXES[name], ".txt"}  # any text may be a .txt
         if output and output.suffix in others:
-            raise UserError(f"--format {name} --output {output}: the suffix is that of another format")
+            raise UserError(f"--format {name} --output {output}: the suffix belongs to another format")
         return name
     if output is None:
         return "table"
@@ -240,15 +252,15 @@ def _format(name: str, output: Path | None) -> str:
     if output.suffix not in by_suffix:
         hint = " (--plot draws the front)" if output.suffix in PICTURES else ""
         valid = ", ".join(by_suffix)
-        raise UserError(f"--output {output}: its suffix tells no format{hint}; give --format, or one of {valid}")
+        raise UserError(f"--output {output}: its suffix has no format{hint}; set --format, or use one of {valid}")
     return by_suffix[output.suffix]
 
 
 def _check_files(files: Mapping[str, Path | None]) -> None:
-    """Whether the files that options name can be written, before anything is read.
+    """Check that the files of options can be written, before anything is read.
 
     Raises:
-        UserError: a folder is missing, a picture has another suffix, matplotlib is missing; all of it.
+        UserError: a folder is missing, the suffix is not one of a picture, or matplotlib is missing; all problems.
     """
     named = {option: path for option, path in files.items() if path}
     problems = [f"{option} {path}: no such folder" for option, path in named.items() if not path.parent.is_dir()]
@@ -260,6 +272,6 @@ def _check_files(files: Mapping[str, Path | None]) -> None:
     if pictures and importlib.util.find_spec("matplotlib") is None:
         problems.append("pictures need matplotlib, the extra 'plots': pip install 'greenseg[plots]'")
     if len(set(named.values())) < len(named):
-        problems.append(f"{', '.join(named)}: give each a file of its own")
+        problems.append(f"{', '.join(named)}: use a different file for each")
     if problems:
         raise UserError(problems)

@@ -1,4 +1,4 @@
-"""The queue of runs and its policy: order, retries, budget, limits of time, pauses. An executor carries them out."""
+"""The queue of runs and its policy: order, retries, budget, timeouts, pauses. An executor carries the runs out."""
 
 import time
 from collections import deque
@@ -17,16 +17,16 @@ from greenseg.runs.index import make_directory
 from greenseg.runs.record import BadRecord
 
 NO_PROGRESS_SECONDS = 1800.0
-"""A run that says nothing for so long is ended: no step, no epoch. Compilation and a slow first epoch fit well in."""
+"""A run without a step or an epoch for this long is ended. Compilation and a slow first epoch take less."""
 
 _GRACE_SECONDS = 30.0  # between asking a run to end and ending it
 _TICK_SECONDS = 0.2
-_LOOK_SECONDS = 1.0  # between looks at the directory of a run that says nothing
+_LOOK_SECONDS = 1.0  # between looks at the directory of a silent run
 
 
 @dataclass(frozen=True)
 class Policy:
-    """When to start, when to try again, and when to give up; `retries`, `timeout` and `max_energy` as in `Sweep`.
+    """When to start a run, when to retry it, and when to give up. See `Sweep` for `retries`, `timeout`, `max_energy`.
 
     Attributes:
         no_progress: seconds without an event after which a run is ended.
@@ -62,22 +62,22 @@ class _Running:
     heard: float
     looked: float
     overdue: Overdue | None = None
-    stops: int = 0  # requests of the user that have been passed on
+    stops: int = 0  # requests of the user that were passed on
 
 
 class Queue:
-    """Has runs carried out.
+    """Starts runs in their order and follows them to their end.
 
     Args:
         executor: carries them out.
-        stop: who may ask them to stop.
-        listener: follows them.
-        policy: when to start, when to try again, and when to give up.
-        spent: joules by directory, of runs that count towards `max_energy` and have been paid already.
+        stop: requests of the user to stop.
+        listener: gets their events.
+        policy: of starts, retries and timeouts.
+        spent: directory → joules spent before; they count towards `max_energy`.
 
     Attributes:
-        outcomes: how the last attempt at each run ended.
-        halted: why no new run was started, where that was so.
+        outcomes: run → outcome of its last attempt.
+        halted: why no new run was started; empty if all were.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Queue:
         self._spent = dict(spent or {})
         self._source: Iterator[Job | None] = iter(())
         self._asks = False
-        self._waiting: deque[Job] = deque()  # from the source, or not started for no fault of theirs
+        self._waiting: deque[Job] = deque()  # from the source, or not started through no fault of their own
         self._again: deque[Job] = deque()
         self._pausing: list[tuple[Job, Slot, Pause]] = []
         self._running: dict[Handle, _Running] = {}
@@ -102,14 +102,14 @@ class Queue:
         self.halted = ""
 
     def carry_out(self, source: Iterable[Job | None]) -> None:
-        """Run all jobs that may be run, and wait for them.
+        """Run all jobs and wait for them.
 
-        Runs that another process trains are left to it. They are looked at again when all else is done: what it left
-        unfinished by then is taken over.
+        Runs that another process trains are left to it, and checked again at the end: if they are unfinished and that
+        process is gone, they are taken over.
 
         Args:
-            source: is asked for the next job whenever there is room. A None says that there is none for now: it is
-                asked again once a run has ended, and is exhausted if none is left that could end.
+            source: is asked for the next job whenever there is room. None means none for now: it is asked again after
+                the next run has ended, and counts as exhausted if no run is left.
 
         Raises:
             OSError: a run's directory cannot be written.
@@ -124,7 +124,7 @@ class Queue:
         while True:
             spent, most = sum(self._spent.values()), self._policy.max_energy
             if most and spent >= most and not self.halted:
-                self.halted = f"its runs have used {spent:.4g} J, max_energy is {most:g} J; raise it to go on"
+                self.halted = f"its runs have used {spent:.4g} J, max_energy is {most:g} J; raise it to continue"
             if self._closed:
                 self._asks = False
                 self._waiting.clear()
@@ -167,7 +167,7 @@ class Queue:
             self._start(job, slot)
 
     def _candidates(self) -> Iterator[tuple[deque[Job], Job]]:
-        """Runs that wait, and where they do, as long as one could start; the source is asked before any is repeated."""
+        """Waiting runs with their deque, while there is room; new runs of the source come before retries."""
 
         def room() -> bool:
             return not (self._executor.slots.full or self._closed)
@@ -187,7 +187,7 @@ class Queue:
                 yield self._again, job
 
     def _is_to_do(self, job: Job) -> bool:
-        """Whether nobody else does, or did, this run since it was planned."""
+        """Whether no other process has started or finished this run since it was planned."""
         try:
             status = job.run.status()
         except BadRecord:
@@ -224,7 +224,7 @@ class Queue:
     # ── waiting
 
     def _wait(self) -> None:
-        """Stop what is to stop, wait for something to happen, pass events on, conclude the runs that have ended."""
+        """Stop runs on request, wait for events, pass them on, and conclude the runs that have ended."""
         for handle, running in self._running.items():
             self._enforce(handle, running)
         ends = list[Ended]()
@@ -235,7 +235,7 @@ class Queue:
                 self._hear(self._running[happened.handle], happened.event)
         for end in ends:
             running = self._running.pop(end.handle)
-            self._look(running)  # what it wrote last
+            self._look(running)  # its last lines
             self._executor.slots.give_back(running.slot)
             self._asks = True
             attempt = Attempt(running.job, end, running.follower, running.overdue, bool(self._stop.requests))
@@ -245,7 +245,7 @@ class Queue:
                 self._look(running)
 
     def _enforce(self, handle: Handle, running: _Running) -> None:
-        """Stop a run as the user wishes, and one that takes too long or says nothing; first gently, then at once."""
+        """Stop a run on request of the user, or if it is overdue; first gently, then at once."""
         if (force := self._stop.force) and running.stops < self._stop.requests:
             running.stops = self._stop.requests
             self._executor.stop(handle, force)
@@ -257,12 +257,12 @@ class Queue:
         if policy.timeout and now - running.started > policy.timeout:
             running.overdue = Overdue(Failure.TIMEOUT, f"took longer than {policy.timeout:g} s", now)
         elif now - running.heard > policy.no_progress:
-            running.overdue = Overdue(Failure.NO_PROGRESS, f"said nothing for {policy.no_progress:g} s", now)
+            running.overdue = Overdue(Failure.NO_PROGRESS, f"no progress for {policy.no_progress:g} s", now)
         if running.overdue:
             self._executor.stop(handle, Force.WAKE)
 
     def _hear(self, running: _Running, event: dict[str, Any]) -> None:
-        """Pass on an event that a run sent. One of an epoch only says that there is something to read."""
+        """Pass on an event of a run. The event of an epoch only announces a new line in its directory."""
         running.heard = time.monotonic()
         if event["event"] == "epoch":
             self._look(running)
@@ -270,7 +270,7 @@ class Queue:
             self._pass_on(running.job, event)
 
     def _look(self, running: _Running) -> None:
-        """Pass on the epochs that a run has written: from its directory, which loses none, as a full pipe would."""
+        """Pass on the epochs in the directory of a run: unlike a full pipe, it loses none."""
         running.looked = time.monotonic()
         for event in running.follower.epochs():
             running.heard = running.looked
@@ -285,7 +285,7 @@ class Queue:
 
     def _conclude(self, job: Job, outcome: Outcome) -> None:
         job.start_over = job.start_over and outcome.status == "busy"
-        job.tries -= outcome.again  # that it was begun in vain was not its own doing
+        job.tries -= outcome.again  # a lost attempt does not count
         if outcome.joules:
             self._spent[str(job.run.path)] = outcome.joules
         retry = outcome.kind in TRANSIENT and job.tries <= self._policy.retries
@@ -293,6 +293,6 @@ class Queue:
         if outcome.again:
             self._again.append(job)
         if outcome.kind == Failure.DISK_FULL and not self.halted:
-            self.halted = f"{outcome.reason}; the same command goes on once there is room"
+            self.halted = f"{outcome.reason}; the same command continues once there is space"
         self.outcomes[job] = outcome
         self._listener.end(job, outcome)

@@ -150,20 +150,20 @@ def test_a_run_of_an_earlier_version_stands_for_itself(greenseg: Command, data: 
         dry = greenseg("sweep", sweep(tmp_path, seeds=(0, 1), **(settings | {"data": place})), "--dry-run")
         assert "2 runs (2 new), 2 to do" in dry.stdout
         assert "1 run finished on other content" in dry.stderr
-        assert "preprocessing has version 6 now, 5 then" in dry.stderr
+        assert "preprocessing has version 6 now, it had version 5" in dry.stderr
     assert greenseg("sweep", tmp_path / "s.yaml").returncode == 0
     rows = [row for row in configurations(greenseg, "runs")["configurations"] if row["settings"]["epochs"] == 6]
     assert sorted(len(row["runs"]) for row in rows) == [1, 2]
     data.rename(tmp_path / "data")
     refused = greenseg("train", "--config", killed / "config.yaml")
     assert refused.returncode == 2
-    assert "preprocessing has version 6 now, 5 then" in refused.stderr
+    assert "preprocessing has version 6 now, it had version 5" in refused.stderr
     assert "--again" in refused.stderr
     direct = warm.run(
         [sys.executable, "-m", "greenseg.training", str(killed)], cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert direct.returncode == 2
-    assert "preprocessing has version 6 now, 5 then" in direct.stderr
+    assert "preprocessing has version 6 now, it had version 5" in direct.stderr
     del before[killed / "run.json"]  # its second attempt stands there
     assert {path: path.read_bytes() for path in before} == before
 
