@@ -1,5 +1,6 @@
 """`greenseg sweep`: many runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,39 +65,27 @@ def sweep(
 
     planned = read_sweep(file, overrides or (), further=further)
 
-    from greenseg.cli.plan import notes, print_plan, print_plan_json
+    from greenseg.cli.plan import print_plan, print_plan_json
 
     plan = plan_of(planned, out, retry_failed)
     if dry_run:
         (print_plan_json if as_json else print_plan)(plan)
         return
 
-    from greenseg.cli.view import FilesView, say, warn
-    from greenseg.machine import claims
+    _check(plan, again)
 
-    for message in claims.restore():
-        warn(message)
-    if plan.impossible:
-        raise UserError(plan.impossible)
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
-    from greenseg.data.content import Contents
+    from greenseg.cli.view import say
     from greenseg.launch.executor import Job
     from greenseg.launch.local import Local
-    from greenseg.launch.prepare import prepare
     from greenseg.launch.queue import Policy, Queue
     from greenseg.launch.slots import Slots
     from greenseg.launch.stop import Stop
     from greenseg.machine.cores import usable_cores
     from greenseg.machine.gpus import choose
     from greenseg.report.units import count
-    from greenseg.runs.standing import refusal
-    from greenseg.runs.summary import apply_accounting
 
-    if plan.newer:
-        raise UserError(plan.newer)
-    if plan.changed and not again:
-        raise UserError([refusal(run) for run in plan.changed])
     silent = quiet or as_json
 
     def tell(text: str) -> None:
@@ -104,13 +93,6 @@ def sweep(
             say(text)
 
     every = [Job(run.settings, run.directory, run.status == "damaged", content=run.content) for run in plan.runs]
-    for note in notes(plan.runs):
-        warn(note)
-    for planned_run in plan.runs:
-        if planned_run.status == "damaged":
-            warn(f"{planned_run.problem}; the run starts over")
-        if planned_run.outdated and (problem := apply_accounting(planned_run.directory, planned_run.settings)):
-            warn(problem)
     to_do = {id(run) for run in plan.todo}
     planned_jobs = list(zip(plan.runs, every, strict=True))
     todo = [job for run, job in planned_jobs if id(run) in to_do]
@@ -128,14 +110,7 @@ def sweep(
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
     if wanted:
         check_out(out, to_write=True)
-        with FilesView(disable=silent) as preparation:
-            prepare([job.settings for job in todo], tell, preparation.update)
-        contents = Contents()
-        for job in todo:
-            job.content = job.content or contents.of(job.settings)  # the phantom is created on its first use
-        context = measure_idle(idle_seconds, tell)
-        for position, job in enumerate(todo):
-            job.context = context | {"order": planned.order, "position": position}
+        _prepare(todo, planned.order, idle_seconds, tell, silent)
         with Stop().installed() as stop, view:
             policy = Policy(planned.retries, planned.timeout, planned.max_energy, cool_down=planned.cool_down)
             spent = {str(run.directory.path): run.spent.joules for run in plan.runs if run.spent}
@@ -147,27 +122,75 @@ def sweep(
         unfinished = len(wanted) - ended.count("finished") - ended.count("failed")
 
     whole = silent or print_report([job.run for job in every], allow_mixed_sources)
-    code = ExitCode.OK
+    code = _exit_code(stopped, bool(failed) or not whole, unfinished, halted)
+    finished = len(every) - failed - unfinished
+    if isinstance(view, JsonView):
+        numbers: dict[str, Any] = {"finished": finished, "failed": failed, "unfinished": unfinished}
+        view.tell("sweep", name=planned.name, **numbers, exit_code=int(code))
+    if code:
+        raise typer.Exit(code)
+
+
+def _check(plan: "Plan", again: bool) -> None:
+    """Refuse a plan that cannot be carried out, warn about the rest, and apply the accounting settings of today.
+
+    Raises:
+        UserError: runs cannot run here, are from a later version, or would not continue; all of one kind.
+    """
+    from greenseg.cli.plan import notes
+    from greenseg.cli.view import warn
+    from greenseg.machine import claims
+    from greenseg.runs.standing import refusal
+    from greenseg.runs.summary import apply_accounting
+
+    for message in claims.restore():
+        warn(message)
+    if plan.impossible:
+        raise UserError(plan.impossible)
+    if plan.newer:
+        raise UserError(plan.newer)
+    if plan.changed and not again:
+        raise UserError([refusal(run) for run in plan.changed])
+    for note in notes(plan.runs):
+        warn(note)
+    for run in plan.runs:
+        if run.status == "damaged":
+            warn(f"{run.problem}; the run starts over")
+        if run.outdated and (problem := apply_accounting(run.directory, run.settings)):
+            warn(problem)
+
+
+def _prepare(todo: "list[Job]", order: str, idle_seconds: float, tell: Callable[[str], None], silent: bool) -> None:
+    """Prepare the slices of all runs, measure idle power, and complete the jobs with it."""
+    from greenseg.cli.view import FilesView
+    from greenseg.data.content import Contents
+    from greenseg.launch.prepare import prepare
+
+    with FilesView(disable=silent) as preparation:
+        prepare([job.settings for job in todo], tell, preparation.update)
+    contents = Contents()
+    context = measure_idle(idle_seconds, tell)
+    for position, job in enumerate(todo):
+        job.content = job.content or contents.of(job.settings)  # the phantom is created on its first use
+        job.context = context | {"order": order, "position": position}
+
+
+def _exit_code(stopped: bool, failed: bool, unfinished: int, halted: str) -> ExitCode:
+    """The exit code of a sweep; prints why runs are left."""
+    from greenseg.cli.view import warn
+    from greenseg.report.units import count
+
     if stopped:
         warn("Interrupted; the same command continues where this one stopped")
-        code = ExitCode.INTERRUPTED
-    elif failed or not whole:
-        code = ExitCode.FAILED
-    elif unfinished:
-        code = ExitCode.INCOMPLETE
     if halted:
         warn(f"No new run was started: {halted}")
     elif unfinished and not stopped:
         warn(f"{count(unfinished, 'run')} left to another process that is training; run the same command again later")
-    if isinstance(view, JsonView):
-        numbers: dict[str, Any] = {
-            "finished": len(every) - failed - unfinished,
-            "failed": failed,
-            "unfinished": unfinished,
-        }
-        view.tell("sweep", name=planned.name, **numbers, exit_code=int(code))
-    if code:
-        raise typer.Exit(code)
+    if stopped:
+        return ExitCode.INTERRUPTED
+    if failed:
+        return ExitCode.FAILED
+    return ExitCode.INCOMPLETE if unfinished else ExitCode.OK
 
 
 def plan_of(sweep: Sweep, out: Path, retry_failed: bool) -> "Plan":
