@@ -383,7 +383,7 @@ def test_a_config_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> No
 
 
 def test_the_docs_are_up_to_date() -> None:
-    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
     assert page.read_text(encoding="utf-8") == settings_page(), "run `make docs`"
 
 
