@@ -74,10 +74,10 @@ def conclude(attempt: Attempt) -> Outcome:
     """
     job = attempt.job
     if attempt.ended.code == events.BUSY:
-        return Outcome("busy", "another process trains it")
+        return Outcome("busy", "another process is training it")
     with job.run.lock() as claimed:
         if not claimed:
-            return Outcome("busy", "another process took it over")
+            return Outcome("busy", "another process has taken it over")
         try:
             record, epochs = job.run.record(), job.run.epochs()
         except BadRecord as damage:

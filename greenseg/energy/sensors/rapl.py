@@ -138,4 +138,4 @@ def _zone_name(zone: Path) -> str:
     try:
         return (zone / "name").read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
-        raise OSError(f"cannot read whether {zone.name} of RAPL is a CPU package: {error}") from error
+        raise OSError(f"cannot read whether {zone.name} is a CPU package: {error}") from error
