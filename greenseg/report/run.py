@@ -90,8 +90,8 @@ class Run:
     Attributes:
         directory: directory of the run.
         status: see `RunDirectory.status`.
-        record: content of run.json without data and without a single attempt; if the run did not finish, its summary
-            goes up to the last finished epoch.
+        record: content of run.json without `data`, and without `attempts` if there is only one; if the run did not
+            finish, its summary goes up to the last finished epoch.
         content: content of its data.
         watts: constants of its estimates; several if its attempts differ, none if unknown.
         attempts: identities of its attempts.

@@ -1,7 +1,7 @@
 """The directory of a run. It is the only state: sweeps and reports read the progress of runs from it.
 
 config.yaml      the resolved settings: `greenseg train --config config.yaml` repeats the run
-content.json     its training data: digests of the files of each subject, and the split
+content.json     its data: digests of the files of each subject, and the split
 run.json         status, attempts, settings in effect, hardware, versions, energy, final metrics; written atomically
 epochs.jsonl     one line per epoch and attempt: losses, metrics, joules, seconds
 checkpoints/     best.ckpt, last.ckpt
