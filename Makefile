@@ -1,4 +1,4 @@
-# greenseg: `make help` says what there is. Everything happens in .venv; nothing else of the machine is touched.
+# greenseg: `make help` lists the targets. Packages are installed in .venv only.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -10,7 +10,7 @@ READY  := $(VENV)/.ready
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-install: $(READY) ## Make .venv with greenseg and the tested versions of what it needs
+install: $(READY) ## Make .venv with greenseg and the tested versions of its dependencies
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,19 +22,19 @@ demo: $(READY) ## Sweep 2 encoders × 2 precisions on a small phantom and print 
 	@test -d data/phantom || $(BIN)/greenseg data phantom data/phantom --volumes 9
 	$(BIN)/greenseg sweep sweeps/demo.yaml
 
-test: $(READY) lint ## Lint, check types, run all tests, two at a time
+test: $(READY) lint ## Lint, check types, run all tests in two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-# No case of these starts a process or trains.
+# Tests without training and without new processes.
 FAST := tests/settings tests/sweep tests/runs tests/test_yamlfile.py tests/test_failures.py \
 	tests/report/test_answer.py tests/report/test_comparison.py tests/report/test_emissions.py \
 	tests/report/test_export.py tests/report/test_front.py tests/report/test_results.py tests/report/test_select.py \
 	tests/report/test_statistics.py tests/report/test_table.py
 
-test-fast: $(READY) ## Run the tests that take no process, no training and no network, in less than a minute
+test-fast: $(READY) ## Run the tests without new processes, training and network access, in under a minute
 	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -m 'not process' $(FAST)
 
-lint: $(READY) ## Lint, check types and the direction of imports
+lint: $(READY) ## Lint, check types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,11 +44,11 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure overheads against floors, training and the data path against plain loops and MONAI
+bench: $(READY) ## Measure overheads against floors; training and data loading against plain loops and MONAI
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python -m benchmarks
 
-docs: $(READY) ## Write docs/settings.md and docs/sweep.schema.json from the declaration of the settings
+docs: $(READY) ## Generate docs/settings.md and docs/sweep.schema.json from the declaration of the settings
 	$(BIN)/python -m greenseg.settings.docs > docs/settings.md
 	$(BIN)/python -m greenseg.sweep.schema > docs/sweep.schema.json
 

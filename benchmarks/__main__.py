@@ -1,4 +1,4 @@
-"""Run the benchmarks named, or all of them."""
+"""Runs the named benchmarks, or all of them."""
 
 import sys
 
@@ -17,7 +17,7 @@ BENCHMARKS = {
 if __name__ == "__main__":
     unknown = set(sys.argv[1:]) - set(BENCHMARKS)
     if unknown:
-        sys.exit(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+        sys.exit(f"unknown benchmark {', '.join(unknown)}; valid: {', '.join(BENCHMARKS)}")
     for name in sys.argv[1:] or BENCHMARKS:
         print(f"── {name}: {BENCHMARKS[name].__module__}", flush=True)
         BENCHMARKS[name]()

@@ -1,4 +1,4 @@
-"""How soon the command answers, against an empty Python program."""
+"""Response time of the command, against an empty Python program."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ RUNS = 7
 
 
 def main() -> None:
-    """Print seconds of `--help` and of a sweep with a mistake, and their ratio to `python -c pass`."""
+    """Print the seconds of `--help` and of a sweep with a mistake, and their ratios to `python -c pass`."""
     with tempfile.TemporaryDirectory() as folder:
         wrong = Path(folder, "wrong.yaml")
         wrong.write_text("grid:\n  precison: [32-true]\n")

@@ -1,8 +1,8 @@
-"""Our data path against re-reading files and MONAI: slices a second; waiting in training; memory of runs side by side.
+"""Data loading against re-reading files and MONAI: slices per second, waiting in training, memory of parallel runs.
 
-Every figure comes from processes of their own, in turns. A figure's time goes from the start of the data's preparation
-to the last batch of the epoch; imports are left out. Files are in the system's page cache for everyone. Batches hold 8
-slices of the training split, 128², without augmentation; the peers get the better of 0 and 2 workers, figure by figure.
+Each number comes from separate processes, which take turns. Times go from the start of the preparation of the data to
+the last batch of the epoch, without imports. Files are in the page cache for all of them. Batches have 8 slices of the
+training split, 128², without augmentation. For each number, peers get the better of 0 and 2 workers.
 """
 
 import importlib
@@ -38,7 +38,7 @@ SPAWN = multiprocessing.get_context("spawn")  # nothing is inherited
 ROUNDS = 3
 BATCH_SIZE = 8
 REREAD = 100  # slices
-STEADY_EPOCHS, STEADY_SECONDS = 5, 3.0  # whichever ends first; at least one epoch
+STEADY_EPOCHS, STEADY_SECONDS = 5, 3.0  # the shorter of both; at least one epoch
 TRAINING_STEPS = 200
 PHANTOM_VOLUMES = 105  # of 19 slices on average
 E2MIP = Path(os.environ.get("GREENSEG_E2MIP") or Path(__file__).parents[2] / "shared" / "data" / "e2mip")
@@ -47,7 +47,7 @@ Batches = Iterable[dict[str, torch.Tensor]]
 
 
 def ours(settings: Settings, workers: int = 0) -> Batches:
-    """Batches from the slice cache, which is made first where it is not there."""
+    """Batches from the slice cache, which is made first if missing."""
     from greenseg.data import cache
     from greenseg.data.loader import SliceDataset, TrainingBatches, loader
 
@@ -57,13 +57,13 @@ def ours(settings: Settings, workers: int = 0) -> Batches:
 
 
 def pairs(settings: Settings) -> list[tuple[str, str]]:
-    """Image and mask of every file of the training split."""
+    """Image and mask of each subject of the training split."""
     folders = (Path(settings.data, "training_data", kind) for kind in ("images", "masks"))
     return list(zip(*(sorted(map(str, folder.glob("*.nii.gz"))) for folder in folders), strict=True))
 
 
 def read(settings: Settings, slices: list[tuple[str, str, int]]) -> dict[str, torch.Tensor]:
-    """A batch of slices, each from its files, with the whole volumes around it."""
+    """A batch of slices; for each, both whole volumes are read from files."""
     arrays = []
     for *files, k in slices:
         volumes = (sitk.ReadImage(file, sitk.sitkFloat32) for file in files)
@@ -75,7 +75,7 @@ def read(settings: Settings, slices: list[tuple[str, str, int]]) -> dict[str, to
 
 
 def rereading(settings: Settings, workers: int) -> Batches:
-    """A plain Dataset. Slices drawn at random stand for an epoch: every slice of every epoch costs the same."""
+    """A plain Dataset. A random sample of slices represents an epoch, since every slice costs the same."""
     header, slices = sitk.ImageFileReader(), []
     for image, mask in pairs(settings):
         header.SetFileName(image)
@@ -87,11 +87,11 @@ def rereading(settings: Settings, workers: int) -> Batches:
 
 
 def monai(settings: Settings, workers: int, persistent: bool = False, plain: bool = False) -> Batches:
-    """MONAI's caches behind the transforms of a usual 2D pipeline.
+    """MONAI's caches after the transforms of a typical 2D pipeline.
 
-    Files of one slice are items of the data set. Volumes are cut by `GridPatchDataset` and `PatchIterd`, as in MONAI's
+    Files with one slice are items of the data set. `GridPatchDataset` and `PatchIterd` cut volumes, as in MONAI's
     tutorial "2D slices from 3D training"; their slices come unshuffled, which costs less. `plain` is faster, and
-    made by hand: tensors without MONAI's metadata, volumes cut into a list of slices once.
+    written by hand: tensors without MONAI's metadata, volumes cut into a list of slices once.
     """
     import monai.data as md
     import monai.transforms as mt
@@ -136,7 +136,7 @@ LOADERS: dict[str, Callable[[Settings, int], Batches]] = {
 
 
 def waiting(settings: Settings) -> float:
-    """Share of a training's time, all its epochs together, that the Trainer waits for the next batch."""
+    """Share of the training time, over all epochs, in which the Trainer waits for the next batch."""
     import pytorch_lightning as pl
     from pytorch_lightning.profilers import SimpleProfiler
 
@@ -154,7 +154,7 @@ def waiting(settings: Settings) -> float:
 
 
 def epochs(settings: Settings, load: Callable[[Settings, int], Batches], workers: int) -> tuple[list[float], Batches]:
-    """Slices a second of the first epoch, with all before it, and of later ones (median); and what was loaded."""
+    """Slices per second of the first epoch, with all work before it, and of later ones (median); and the loader."""
     seconds: list[float] = []
     start = time.perf_counter()
     batches = load(settings, workers)
@@ -166,9 +166,9 @@ def epochs(settings: Settings, load: Callable[[Settings, int], Batches], workers
 
 
 def worker(pipe: Connection, job: str, data: Path, cache: Path, workers: int) -> None:
-    """A process that measures: says that all is imported, and waits; works, says the result, and waits."""
+    """A measuring process: reports the end of its imports and waits, then works, reports the result and waits."""
     warnings.filterwarnings("ignore")
-    multiprocessing.set_start_method(None, force=True)  # workers of loaders start as they do in any program
+    multiprocessing.set_start_method(None, force=True)  # workers of loaders start as in any program
     os.environ["GREENSEG_CACHE"] = str(cache)
     settings = Settings.of({"data": str(data), "model": "mobilenet-unet", "image_size": 128, "precision": "bf16-mixed"})
     for module in ("monai.data", "monai.transforms", "nibabel") if "MONAI" in job else ("greenseg.data.loader",):
@@ -181,35 +181,35 @@ def worker(pipe: Connection, job: str, data: Path, cache: Path, workers: int) ->
 
 
 def measure(job: str, data: Path, cache: Path, workers: int = 0, runs: int = 1) -> tuple[Any, float]:
-    """The result of one of `runs` workers side by side; the megabytes (PSS: shared ones once) that all of them add."""
+    """The result of one of `runs` parallel workers, and the MB that all of them add (PSS: shared pages count once)."""
     running = []
     for _ in range(runs):
         here, there = SPAWN.Pipe()
         running.append((SPAWN.Process(target=worker, args=(there, job, data, cache, workers)), here))
         running[-1][0].start()
-        there.close()  # so that its death ends our waiting
+        there.close()  # so that its death ends the wait
     sizes = []
     for _ in ("imported", "worked"):
-        results = [pipe.recv() for _, pipe in running]  # nobody goes on before all have come here
+        results = [pipe.recv() for _, pipe in running]  # none continues before all are here
         maps = [entry for process, _ in running for entry in psutil.Process(process.pid).memory_maps()]
-        # Own memory and the cache; not libraries, which other programs map, too, now and then.
+        # Private memory and the cache, without libraries, which other programs may map, too.
         sizes.append(sum(m.pss for m in maps if not m.path.startswith("/") or m.path.startswith(str(cache))) / 1e6)
         for _, pipe in running:
-            pipe.send("go on")
+            pipe.send("continue")
     for process, _ in running:
         process.join()
     return results[0], sizes[1] - sizes[0]
 
 
 def speeds(data: Path) -> dict[str, list[float]]:
-    """Slices a second of every loader: first epoch of a first run and of a second one, steady epochs."""
+    """Slices per second of every loader: first epochs of a first and a second run, and steady epochs."""
     rounds: dict[str, list[list[float]]] = {name: [] for name in LOADERS}
     for _ in range(ROUNDS):
         for name in LOADERS:
             figures = []
             for workers in (0,) if name == OURS else (0, 2):
                 with tempfile.TemporaryDirectory(dir=cache_folder()) as cache:
-                    times = 1 + (name in (OURS, PERSISTENT))  # of the others every run is a first run
+                    times = 1 + (name in (OURS, PERSISTENT))  # with the others, every run is a first run
                     runs = [measure(name, data, Path(cache), workers)[0] for _ in range(times)]
                 figures.append((runs[0][0], runs[-1][0], max(steady for _, steady in runs)))
             rounds[name].append([max(figure) for figure in zip(*figures, strict=True)])
@@ -217,9 +217,9 @@ def speeds(data: Path) -> dict[str, list[float]]:
 
 
 def report(title: str, data: Path) -> None:
-    """Measure one data set, and print its table and sentences."""
+    """Measure a data set; print its table and sentences."""
     figures = speeds(data)
-    table = Table(title=f"{title}: slices a second, and how many times faster greenseg is", title_justify="left")
+    table = Table(title=f"{title}: slices per second (speed of greenseg ÷ speed of the loader)", title_justify="left")
     table.add_column("loader")
     for column in ("first run, epoch 1", "second run, epoch 1", "steady epochs"):
         table.add_column(column, justify="right")
@@ -231,23 +231,23 @@ def report(title: str, data: Path) -> None:
         cache = Path(folder).resolve()
         measure(OURS, data, cache)
         share, _ = measure(TRAINING, data, cache)
-        console.print(f"waiting for data in {TRAINING_STEPS} training steps (mobilenet-unet, 128², bf16): {share:.2%}")
+        console.print(f"Wait for data in {TRAINING_STEPS} training steps (mobilenet-unet, 128², bf16): {share:.2%}")
         size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) / 1e6
-        console.print(f"memory that loading adds (the slice cache on disk: {size:.0f} MB)")
+        console.print(f"Additional memory for loading (slice cache on disk: {size:.0f} MB):")
         for name in (OURS, CACHE):
             one, four = (measure(name, data, cache, runs=runs)[1] for runs in (1, 4))
-            console.print(f"  {name}: 1 run {one:.0f} MB, 4 side by side {four:.0f} MB ({four / one:.2f}×)")
+            console.print(f"  {name}: 1 run {one:.0f} MB, 4 parallel runs {four:.0f} MB ({four / one:.2f}×)")
 
 
 def main() -> None:
-    """Print the figures for E2MIP, where it is, and for a phantom of about 2,000 slices."""
+    """Print the results for E2MIP, if it is available, and for a phantom of about 2,000 slices."""
     if not (find_spec("monai") and find_spec("nibabel")):
         sys.exit("MONAI is missing: pip install --constraint constraints.txt --group bench (`make bench` does it)")
     cache_folder().mkdir(parents=True, exist_ok=True)
     if E2MIP.is_dir():
         report("E2MIP", E2MIP)
     else:
-        print("E2MIP is not here (set GREENSEG_E2MIP to its folder): the phantom only")
+        print("E2MIP is missing (set GREENSEG_E2MIP to its folder); measuring the phantom only")
     drawn = cache_folder() / f"benchmark-phantom-{PHANTOM_VOLUMES}"
     if not drawn.is_dir():
         phantom.write_phantom(drawn, PHANTOM_VOLUMES, seed=0)

@@ -1,4 +1,4 @@
-"""What measuring costs: an epoch's readings, and a training with the callback against one without."""
+"""Cost of measuring: the readings of an epoch, and training with the callback against training without it."""
 
 import logging
 import time
@@ -10,11 +10,11 @@ import torch
 
 from greenseg.energy import EnergyMeter, EnergyMonitor
 
-STEPS = 24  # of about a second together
+STEPS = 24  # take about a second together
 
 
 class Busy(pl.LightningModule):
-    """Matrix products: about a second for every `STEPS` of an epoch's steps."""
+    """Matrix products: about a second per `STEPS` steps of an epoch."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Busy(pl.LightningModule):
 
 
 def epochs(callbacks: list[pl.Callback], seconds: int, number: int) -> list[float]:
-    """Seconds of every epoch."""
+    """Seconds per epoch."""
     module = Busy(STEPS * seconds)
     pl.Trainer(
         accelerator="cpu",
@@ -56,7 +56,7 @@ def epochs(callbacks: list[pl.Callback], seconds: int, number: int) -> list[floa
 
 
 def main() -> None:
-    """Print the cost of one reading, of an epoch's readings, and A/B."""
+    """Print the cost of a reading and of the readings of an epoch, and the comparison of both trainings."""
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     meter = EnergyMeter()
@@ -66,14 +66,15 @@ def main() -> None:
         meter.lap()
         laps.append(time.perf_counter() - start)
     reading = median(laps)
-    print(
-        f"one reading {reading * 1e3:.3f} ms; the four of an epoch {4 * reading * 1e3:.2f} ms, of 1 s {4 * reading:.2%}"
-    )
+    print(f"one reading: {reading * 1e3:.3f} ms; four per epoch: {4 * reading * 1e3:.2f} ms, {4 * reading:.2%} of 1 s")
     for seconds, number, turns in ((1, 5, 6), (60, 1, 2)):
         without, with_monitor = [], []
         for _ in range(turns):
-            # The first of several epochs warms up.
+            # The first of several epochs is the warm-up.
             without += epochs([], seconds, number)[min(number - 1, 1) :]
             with_monitor += epochs([EnergyMonitor()], seconds, number)[min(number - 1, 1) :]
         a, b = median(without), median(with_monitor)
-        print(f"epochs of about {seconds} s: without callback {a:.3f} s, with {b:.3f} s, ratio {b / a:.4f}", flush=True)
+        print(
+            f"epochs of about {seconds} s: without callback {a:.3f} s, with callback {b:.3f} s, ratio {b / a:.4f}",
+            flush=True,
+        )

@@ -1,6 +1,6 @@
-"""Planning 100,000 combinations and resuming 10,000 finished runs: the whole command, against a bare floor.
+"""Planning of 100,000 combinations and resuming of 10,000 finished runs: the whole command, against a bare floor.
 
-Seconds are of the process (user and system), so that others on the machine hardly matter, and by the clock.
+Times are CPU seconds (user and system), which hardly depend on other processes, and wall-clock seconds.
 """
 
 import itertools
@@ -33,7 +33,7 @@ AXES: dict[str, list[Any]] = {
 
 
 def command(*arguments: str | Path, out: Path, cwd: Path) -> tuple[float, float]:
-    """Runs `greenseg …` with its output in a file: seconds by the clock, and of the process."""
+    """Run `greenseg …` with its output in a file; returns wall-clock seconds and CPU seconds."""
     start = time.perf_counter()
     with out.open("wb") as file:
         process = subprocess.Popen([sys.executable, "-m", "greenseg", *map(str, arguments)], stdout=file, cwd=cwd)
@@ -45,14 +45,14 @@ def command(*arguments: str | Path, out: Path, cwd: Path) -> tuple[float, float]
 
 
 def clocked(work: Callable[[], object]) -> tuple[float, float]:
-    """The same of a piece of Python."""
+    """Wall-clock seconds and CPU seconds of a Python function."""
     start, before = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - start, time.process_time() - before
 
 
 def compare(what: str, ours: Callable[[], tuple[float, float]], floor: str, bare: Callable[[], object]) -> None:
-    """Print both, in turns."""
+    """Measure the command and its floor in turns, and print both."""
     times: list[tuple[float, float]] = []
     floors: list[tuple[float, float]] = []
     for _ in range(TURNS):
@@ -60,8 +60,8 @@ def compare(what: str, ours: Callable[[], tuple[float, float]], floor: str, bare
         floors.append(clocked(bare))
     wall, process = (median(values) for values in zip(*times, strict=True))
     floor_wall, floor_process = (median(values) for values in zip(*floors, strict=True))
-    print(f"{what}: {process:.2f} s of the process, {wall:.2f} s by the clock", flush=True)
-    print(f"  floor, {floor}: {floor_process:.2f} s and {floor_wall:.2f} s; ratio {process / floor_process:.1f}")
+    print(f"{what}: {process:.2f} CPU s, {wall:.2f} s wall clock", flush=True)
+    print(f"  floor, {floor}: {floor_process:.2f} CPU s, {floor_wall:.2f} s; ratio {process / floor_process:.1f}")
 
 
 def plan(folder: Path) -> None:
@@ -80,7 +80,7 @@ def plan(folder: Path) -> None:
     compare(
         "plan 100,000 combinations with 50 rules, --dry-run --json",
         lambda: command("sweep", file, "--dry-run", "--json", out=folder / "plan.json", cwd=folder),
-        "a dictionary for each of itertools.product",
+        "a dictionary per item of itertools.product",
         product,
     )
     found = json.loads((folder / "plan.json").read_text())
@@ -90,7 +90,7 @@ def plan(folder: Path) -> None:
 
 
 def resume(folder: Path) -> None:
-    """10,000 runs that have finished: one is trained, its record copied to the others."""
+    """10,000 finished runs: one is trained, and the others get copies of its record."""
     sweep: dict[str, Any] = {
         "base": {"model": "mobilenetv3-tiny-unet", "image_size": 32, "spacing": 8, "epochs": 2, "accelerator": "cpu"},
         "grid": {"lr": [round(1e-5 * (i + 1), 7) for i in range(100)]},
@@ -113,24 +113,24 @@ def resume(folder: Path) -> None:
     compare(
         "resume 10,000 finished runs, --dry-run",
         lambda: command("sweep", file, "--dry-run", out=folder / "out.txt", cwd=folder),
-        "json.load of every run.json",
+        "json.load of each run.json",
         read,
     )
     said = (folder / "out.txt").read_text()
     assert "10000 runs (10000 finished), 0 to do" in said, said
     wall, process = command("sweep", file, out=folder / "out.txt", cwd=folder)
-    print(f"  the same with its table of 100 configurations: {process:.2f} s of the process, {wall:.2f} s by the clock")
+    print(f"  the same with its table of 100 configurations: {process:.2f} CPU s, {wall:.2f} s wall clock")
 
 
 def write(run: RunDirectory, settings: Settings, record: dict[str, Any]) -> None:
-    """A run directory with what the record of another says."""
+    """Make a run directory with the record of another run."""
     run.path.mkdir(parents=True, exist_ok=True)
     names = {"identity": settings.identity, "configuration": settings.configuration}
     (run.path / "run.json").write_text(json.dumps(record | names | {"settings": settings.resolved()}, indent=2))
 
 
 def main() -> None:
-    """Print both figures and their ratio to the floors."""
+    """Print both measurements and their ratios to the floors."""
     with tempfile.TemporaryDirectory() as folder:
         plan(Path(folder))
         resume(Path(folder))

@@ -1,4 +1,4 @@
-"""What a report of many runs costs, against reading their run.json and nothing else; and fronts of many points."""
+"""Cost of a report of many runs, against only reading their run.json; and cost of fronts of many points."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ EPOCHS = FLOOR.replace("run.json", "epochs.jsonl").replace(
 PEAK = """
 import atexit, sys
 def peak():
-    with open("/proc/self/status") as file:  # not ru_maxrss, which a process has from the one that started it
+    with open("/proc/self/status") as file:  # not ru_maxrss, which a process inherits from its parent
         print(*(line.split()[1] for line in file if line.startswith("VmHWM")), file=sys.stderr)
 atexit.register(peak)
 """
@@ -53,7 +53,7 @@ def measured(program: str, *arguments: str) -> tuple[float, float, float]:
 
 def main() -> None:
     """Print seconds, CPU seconds, peak memory, and the ratio to the floor."""
-    print(f"runs of 50 epochs; medians of {TURNS} turns, interleaved, each a new process")
+    print(f"Runs of 50 epochs; medians of {TURNS} interleaved turns, each in a new process")
     for size in SIZES:
         with tempfile.TemporaryDirectory() as parent:
             folder, page = f"{parent}/runs", f"{parent}/page.html"
@@ -66,7 +66,7 @@ def main() -> None:
             if size == SIZES[1]:  # 1,000 configurations, with the learning curves of 3,000 runs
                 commands["json.loads of every epoch"] = [EPOCHS, folder]
                 commands["greenseg report --output page.html"] = [COMMAND, "report", folder, "--output", page]
-            # All files are in the page cache: they have just been written.
+            # All files are in the page cache, since they are new.
             figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
             for _ in range(TURNS):
                 for name, arguments in commands.items():
@@ -90,7 +90,7 @@ def _fronts() -> None:
     for name, points in {
         "100,000 points, 2 objectives": random.random((100_000, 2)),
         "100,000 points, 3 objectives": random.random((100_000, 3)),
-        "100,000 points, all of them on the front": np.stack([diagonal, diagonal], axis=1),
+        "100,000 points, all on the front": np.stack([diagonal, diagonal], axis=1),
         "100,000 points, ties everywhere": random.integers(0, 30, (100_000, 2)).astype(float),
     }.items():
         maximise = [True] + [False] * (points.shape[1] - 1)

@@ -1,13 +1,13 @@
-"""Training on a CPU: slices a second of `greenseg train` against a plain PyTorch loop and MONAI's usual 2D pipeline.
+"""Training on a CPU: slices per second of `greenseg train` against a plain PyTorch loop and MONAI's usual 2D pipeline.
 
-The same network on the same slices; every contestant is a program of its own, in the environment that its users have,
-and has its turn in every round. Counted are training epochs but the first of each program, without validation; shown
-is the fastest of all rounds, which neighbours on the machine have disturbed the least. The plain loop augments
-nothing; MONAI flips and turns by quarters, as our `flips` does; each peer gets the better of 0 and 2 workers. "Our
-choices by hand" is what the Trainer, the energy and the records cost us. Threads are what each takes by itself: all
-cores; run it under `taskset -c 1` for one.
+All train the same network on the same slices. Each is a separate program in the usual environment of its users, and has
+a turn in every round. Times are training epochs without validation, except the first epoch of each program. The table
+shows the fastest round, which other processes disturbed least. The plain loop has no augmentation; MONAI uses flips and
+quarter turns, like our `flips`. Each peer gets the better of 0 and 2 workers. "our choices by hand" shows the cost of
+the Trainer, the energy and the records. Each uses its default number of threads, which is all cores; for one core, run
+the benchmark under `taskset -c 1`.
 
-The phantom by default; `GREENSEG_E2MIP` names a data set in its layout.
+The data set is the phantom, or the one at `GREENSEG_E2MIP`, in E2MIP's layout.
 """
 
 import json
@@ -52,7 +52,7 @@ def run(*arguments: str) -> str:
 
 
 def greenseg(augment: str) -> Measure:
-    """`greenseg train`, as a user calls it."""
+    """`greenseg train`, as users call it."""
 
     def measure(settings: Settings, folder: Path) -> list[float]:
         values = settings.model_dump(mode="json", exclude_unset=True) | {"augment": augment}
@@ -87,7 +87,7 @@ CONTESTANTS: dict[str, Measure] = {
 
 
 def write_slices(settings: Settings, folder: Path) -> int:
-    """The training slices in files that peers can read; returns how many there are."""
+    """Write the training slices to files that peers can read; returns their number."""
     training = SliceDataset(cache.prepare(settings), "train")
     batch = training[list(range(len(training)))]
     for kind in ("image", "mask"):
@@ -99,7 +99,7 @@ def write_slices(settings: Settings, folder: Path) -> int:
 
 
 def report(data: Path, model: str, size: int, precision: str) -> Table:
-    """Measure one network."""
+    """Measure a network."""
     values: dict[str, Any] = {
         "data": str(data), "model": model, "image_size": size, "spacing": 256 / size, "precision": precision,
         "augment": "flips", "batch_size": 8, "epochs": EPOCHS, "accelerator": "cpu",
@@ -114,7 +114,7 @@ def report(data: Path, model: str, size: int, precision: str) -> Table:
                 seconds[name] = min(seconds[name], *measure(settings, Path(folder))[1:])
     table = Table(title=f"{model} {size}² {precision}, batches of 8, {slices} slices", title_justify="left")
     table.add_column("loop")
-    for column in ("slices a second", "greenseg, flips, is faster by"):
+    for column in ("slices per second", "speedup of greenseg, flips"):
         table.add_column(column, justify="right")
     for name, each in seconds.items():
         table.add_row(name, f"{slices / each:.1f}", f"{each / seconds[GREENSEG]:.2f}×")
@@ -122,11 +122,11 @@ def report(data: Path, model: str, size: int, precision: str) -> Table:
 
 
 def main() -> None:
-    """Print a table for each network."""
+    """Print a table per network."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     cache_folder().mkdir(parents=True, exist_ok=True)
     if not find_spec("monai"):
-        print("MONAI is missing (`make bench` installs it): without it")
+        print("MONAI is missing (`make bench` installs it); measuring without it")
     data = Path(os.environ.get("GREENSEG_E2MIP") or cache_folder() / f"benchmark-phantom-{PHANTOM_VOLUMES}")
     if not data.is_dir():
         phantom.write_phantom(data, PHANTOM_VOLUMES, seed=0)

@@ -1,7 +1,7 @@
-"""What a sweep costs beside training: 8 one-epoch runs of a small network, against other ways to run them.
+"""Overhead of a sweep: 8 one-epoch runs of a small network, against other ways to run them.
 
-`GREENSEG_PEERS=/path/to/python` names a Python that has, beside everything that greenseg needs, hydra-core,
-hydra-joblib-launcher and ray[tune]; without it, only our own ways are compared.
+`GREENSEG_PEERS=/path/to/python` names a Python with greenseg's dependencies, hydra-core, hydra-joblib-launcher and
+ray[tune]. Without it, the benchmark compares only the ways without these packages.
 """
 
 import json
@@ -29,12 +29,12 @@ PEERS = os.environ.get("GREENSEG_PEERS", "")
 
 @dataclass(frozen=True)
 class Way:
-    """A way to carry runs out.
+    """A way to carry out runs.
 
     Attributes:
-        name: shown.
-        isolated: whether each run is a process of its own.
-        jobs: runs at a time.
+        name: name in the table.
+        isolated: whether each run has its own process.
+        jobs: number of runs at a time.
         run: carries them out.
         greenseg: whether it makes the directories itself.
     """
@@ -47,7 +47,7 @@ class Way:
 
 
 def call(*command: str | Path, **variables: str) -> None:
-    """Run a program, silently."""
+    """Run a program without showing its output."""
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, env=os.environ | variables, check=False
     )
@@ -63,7 +63,7 @@ def ours(jobs: int) -> Callable[[Path, list[Path]], None]:
 
 
 def a_process_each(folder: Path, directories: list[Path]) -> None:
-    """What a shell loop does."""
+    """A new Python process per run, as in a shell loop."""
     for directory in directories:
         call(sys.executable, "-m", "greenseg.training", directory)
 
@@ -89,7 +89,7 @@ def ray(folder: Path, directories: list[Path]) -> None:
 
 WAYS = [
     Way("greenseg sweep", True, 1, ours(1), greenseg=True),
-    Way("a Python process each", True, 1, a_process_each),
+    Way("a Python process per run", True, 1, a_process_each),
     Way("greenseg sweep --jobs 2", True, 2, ours(2), greenseg=True),
 ]
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -101,14 +101,14 @@ PEER_WAYS = [
 
 
 def times(run: RunDirectory) -> tuple[float, float]:
-    """When a run of one epoch took its first step, and when it ended; from its files, which every way writes alike."""
+    """Times of the first step and of the end of a run of one epoch, from its files, which all ways write alike."""
     epochs, record = run.path / "epochs.jsonl", run.path / "run.json"
     assert json.loads(record.read_text())["status"] == "finished"
     return epochs.stat().st_mtime - (run.epochs()[0].seconds or 0.0), record.stat().st_mtime
 
 
 def cpu_before(run: RunDirectory) -> float:
-    """CPU seconds before the first step, start-up and preparation: they hardly depend on what else the machine does."""
+    """CPU seconds of start-up and preparation, before the first step; they hardly depend on other processes."""
     record = run.record()
     assert record
     assert record.energy
@@ -119,7 +119,7 @@ def cpu_before(run: RunDirectory) -> float:
 
 
 def measure(way: Way, folder: Path, sweep: dict[str, Any]) -> dict[str, float]:
-    """Seconds: wall clock; bare training; from the end of a run to the first step of the next; CPU before it."""
+    """Seconds of: wall clock; training alone; from the end of a run to the first step of the next; CPU before it."""
     folder.mkdir()
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     directories = []
@@ -141,7 +141,7 @@ def measure(way: Way, folder: Path, sweep: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a table of all ways, in the order of their overhead."""
+    """Print a table of all ways, in order of their overhead."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_phantom(folder / "data", 5, seed=1)
@@ -159,7 +159,7 @@ def main() -> None:
             print(f"   measured: {way.name}", flush=True)
     one_import = median(imports)
     print(f"{RUNS} runs of one epoch; one import of the stack: {one_import:.2f} s")
-    print(f"{'':32} own process   wall s   training s   beside it, a run   end → first step   × ours   CPU s")
+    print(f"{'':32} own process   wall s   training s   overhead per run   end → first step   × ours   CPU s")
     first = found[WAYS[0].name][0]["gap"]
     for name, (seconds, way) in found.items():
         beside = (seconds["wall"] - seconds["training"] - one_import) / RUNS
@@ -169,4 +169,4 @@ def main() -> None:
             f"{seconds['cpu']:7.2f}"
         )
     if not PEERS:
-        print("Hydra and Ray Tune: set GREENSEG_PEERS to a Python that has them.")
+        print("Hydra and Ray Tune are missing: set GREENSEG_PEERS to a Python with both.")

@@ -1,6 +1,6 @@
-"""Locks between the processes of one host: each dies with its process, however that ends.
+"""Locks between the processes of a host. A lock ends with its process, however the process ends.
 
-`flock` is coherent within a host only; on some network file systems there is none at all.
+`flock` works only within a host, and some network file systems lack it.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ _TICK_SECONDS = 0.05
 
 @contextlib.contextmanager
 def hold(path: Path, *, shared: bool = False, patience: float = 0.0) -> Iterator[IO[Any] | None]:
-    """Hold a lock while the context lasts; yields None where another process has it for longer than `patience`.
+    """Hold a lock while the context lasts; yields None if another process has it for longer than `patience`.
 
     Args:
-        path: of the lock file; made if it is not there.
-        shared: with other processes that share it as well.
-        patience: seconds to wait; infinite to wait as long as it takes.
+        path: path of the lock file; made if missing.
+        shared: share the lock with other processes that share it.
+        patience: longest time to wait, in seconds; may be infinite.
 
     Raises:
         OSError: the file cannot be made, or its file system has no locks.
@@ -38,12 +38,12 @@ def hold(path: Path, *, shared: bool = False, patience: float = 0.0) -> Iterator
         try:
             yield file
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a forked process has the file, too
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a forked process has the file, too
 
 
 def _locked(file: IO[Any], kind: int, patience: float) -> bool:
     if patience == math.inf:
-        fcntl.flock(file, kind)  # the kernel wakes us, and keeps the order
+        fcntl.flock(file, kind)  # the kernel wakes this process and keeps the order
         return True
     end = time.monotonic() + patience
     while True:
@@ -58,12 +58,12 @@ def _locked(file: IO[Any], kind: int, patience: float) -> bool:
 
 
 def share(file: IO[Any]) -> None:
-    """Let other processes share a lock that is held."""
+    """Turn an exclusive lock into a shared one."""
     fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds a lock alone; makes no file, and needs no more than to read it."""
+    """Whether a living process holds a lock exclusively. Makes no file, and needs only permission to read it."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -72,7 +72,7 @@ def is_held(path: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError as error:
-        if not has_no_locks(error):  # where there are none, greenseg holds none
+        if not has_no_locks(error):  # without locks, greenseg holds none
             raise
     return False
 

@@ -1,6 +1,6 @@
-"""Losses, from segmentation-models-pytorch and torch. One entry in `LOSSES` adds one.
+"""Losses from segmentation-models-pytorch and torch. One entry in `LOSSES` adds a loss.
 
-Imports nothing heavy: command line and YAML ask it, too.
+Imports nothing heavy, since the command line and YAML files use it, too.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
-"""Of logits, float32 [batch, 1, height, width], and masks of the same shape, 0 or 1: a scalar to minimise."""
+"""Takes logits, float32 [batch, 1, height, width], and masks of this shape, 0 or 1; returns the scalar to minimise."""
 
 
 def _smp(name: str, **options: Any) -> Callable[[], Loss]:
@@ -41,7 +41,7 @@ LOSSES: dict[str, Callable[[], Loss]] = {
     "tversky": _smp("TverskyLoss", alpha=0.3, beta=0.7),  # Salehi et al. 2017, arXiv:1706.05721: misses count more
     "lovasz": _smp("LovaszLoss"),  # Berman et al. 2018, arXiv:1705.08790
 }
-"""Name → makes the loss."""
+"""Name → function that makes the loss."""
 
 if TYPE_CHECKING:
     Name = str

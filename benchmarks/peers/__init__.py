@@ -1,1 +1,1 @@
-"""Other sweepers, each training the same runs by the same function; `benchmarks.sweep` starts them."""
+"""Other tools for sweeps, which train the same runs with the same function; `benchmarks.sweep` starts them."""

@@ -1,10 +1,10 @@
-"""What every peer calls: a run whose directory has a config.yaml is trained, with records and energy as in a sweep."""
+"""The function that all peers call: it trains a run with records and energy, as in a sweep."""
 
 from pathlib import Path
 
 
 def fit(directory: str) -> None:
-    """Train the run in a directory, in this process."""
+    """Train the run in a directory with a config.yaml, in this process."""
     from greenseg.energy import EnergyMeter
     from greenseg.runs.directory import RunDirectory
     from greenseg.settings import Settings, read_config

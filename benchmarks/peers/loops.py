@@ -1,7 +1,7 @@
-"""Training loops as one writes them: `python -m benchmarks.peers.loops LOOP SETTINGS FOLDER EPOCHS WORKERS`.
+"""Typical training loops: `python -m benchmarks.peers.loops LOOP SETTINGS FOLDER EPOCHS WORKERS`.
 
-Trains the network that the settings (JSON) name on the slices in the folder (images.npy and masks.npy, and each slice
-in a file of its own), and prints the seconds of every epoch, as JSON.
+Trains the network of the settings (JSON) on the slices in the folder (images.npy and masks.npy, and one file per
+slice), and prints the seconds of every epoch as JSON.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ Seconds = Iterator[float]
 
 
 def network_of(settings: Settings) -> torch.nn.Module:
-    """The network as its library makes it: NCHW, and nothing of ours in it."""
+    """The network from its library: NCHW, without our changes."""
     return network.build(settings.model_copy(update={"channels_last": False, "precision": "32-true"})).train()
 
 
 def autocast(settings: Settings) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision, where the settings ask for it."""
+    """Mixed precision, if the settings request it."""
     return torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16-mixed")
 
 
@@ -65,7 +65,7 @@ def plain(settings: Settings, folder: Path, epochs: int, workers: int) -> Second
 def monai(settings: Settings, folder: Path, epochs: int, workers: int) -> Seconds:
     """MONAI: CacheDataset and dictionary transforms, as in its tutorial `2d_segmentation/torch/unet_training_dict.py`.
 
-    Flips beside its quarter turns, no random crop: the weight of our `flips`.
+    Flips in addition to its quarter turns, no random crop: the weight of our `flips`.
     """
     import monai.data as md
     import monai.transforms as mt
@@ -115,7 +115,7 @@ def ours_by_hand(settings: Settings, folder: Path, epochs: int, workers: int) ->
     from greenseg.training.module import Segmentation
 
     training = SliceDataset(cache.prepare(settings), "train")
-    module = Segmentation(settings, ["none"])  # for its network and loss; Lightning has no part in the loop
+    module = Segmentation(settings, ["none"])  # for its network and loss; the loop does not use Lightning
     batches = TrainingBatches(len(training), int(settings.batch_size), 0)
     data = loader(training, batches, workers, pin_memory=False)
     steps = epochs * len(batches)

@@ -1,8 +1,8 @@
-"""Where runs are carried out, as the queue sees it. `greenseg.launch.local` is this machine.
+"""The interface between the queue and the place where runs are carried out, such as `greenseg.launch.local`.
 
 The queue decides which run starts, and when. An executor starts it, reports its end, and stops it on request. The queue
-reads the rest in the run's directory (`greenseg.launch.follow`, `greenseg.launch.judge`), so that an executor whose
-runs have no pipe, on another host perhaps, has to report their ends alone.
+reads everything else from the directory of the run (`greenseg.launch.follow`, `greenseg.launch.judge`). So an executor
+without pipes, for instance on another host, needs to report only ends.
 """
 
 import json
@@ -20,15 +20,15 @@ from greenseg.training import events
 
 @dataclass(eq=False)
 class Job:
-    """A run to do.
+    """A run to carry out.
 
     Attributes:
-        settings: of the run.
-        run: its directory; made if it is not there.
+        settings: settings of the run.
+        run: its directory; made if missing.
         start_over: discard the earlier attempts of the run.
-        context: what surrounds it and belongs into its record: its place in the order, idle watts, pauses.
-        content: what it is trained on; None where that is not known.
-        tries: how often it was begun here.
+        context: context for its record: position in the order, idle watts, pauses.
+        content: content of its data; None if unknown.
+        tries: number of its starts here.
     """
 
     settings: Settings
@@ -39,22 +39,22 @@ class Job:
     tries: int = 0
 
     def environment(self, **context: Any) -> dict[str, str]:
-        """Variables that the program of the run reads.
+        """Environment variables for the program of the run.
 
         Args:
-            context: what the executor adds to the context.
+            context: additions of the executor to the context.
         """
         variables = {events.CONTEXT: json.dumps(self.context | context)}
         return variables | ({events.START_OVER: "1"} if self.start_over else {})
 
 
 class Force(Enum):
-    """How an executor stops a run."""
+    """The way in which an executor stops a run."""
 
     ASK = auto()
-    """Let it finish what must not be cut short, so that it can go on later."""
+    """Ask it to stop after critical work, so that it can continue later."""
     WAKE = auto()
-    """Ask it, and continue it first where it is suspended: it is overdue."""
+    """Ask it to stop, and wake it if it is suspended. For overdue runs."""
     KILL = auto()
     """End it at once."""
 
@@ -65,7 +65,7 @@ Handle = Hashable
 
 @dataclass(frozen=True)
 class Said:
-    """A run sent an event; see `greenseg.training.events`. Not every executor has such a source of progress."""
+    """An event from a run; see `greenseg.training.events`. Some executors have no events."""
 
     handle: Handle
     event: dict[str, Any]
@@ -73,14 +73,14 @@ class Said:
 
 @dataclass(frozen=True)
 class Ended:
-    """An attempt at a run is over; nothing of it runs any more.
+    """The end of an attempt at a run; none of its processes is left.
 
     Attributes:
-        handle: of the attempt.
-        code: exit code of its program; below 0, the signal that ended it; None where the executor cannot know.
-        lost: its surroundings ended it, through no fault of its own, so that it is tried again.
-        out_of_memory: the kernel killed it for want of memory.
-        unrestored: a message for each limit of a GPU that the run set and that could not be put back.
+        handle: handle of the attempt.
+        code: exit code of its program; below 0, the signal that ended it; None if unknown.
+        lost: its environment ended it through no fault of its own, so it is tried again.
+        out_of_memory: the kernel killed it because memory ran out.
+        unrestored: a message for each GPU limit of the run that was not restored.
     """
 
     handle: Handle
@@ -91,44 +91,44 @@ class Ended:
 
 
 class NotStarted(Exception):
-    """The run was not started; ask again."""
+    """The run did not start; try again."""
 
 
 class Executor(Protocol):
-    """Starts, watches and stops runs while its context lasts, and ends at once those that run when it is left."""
+    """Starts, watches and stops runs while its context lasts; its exit kills runs that are left."""
 
     @property
     def slots(self) -> Slots:
-        """Where runs may run; the queue takes one for each run, and gives it back."""
+        """Slots for runs. The queue takes one per run and gives it back."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...
 
     def problems(self, runs: Sequence[Settings]) -> list[str]:
-        """Why these runs cannot run here now, beyond what their settings rule out; a message each."""
+        """Reasons why these runs cannot run here now, besides constraints between settings; one message each."""
 
     def prepare(self, job: Job, wanted: Callable[[], bool]) -> bool:
-        """Get ready to start a run, which may take seconds.
+        """Prepare the start of a run, which may take seconds.
 
         Args:
             job: the run.
-            wanted: asked meanwhile.
+            wanted: called meanwhile; returns whether the run is still wanted.
 
         Returns:
-            False if the run was no longer wanted before all was ready.
+            False if the run was cancelled during the preparation.
         """
 
     def start(self, job: Job, slot: Slot) -> Handle:
-        """Start a run whose directory is there.
+        """Start a run with an existing directory.
 
         Raises:
             NotStarted: it did not start; prepare it again.
-            OSError: its directory cannot be written.
+            OSError: its directory is not writable.
         """
 
     def wait(self, seconds: float) -> Iterable[Said | Ended]:
-        """Wait until something happens, but no longer than that; returns all that has happened since the last call."""
+        """Wait for at least one event or end, or until the time is up; returns all since the last call."""
 
     def stop(self, handle: Handle, force: Force) -> None:
-        """Stop a run; `wait` reports its end. It may be asked again, with more force, and may have ended already."""
+        """Stop a run; `wait` reports its end. More calls with more force may follow. The run may already have ended."""

@@ -1,4 +1,4 @@
-"""Following an attempt at a run by what it writes into its directory, wherever it runs."""
+"""Follows an attempt at a run by the files in its directory, on any host."""
 
 import contextlib
 from typing import Any
@@ -9,10 +9,10 @@ from greenseg.runs.record import BadRecord, Energies, Epoch, Record, read_epoch
 
 
 class Follower:
-    """Follows the next attempt at a run. To be made before the attempt is started.
+    """Follows the next attempt at a run. Make it before the attempt starts.
 
     Args:
-        run: the directory of the run, which is there.
+        run: existing directory of the run.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -23,12 +23,12 @@ class Follower:
         self._read = 0
 
     def began(self, record: Record) -> bool:
-        """Whether the last attempt in the record is this one: an earlier one says nothing about it."""
+        """Whether the last attempt in the record is this one, not an earlier one."""
         last = _last_of(record)
         return last is not None and last != self._before
 
     def epochs(self) -> list[dict[str, Any]]:
-        """Epochs that have ended since the last call, as events; see `greenseg.training.events`."""
+        """Epochs that ended since the last call, as events; see `greenseg.training.events`."""
         if self._attempt is None:
             record = self._record()
             if not record or not self.began(record):
@@ -45,7 +45,7 @@ class Follower:
         self._read += whole
         lines: list[Epoch] = []
         for line in content[:whole].splitlines():
-            with contextlib.suppress(BadRecord):  # damaged: the judge says so
+            with contextlib.suppress(BadRecord):  # damaged: the judge reports it
                 lines.append(read_epoch(line))
         return [self._event(line) for line in lines if line.attempt == self._attempt]
 
@@ -68,7 +68,7 @@ class Follower:
 
 
 def _last_of(record: Record | None) -> str | None:
-    """What tells the last attempt of a run from all others; None where there is none."""
+    """Identity of the last attempt at a run; None if there is none."""
     return record.attempts[-1].identity if record and record.attempts else None
 
 

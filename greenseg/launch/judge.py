@@ -1,4 +1,4 @@
-"""The judgement of an attempt at a run that is over, by what it wrote, and its last lines in the record."""
+"""Judges an ended attempt at a run by its files, and completes its record."""
 
 import signal
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ from greenseg.training import events
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt at a run ended.
+    """The outcome of an attempt at a run.
 
     Attributes:
-        status: of the run, or `busy` where another process trains it.
-        reason: where it did not finish, in a line.
-        kind: of its failure.
-        again: it is tried once more.
-        joules: of all attempts at the run, where its record says so.
+        status: status of the run, or `busy` if another process trains it.
+        reason: reason in one line if it did not finish.
+        kind: kind of its failure.
+        again: it is tried again.
+        joules: joules of all attempts at the run, if its record has them.
     """
 
     status: Status | str
@@ -34,12 +34,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Overdue:
-    """Why the queue asked a run to end.
+    """The reason why the queue asked a run to end.
 
     Attributes:
-        kind: of the failure that this is.
-        reason: in a few words.
-        since: when it was asked, in seconds on the monotonic clock.
+        kind: kind of failure.
+        reason: reason in a few words.
+        since: time of the request, in seconds on the monotonic clock.
     """
 
     kind: Failure
@@ -49,13 +49,13 @@ class Overdue:
 
 @dataclass(frozen=True)
 class Attempt:
-    """An attempt at a run that is over, with all that is known of it beside its directory.
+    """An ended attempt at a run, with all information from outside its directory.
 
     Attributes:
         job: the run.
-        ended: its end, as its executor reports it.
-        follower: of the attempt.
-        overdue: why the queue asked it to end; None where it did not.
+        ended: its end, from its executor.
+        follower: follower of the attempt.
+        overdue: why the queue asked it to end; None if it did not.
         stopping: the user asked all runs to stop.
     """
 
@@ -67,17 +67,17 @@ class Attempt:
 
 
 def conclude(attempt: Attempt) -> Outcome:
-    """Judge an attempt, and write into the record of the run what the run could not write itself.
+    """Judge an attempt, and complete the record with the parts that the run did not write.
 
     Raises:
-        OSError: the record cannot be written, for another reason than a full disk.
+        OSError: the record is not writable, for another reason than a full disk.
     """
     job = attempt.job
     if attempt.ended.code == events.BUSY:
-        return Outcome("busy", "another process trains it")
+        return Outcome("busy", "another process is training it")
     with job.run.lock() as claimed:
         if not claimed:
-            return Outcome("busy", "another process took it over")
+            return Outcome("busy", "another process has taken it over")
         try:
             record, epochs = job.run.record(), job.run.epochs()
         except BadRecord as damage:
@@ -95,11 +95,11 @@ def conclude(attempt: Attempt) -> Outcome:
 
 
 def judge(attempt: Attempt, record: Record | None) -> tuple[Outcome, Error | None]:
-    """The outcome of an attempt, and the error that belongs into the record.
+    """The outcome of an attempt, and the error for the record.
 
     Args:
-        attempt: is over.
-        record: of the run; None where there is none.
+        attempt: the ended attempt.
+        record: record of the run; None if there is none.
     """
     run, ended = attempt.job.run, attempt.ended
     if record and record.status == "finished":
@@ -124,21 +124,21 @@ def judge(attempt: Attempt, record: Record | None) -> tuple[Outcome, Error | Non
 
 
 def _cause(attempt: Attempt) -> tuple[Failure, str, str]:
-    """Kind, name and reason of a failure that the run could not record itself."""
+    """Kind, name and reason of a failure that the run did not record."""
     ended, overdue = attempt.ended, attempt.overdue
     if overdue:
         return overdue.kind, "Ended", overdue.reason
     if ended.out_of_memory:
-        return Failure.OUT_OF_MEMORY, "Killed", "killed by the kernel for want of memory"
+        return Failure.OUT_OF_MEMORY, "Killed", "killed by the kernel because memory ran out"
     if ended.code is None:
-        return Failure.CRASH, "Killed", "ended without a word"
+        return Failure.CRASH, "Killed", "ended with an unknown exit code"
     if ended.code < 0:
         return Failure.CRASH, "Killed", f"killed by {signal.Signals(-ended.code).name}"
     return Failure.ERROR, "Crashed", f"ended with exit code {ended.code}"
 
 
 def last_lines(run: RunDirectory, count: int = 20) -> str:
-    """The end of what the run printed."""
+    """The last lines of the run's log."""
     try:
         return "\n".join(run.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
     except OSError:

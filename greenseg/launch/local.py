@@ -1,4 +1,4 @@
-"""This machine as an executor: every run is a process here, in a slot; its events come over a pipe."""
+"""The executor for this machine: each run is a process in a slot, and its events come over a pipe."""
 
 import contextlib
 import json
@@ -30,9 +30,9 @@ class _Attempt:
     """The process of a run.
 
     Attributes:
-        pipe: what it says.
-        kills_before: processes that the kernel had killed for want of memory when it started.
-        pending: the beginning of an event whose end is not here yet.
+        pipe: file descriptor that its events come from.
+        kills_before: number of processes that the kernel had killed for lack of memory before its start.
+        pending: the beginning of an incomplete event.
     """
 
     process: Process
@@ -42,11 +42,11 @@ class _Attempt:
 
 
 class Local:
-    """Runs on this machine, each a process of its own, side by side as far as there are slots.
+    """Runs on this machine. Each is a separate process; as many run in parallel as there are slots.
 
     Args:
-        slots: where runs may run.
-        warm: fork runs from a process that has imported everything, instead of starting a new program for each.
+        slots: slots for runs.
+        warm: fork runs from a process with all imports, instead of starting a new program per run.
     """
 
     def __init__(self, slots: Slots, warm: bool = False) -> None:
@@ -68,11 +68,11 @@ class Local:
             self._workers.__exit__(*error)
 
     def problems(self, runs: Sequence[Settings]) -> list[str]:
-        """Why these runs cannot have the GPUs: other runs hold them, or limits would be shared."""
+        """Reasons why these runs cannot use the GPUs: other runs hold them, or runs would share limits."""
         runs = [run for run in runs if run.accelerator in ("auto", "gpu")]
         if not runs:
             return []
-        # Without one in its slot, a run takes the first ones that it sees.
+        # If its slot has no GPU, a run takes the first ones that it sees.
         names = self.slots.gpus or gpus.choose()[: max(run.devices for run in runs)]
         try:
             preflight.check_gpus(runs, names, self.slots.each)
@@ -81,7 +81,7 @@ class Local:
         return []
 
     def prepare(self, job: Job, wanted: Callable[[], bool]) -> bool:
-        """Have the process ready that the run is forked from."""
+        """Prepare the process that the run is forked from."""
         return _is_alone(job) or self._workers.prepare(wanted)
 
     def start(self, job: Job, slot: Slot) -> _Attempt:
@@ -114,12 +114,12 @@ class Local:
         self._workers.update()
         for attempt in [attempt for attempt in self._attempts if attempt.process.code is not None]:
             while _listen(attempt, happened):
-                pass  # what it said last
+                pass  # its last events
             happened.append(self._end(attempt))
         return happened
 
     def stop(self, handle: Handle, force: Force) -> None:
-        """Send the run, and all processes of it, the signals for that."""
+        """Send signals to all processes of the run."""
         assert isinstance(handle, _Attempt)
         for number in _SIGNALS[force]:
             handle.process.signal(number)
@@ -131,30 +131,30 @@ class Local:
         self._attempts.remove(attempt)
         process = attempt.process
         killed = process.code == -signal.SIGKILL and out_of_memory_kills() > attempt.kills_before
-        unrestored = _put_limits_back(process.pid)  # of one that was killed, before the next one starts
+        unrestored = _put_limits_back(process.pid)  # of a killed run, before the next one starts
         return Ended(attempt, process.code, process.orphaned, killed, unrestored)
 
 
 def _is_alone(job: Job) -> bool:
-    """Whether the run must be a program of its own: Lightning executes it again, for the other ranks."""
+    """Whether the run must be a separate program, because Lightning executes it again for the other ranks."""
     return job.settings.processes > 1
 
 
 def _listen(attempt: _Attempt, happened: list[Said | Ended]) -> bool:
-    """Add what a run has said; returns False where there is no more, now or ever."""
+    """Add new events of a run; returns False if there are no more for now, or at all."""
     try:
         chunk = os.read(attempt.pipe, 65536)
     except BlockingIOError:
         return False
     *lines, attempt.pending = (attempt.pending + chunk).split(b"\n")
     for line in lines:
-        with contextlib.suppress(ValueError):  # it was cut short
+        with contextlib.suppress(ValueError):  # a truncated event
             happened.append(Said(attempt, json.loads(line)))
     return bool(chunk)
 
 
 def _put_limits_back(pid: int | None = None) -> list[str]:
-    """Put back what dead runs, or that of one process, set of GPUs; says, and returns, what could not be put back."""
+    """Restore the GPU limits of dead runs, or of one process; prints and returns a message for each failure."""
     unrestored = claims.restore(pid)
     for message in unrestored:
         print(message, file=sys.stderr, flush=True)

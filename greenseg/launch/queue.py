@@ -195,7 +195,7 @@ class Queue:
         if job.start_over or status not in ("finished", "running"):
             return True
         finished = Outcome("finished", "by another process")
-        self._conclude(job, finished if status == "finished" else Outcome("busy", "another process trains it"))
+        self._conclude(job, finished if status == "finished" else Outcome("busy", "another process is training it"))
         return False
 
     def _start(self, job: Job, slot: Slot) -> None:

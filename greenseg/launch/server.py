@@ -1,21 +1,21 @@
 """The program that runs are forked from: `python -m greenseg.launch.server FD`, started by `greenseg.launch.workers`.
 
-It imports torch, Lightning and the rest once; every run is then a process of its own that has them already, some 20 ms
-after it was asked for. What makes that safe: it computes nothing, so that it has one thread, no OpenMP team, no
-autograd engine and no CUDA context when it forks (OpenBLAS is kept from starting threads by its environment, and the
-count of threads is sent to the process that started it).
+It imports torch, Lightning and the rest once. Each run is a separate process with these imports, about 20 ms after the
+request. Forking is safe because the server computes nothing: it has one thread, no OpenMP team, no autograd engine and
+no CUDA context. Its environment keeps OpenBLAS from starting threads, and it reports its number of threads to the
+process that started it.
 
-It speaks JSON over a socket of packets. Asked `{"run": directory, "set": {variable: value}, "unset": [variable]}`, as
-changes of the environment that it was given itself, with the run's event pipe and log as file descriptors, it answers
-`{"started": pid}`, and `{"ended": pid, "code": …}` when that is over; a code below 0 is a signal's. It ends with the
-process that started it, and asks its runs to end, as by Ctrl-C.
+It uses JSON messages over a packet socket. A request is `{"run": directory, "set": {variable: value}, "unset":
+[variable]}`, with changes to its initial environment, and with the event pipe and the log of the run as file
+descriptors. The replies are `{"started": pid}` and, at the end of the run, `{"ended": pid, "code": …}`; a code below 0
+is a signal. The server ends with the process that started it, and asks its runs to end as Ctrl-C does.
 
-Zeus' helper processes import this module as `__main__`: heavy imports stand in functions.
+Helper processes of Zeus import this module as `__main__`, so heavy imports are inside functions.
 
-The standard library's `multiprocessing.forkserver` starts a run just as fast, but `Process.start` waits for its preload
-without a limit and deaf to Ctrl-C, its last words cannot be had, and when it dies the exit code of its runs reads 255
-while they still run. What makes forking safe here (one thread, its own session, the environment, the group that is
-killed before its number is free, the joules of the imports) would stay ours to write, around its internals.
+The standard library's `multiprocessing.forkserver` starts runs just as fast. But `Process.start` waits for its preload
+without a timeout and ignores Ctrl-C, its last output is lost, and if it dies, the exit codes of its runs read as 255
+while they still run. The safe parts of forking (one thread, a separate session, the environment, killing the process
+group before its ID is free, the joules of the imports) would still be our own code, around its internals.
 """
 
 import contextlib
@@ -35,9 +35,9 @@ from typing import Any, NoReturn
 from greenseg.errors import ExitCode
 from greenseg.machine.signals import end_with_parent
 
-# Zeus brings pandas and scikit-learn along.
+# Zeus imports pandas and scikit-learn.
 _STACK = ("greenseg.training.run", "greenseg.training.program", "zeus.monitor")
-_PATIENCE_SECONDS = 60.0  # for runs that were asked to end
+_PATIENCE_SECONDS = 60.0  # for runs to end on request
 PACKET = 1 << 20
 """The longest message, in bytes."""
 
@@ -45,14 +45,14 @@ PACKET = 1 << 20
 def main(descriptor: int) -> None:
     """Import the stack, then fork runs until the other end of the socket is closed."""
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are for the process that started it
+        signal.signal(number, signal.SIG_IGN)  # they concern the process that started the server
     given = dict(os.environ)
     control = socket.socket(fileno=descriptor)
     for module in _STACK:
         importlib.import_module(module)
     _ask_once()
     gc.collect()
-    gc.freeze()  # else the first collection of every run would copy all these pages
+    gc.freeze()  # otherwise the first collection of every run copies all these pages
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -77,7 +77,7 @@ def main(descriptor: int) -> None:
 
 
 def _ask_once() -> None:
-    """What every run asks for, and Python then remembers."""
+    """Fill caches with values that every run needs."""
     from greenseg import model_names as names
     from greenseg.training.run import versions
 
@@ -86,7 +86,7 @@ def _ask_once() -> None:
 
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more: the next reading says so
+    with contextlib.suppress(OSError):  # the receiver is gone: the next read notices it
         control.send(json.dumps(message).encode())
 
 
@@ -102,7 +102,7 @@ def _fork(run: str, variables: dict[str, str], descriptors: list[int], ours: tup
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setsid()
         end_with_parent(server)
-        with contextlib.suppress(OSError):  # where memory runs out, the kernel should choose the run, not us
+        with contextlib.suppress(OSError):  # if memory runs out, the kernel should kill the run, not the server
             Path("/proc/self/oom_score_adj").write_text("500")
         for each in ours:
             os.close(each)
@@ -129,7 +129,7 @@ def _run(run: str, variables: dict[str, str], events: int, log: int) -> NoReturn
     os.environ.update(variables | {VARIABLE: str(events)})
     import torch
 
-    if torch.cuda._is_in_bad_fork():  # some package asked CUDA something when it was imported: only a new program can
+    if torch.cuda._is_in_bad_fork():  # a package used CUDA during its import, so only a new program can use it
         os.set_inheritable(events, True)
         os.execv(sys.executable, [sys.executable, "-m", "greenseg.training", run])
     sys.argv = ["greenseg.training", run]
@@ -137,9 +137,9 @@ def _run(run: str, variables: dict[str, str], events: int, log: int) -> NoReturn
 
 
 def _reap(children: set[int], control: socket.socket | None) -> None:
-    """Wait for the runs that have ended, and take what they left running with them."""
+    """Reap ended runs, and kill processes that they left behind."""
     for pid in list(children):
-        # Not reaped yet, so that its number is its own while its group is killed.
+        # Not reaped yet, so that its ID stays reserved while its group is killed.
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             continue
         _kill(os.killpg, pid, signal.SIGKILL)

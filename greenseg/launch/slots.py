@@ -36,9 +36,9 @@ class Slots:
             or one on the CPU.
 
     Attributes:
-            gpus: the GPUs to use.
+        gpus: the GPUs to use.
         most: largest number of runs at a time.
-    each: largest number of runs at a time on one GPU.
+        each: largest number of runs at a time on one GPU.
     """
 
     def __init__(self, gpus: Sequence[str], cores: int, jobs: int | None = None) -> None:

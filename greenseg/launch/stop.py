@@ -1,4 +1,4 @@
-"""The user's wish that runs stop."""
+"""Requests of the user to stop runs."""
 
 import contextlib
 import signal
@@ -9,13 +9,13 @@ from greenseg.launch.executor import Force
 
 
 class Stop:
-    """Asks all running runs to stop: once gently, twice at once.
+    """Requests that all runs stop: gently after one request, immediately after two.
 
-    Set by Ctrl-C and SIGTERM while it is installed, and by SIGHUP (a terminal that was closed, a connection that was
-    lost), which is always gentle, since it may come more than once; unless it is ignored, as under `nohup`.
+    While it is installed, Ctrl-C and SIGTERM count as requests. SIGHUP (a closed terminal, a lost connection) counts
+    only as the first request, since it may come repeatedly, and never if it is ignored, as under `nohup`.
 
     Attributes:
-        requests: how often it was asked for.
+        requests: number of requests.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Stop:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Self]:
-        """Take over the signals while the context lasts."""
+        """Handle the signals while the context lasts."""
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
@@ -36,7 +36,7 @@ class Stop:
 
     @property
     def force(self) -> Force | None:
-        """How runs are to stop; None while they are not."""
+        """The way in which runs have to stop; None if there is no request."""
         return (None, Force.ASK, Force.KILL)[min(self.requests, 2)]
 
     def _request(self, number: int, frame: Any) -> None:

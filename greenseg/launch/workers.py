@@ -1,4 +1,4 @@
-"""Starting the processes of runs: forked from a warm server where that works, else each a Python program of its own."""
+"""Starts the processes of runs: forks of a warm server if possible, else separate Python programs."""
 
 import contextlib
 import json
@@ -19,53 +19,53 @@ from greenseg.launch.executor import NotStarted
 from greenseg.launch.server import PACKET
 from greenseg.training.events import PARENT, VARIABLE
 
-# glibc returns large blocks to the kernel at once and faults them in again, page by page, at every step of a network
-# on a CPU. Keeping them took a step at 256², batch 16 from 2.8 s to 1.5 s.
+# glibc returns large blocks to the kernel at once. On a CPU, every step of a network then faults them in again, page by
+# page. Keeping them reduced a step at 256², batch 16, from 2.8 s to 1.5 s.
 _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
-    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA then counts GPUs as NVML does, which measures them
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA then numbers GPUs like NVML, which measures them
     "PYTHONUNBUFFERED": "1",
 }
 
-# A run's log is UTF-8, whatever the terminal takes.
+# The log of a run is UTF-8, regardless of the terminal.
 _LOG = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
-_LOSSES = 5  # servers that may die before a run has ended, whatever they die of; then there is no further one
+_LOSSES = 5  # servers that may die, for any reason, without an ended run between them; then no other starts
 _START_SECONDS = 600.0  # for the imports of a server
 
-# A process with more than one thread cannot be forked safely. numpy's BLAS starts some on import; torch has its own.
+# A process with several threads cannot be forked safely. numpy's BLAS starts threads on import; torch has its own.
 _SERVER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1"}
 
 
 class Process:
-    """The process of a run; it leads a process group, in which its ranks and workers are."""
+    """The process of a run. It leads a process group with its ranks and workers."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.code: int | None = None
-        """Exit code once it has ended; below 0, the signal that ended it."""
+        """Exit code after its end; below 0, the signal that ended it."""
         self.orphaned = False
-        """Whether what it was forked from has died, and asked it to end."""
+        """Whether its server has died, which ends the run, too."""
 
     def signal(self, number: int) -> None:
-        """Send a signal to the whole group, if it is there."""
+        """Send a signal to the whole process group, if it still exists."""
         if self.code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
 
 class Workers:
-    """Starts runs and notices how they end.
+    """Starts runs and reports their ends.
 
     Args:
-        warm: import torch and the rest once, and fork runs from that; where this is not to be had (not Linux, the
-            server dies again and again), each run is a program of its own all the same.
-        selector: is woken, with no data, when the server has something to say.
+        warm: import torch and the rest once, and fork runs from that process. If this is impossible (not Linux, or the
+            server dies repeatedly), each run is still a separate program.
+        selector: selects, without data, when a message of the server arrives.
 
     Attributes:
-        imports: what the imports cost, as JSON of an energy; None where every run pays for its own.
+        imports: energy of the imports, as JSON; None if each run imports everything itself.
     """
 
     def __init__(self, warm: bool, selector: selectors.BaseSelector) -> None:
@@ -82,7 +82,7 @@ class Workers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End what still runs, at once."""
+        """Kill all runs that are left."""
         for process in [*self._forked.values(), *self._programs]:
             process.signal(signal.SIGKILL)
         for program in self._programs.values():
@@ -95,10 +95,10 @@ class Workers:
     # ── the server
 
     def prepare(self, wanted: Callable[[], bool]) -> bool:
-        """Have the server ready, if there is to be one; returns False if it was no longer wanted before it was.
+        """Start the server if needed, and wait for it; returns False if it was cancelled meanwhile.
 
         Args:
-            wanted: asked while the server imports.
+            wanted: called during the imports; returns whether the server is still wanted.
         """
         self.imports = self.imports if self._control else None
         if not self._warm or self._control:
@@ -127,7 +127,7 @@ class Workers:
             except TimeoutError:
                 if time.monotonic() < patience:
                     continue
-                packet, self._losses = b"", _LOSSES  # the next one would hang as well
+                packet, self._losses = b"", _LOSSES  # another server would hang, too
             except OSError:
                 packet = b""
             energy = meter.lap().to_json()
@@ -137,7 +137,7 @@ class Workers:
             if said.get("threads") == 1:
                 self.imports = energy
                 return True
-            if said:  # some package starts threads when it is imported
+            if said:  # a package started threads during its import
                 self._warm = False
                 self._end_server()
             else:
@@ -148,20 +148,20 @@ class Workers:
         return False
 
     def _lose_server(self) -> None:
-        """Note that the server has died of something; where that is the rule, there is no further one."""
+        """Handle the death of the server; after several deaths, no other server starts."""
         reason = self._end_server()
         self._losses += 1
         if self._losses >= _LOSSES:
             self._warm = False
             said = (
-                f"The process that runs are forked from died again and again ({reason}); each run now starts by itself."
+                f"The process that runs are forked from died repeatedly ({reason}). Each run is now a separate program."
             )
             print(said, file=sys.stderr, flush=True)
 
     def _end_server(self) -> str:
-        """End the server, if it has not died, and return the last line that it printed.
+        """End the server if it is alive, and return the last line of its output.
 
-        Its runs end as well; from now on they are watched without it.
+        Its runs end, too; from now on, they are watched without it.
         """
         assert self._control is not None
         assert self._server is not None
@@ -184,14 +184,14 @@ class Workers:
 
         Args:
             run: its directory.
-            environment: variables to set for it, over those of this process.
-            events: file descriptor that it sends its events to.
-            log: file descriptor for what it prints.
-            alone: it must be a program of its own, since it will execute itself again.
+            environment: environment variables for the run; override those of this process.
+            events: file descriptor for its events.
+            log: file descriptor for its output.
+            alone: it must be a separate program, since it executes itself again.
         """
         variables = _ENVIRONMENT | os.environ | _LOG | environment
         if self._control and not alone:
-            # Only what differs: a message has some 200 kB at most, which an environment may exceed.
+            # Only the differences: an environment may exceed the limit of a message, about 200 kB.
             changed = {name: value for name, value in variables.items() if self._given.get(name) != value}
             request = {"run": str(run.absolute()), "set": changed, "unset": [*(self._given.keys() - variables.keys())]}
             try:
@@ -211,14 +211,14 @@ class Workers:
             stderr=log,
             env=variables | {VARIABLE: str(events), PARENT: str(os.getpid())},
             pass_fds=(events,),
-            start_new_session=True,  # Ctrl-C reaches it through us, once; and its ranks and workers can be found
+            start_new_session=True,  # we pass on Ctrl-C, once; its ranks and workers can be found
         )
         process = Process(program.pid)
         self._programs[process] = program
         return process
 
     def update(self) -> None:
-        """Take note of what has ended since; afterwards the `code` of each process is right."""
+        """Update the `code` of each process."""
         if self._control:
             self._control.setblocking(False)
             with contextlib.suppress(BlockingIOError):
@@ -231,7 +231,7 @@ class Workers:
                 self._ended(process.pid, -signal.SIGTERM)
         for process, program in list(self._programs.items()):
             if program.poll() is not None:
-                process.signal(signal.SIGKILL)  # ranks or workers that outlived their run
+                process.signal(signal.SIGKILL)  # remaining ranks or workers of an ended run
                 process.code = program.returncode
                 del self._programs[process]
 
@@ -254,25 +254,25 @@ class Workers:
     def _ended(self, pid: int, code: int) -> None:
         process = self._forked.pop(pid)
         if process.orphaned:
-            process.signal(signal.SIGKILL)  # the server did so while it lived
+            process.signal(signal.SIGKILL)  # as the server does while it lives
         else:
             self._losses = 0
         process.code = code
 
 
 def become(run: Path) -> NoReturn:
-    """Turn this process into a rank, not the first, of a run that another process leads."""
+    """Turn this process into a rank above 0 of a run."""
     os.execve(sys.executable, [sys.executable, "-m", "greenseg.training", str(run)], _ENVIRONMENT | os.environ)
 
 
 class ServerDied(NotStarted):
-    """The server died while it was asked for a run; ask again."""
+    """The server died during a request for a run; try again."""
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process that is not our child runs; one that ended and that nobody waited for does not."""
+    """Whether a process, which need not be our child, runs. A zombie does not."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - a name, not a path of a file that matters
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  (a name in /proc)
             return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except OSError:
         return False

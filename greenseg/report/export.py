@@ -21,9 +21,9 @@ SCHEMA = 1
 
 
 def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
-    """A line for each row, figures in J, s and g: of each figure its mean and the ends of its 95 % interval.
+    """One line per row, values in J, s and g; each objective has its mean and the ends of its 95 % interval.
 
-    Where another value ran than the one asked for, a column more says which: `precision_ran` after `precision`.
+    If a value in effect differs from the requested one, an additional column has it, such as `precision_ran`.
     """
     if names is None:
         settings = list(comparison.results[0].settings)
@@ -63,21 +63,21 @@ def _csv_cells(shown: Column, row: Row, changed: bool) -> list[Any]:
 
 
 def no_formula(cell: Any) -> Any:
-    """A cell of a CSV file that no spreadsheet computes: text that begins like a formula gets an apostrophe before it.
+    """A cell of a CSV file that no spreadsheet evaluates: text that begins like a formula gets a leading apostrophe.
 
-    Settings and names may come from somebody else's runs. Numbers stay. As OWASP advises:
+    Settings and names may come from untrusted runs. Numbers stay unchanged. Follows the advice of OWASP:
     https://owasp.org/www-community/attacks/CSV_Injection
     """
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def as_json(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
-    """Everything that the report knows, whatever the columns; figures in J, s and g."""
+    """All data of the report, regardless of the columns; values in J, s and g."""
     return json.dumps(as_data(comparison, rows), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
-    """The comparison as a mapping that JSON can hold."""
+    """The comparison as a mapping of plain values."""
     knee, cheapest, best = comparison.knee(), comparison.cheapest_within(answer.NEAR), comparison.best
     named = {"best": best, "cheapest_near_best": cheapest, "knee": knee, "baseline": comparison.baseline}
     return {
@@ -147,7 +147,7 @@ def _effect(effect: Effect) -> dict[str, Any]:
 
 
 def as_markdown(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
-    """A table as GitHub shows it, the answer in words under it."""
+    """A table in GitHub's Markdown, followed by the answer in words."""
     headings, right, cells = _table(comparison, rows, names)
     lines = [f"**{title(comparison)}**", "", *_markdown_table(headings, right, cells), ""]
     lines += [*(f"- {_markdown(said)}" for said in answer.decision(comparison)), ""]
@@ -177,7 +177,7 @@ def _markdown(text: str) -> str:
 
 
 def as_latex(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
-    """A `tabular` for LaTeX with the package booktabs; the front in bold, what to beware of as comments."""
+    """A `tabular` for LaTeX with the package booktabs; the front is bold, warnings are comments."""
     headings, right, cells = _table(comparison, rows, names)
     lines = [
         *(f"% {' '.join(said.split())}" for said in [title(comparison), *answer.warnings(comparison)]),
@@ -206,7 +206,7 @@ def _latex(text: str) -> str:
 def _table(
     comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None
 ) -> tuple[list[str], list[bool], list[list[str]]]:
-    """Headings, which of them stand to the right, and texts."""
+    """Headings, whether each column is aligned right, and the texts of the cells."""
     shown = [column(comparison, name) for name in ["front", *(names or default_columns(comparison))]]
     return (
         [one.heading for one in shown],

@@ -1,4 +1,4 @@
-"""Formats of a report beside the table; one entry in `FORMATS` adds one. Imports nothing heavy: `--help` asks it."""
+"""Formats of a report besides the table. One entry in `FORMATS` adds a format. Imports nothing heavy, for `--help`."""
 
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """One of them.
+    """One format.
 
     Attributes:
-        suffix: of its files.
-        function: that writes it, as `module:name`.
+        suffix: suffix of its files.
+        function: function that writes it, as `module:name`.
     """
 
     suffix: str
@@ -25,7 +25,7 @@ class Format:
 
     @property
     def write(self) -> "Write":
-        """Writes rows of a comparison, with the columns of these names (None: the usual ones), as text."""
+        """The function: takes a comparison, rows and column names (None for the default); returns text."""
         return pkgutil.resolve_name(self.function)  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""Run directories read for a report: each run once, estimates by the same constants."""
+"""Reads run directories for a report: each run once, all estimates with the same constants."""
 
 import gc
 import os
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """Reads runs, and, asked again, reads only those that changed.
+    """Reads runs; further calls read only runs that changed.
 
     Attributes:
-        notes: what the last reading left out or restated; sentences that belong to the report.
+        notes: sentences for the report about runs that the last reading left out or converted.
     """
 
     def __init__(self) -> None:
@@ -36,9 +36,9 @@ class Reader:
         self.notes: list[str] = []
 
     def read(self, directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
-        """The runs that have begun, and a message for each damaged one, which is left out.
+        """Read the runs that have begun; returns them and a message for each damaged run, which is left out.
 
-        Of copies of one run, the one that got furthest counts.
+        Of several copies of a run, the one with the most progress counts.
         """
         runs, damaged = list[Run](), list[str]()
         with _no_garbage_collection(freeze=not self._known):
@@ -47,7 +47,7 @@ class Reader:
                     run = self._read(directory)
                 except BadRecord as error:
                     damaged.append(str(error))
-                except WRONG as error:  # the summary of an unfinished run is made from its epochs
+                except WRONG as error:  # the summary of an unfinished run comes from its epochs
                     what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                     damaged.append(f"{directory.path}: damaged: run.json or epochs.jsonl: {what}")
                 else:
@@ -76,10 +76,10 @@ class Reader:
             attempts=tuple(attempt.identity for attempt in record.attempts),
         )
         record.id = record.known_as
-        record.data = None  # half of it, and of no use to a report: thousands are kept
-        if len(record.attempts) < 2:  # the phases of the energy say the same
+        record.data = None  # half of the record, unused by a report; thousands of records stay in memory
+        if len(record.attempts) < 2:  # the phases of the energy are the same
             record.attempts = []
-        if run.status in ("finished", "failed"):  # others go on, or die, without a word in run.json
+        if run.status in ("finished", "failed"):  # others continue or die without a change in run.json
             self._known[directory] = stamp, run
         return run
 
@@ -88,12 +88,12 @@ class Reader:
         if found.digest or not found.slices:
             return found
         key = (found.slices, found.split)
-        if key not in self._recomputed:  # of a run of an earlier version, by the first of those that are alike
+        if key not in self._recomputed:  # for runs of earlier versions, once for all that are alike
             from greenseg.data.content import recomputed
 
             try:
                 settings = Settings.model_validate(NEUTRAL | record.settings)
-            except ValidationError:  # a value that this version does not know
+            except ValidationError:  # a value that this version does not have
                 return found
             self._recomputed[key] = recomputed(directory.path / "split.csv", found.slices, settings)
         content = self._recomputed[key]
@@ -101,9 +101,9 @@ class Reader:
 
 
 def _without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Each run once, where directories were copied or are reached by several paths: the copy that got furthest.
+    """Each run once, even if directories were copied or have several paths: the copy with the most progress.
 
-    Also a note on copies, and one on branches: copies that went on, each by itself.
+    Also returns notes: one on copies, and one on branches, which are copies that continued separately.
     """
     same: dict[str, list[int]] = {}
     for i, run in enumerate(runs):
@@ -117,12 +117,12 @@ def _without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         copies += len(found) - 1 - len(apart)
         if apart:
             branches.append(f"{runs[furthest].directory.path} rather than {', '.join(apart)}")
-    said = [f"{copies} of the run directories are copies of others, and left out."] if copies else []
+    said = [f"{copies} of the run directories are copies of others and left out."] if copies else []
     if branches:
         named = "; ".join(branches[:_MOST_NAMED]) + ("; and others" if len(branches) > _MOST_NAMED else "")
         said.append(
-            f"Copies of {count(len(branches), 'run')} went on, each by itself. The one that got furthest counts "
-            f"({named}); the joules of the others are in no sum."
+            f"Copies of {count(len(branches), 'run')} continued separately. The one with the most progress counts "
+            f"({named}); sums lack the joules of the others."
         )
     return [runs[i] for i in sorted(kept)], said
 
@@ -132,13 +132,13 @@ def _progress(run: Run) -> tuple[bool, int, str]:
 
 
 def _is_beginning(copy: Run, run: Run) -> bool:
-    """Whether a run did all that its copy did: its attempts are those of the copy, or go on from them."""
+    """Whether a run has all attempts of its copy, and possibly later ones."""
     mine, others = copy.attempts, run.attempts
     return all(one == other for one, other in zip(mine, others, strict=False)) and len(mine) <= len(others)
 
 
 def _named_by_peers(runs: Sequence[Run]) -> list[Run]:
-    """Runs of earlier versions with the content of those that were trained on the same slices, with the same split."""
+    """Runs of earlier versions with the content of runs that have the same slices and the same split."""
     known = {(run.content.slices, run.content.split): run.content for run in runs if run.content.digest}
     named = []
     for run in runs:
@@ -148,9 +148,9 @@ def _named_by_peers(runs: Sequence[Run]) -> list[Run]:
 
 
 def _in_equal_terms(runs: Sequence[Run]) -> tuple[list[Run], str]:
-    """Runs with their estimates by the same constants, those of the latest attempt on the same CPU; and what was done.
+    """Runs with the same constants in all estimates per CPU, those of its latest attempt; and a note for the report.
 
-    An estimate is CPU seconds and memory times constants, so that others can be put in without loss.
+    An estimate is CPU seconds and memory times constants, so it converts to other constants without loss.
     """
     estimates = {
         id(run): attempts
@@ -175,14 +175,14 @@ def _in_equal_terms(runs: Sequence[Run]) -> tuple[list[Run], str]:
         return list(runs), ""
     constants = " and ".join(f"{core[0]:g} W per busy core, {gb[0]:g} W per GB" for core, gb in sorted(used))
     said = (
-        f"Estimates of {len(changed)} of {len(runs)} runs were made with other constants; they are restated with those "
+        f"Estimates of {len(changed)} of {len(runs)} runs were made with other constants; they are converted to those "
         f"of the latest run on the same CPU ({constants})."
     )
     return [changed.get(id(run), run) for run in runs], said
 
 
 class _Estimate(NamedTuple):
-    """An attempt's estimate: the CPU that it ran on, its constants, and when that was."""
+    """The estimate of an attempt: CPU, constants, and time."""
 
     cpu: str
     watts: Watts
@@ -190,7 +190,7 @@ class _Estimate(NamedTuple):
 
 
 def _estimates(run: Run) -> Sequence[_Estimate]:
-    """Those of all attempts; none where the constants or the CPU of one of them are unknown."""
+    """The estimates of all attempts; empty if the constants or the CPU of one are unknown."""
     if not run.watts:
         return ()
     record = run.record
@@ -207,7 +207,7 @@ def _estimates(run: Run) -> Sequence[_Estimate]:
 
 
 def _restated(run: Run, watts: tuple[Watts, ...]) -> Run | None:
-    """The run with its estimates by other constants; None if its epochs.jsonl lacks epochs."""
+    """The run with its estimates converted to other constants; None if its epochs.jsonl lacks epochs."""
     whole, lines = run.directory.record(), run.directory.epochs()
     if whole is None or (whole.energy and not has_all_epochs(whole, lines)):
         return None
@@ -218,7 +218,7 @@ def _restated(run: Run, watts: tuple[Watts, ...]) -> Run | None:
 
 
 def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]]:
-    """The runs that have begun, and a message for each damaged one, which is left out."""
+    """Read the runs that have begun; returns them and a message for each damaged run, which is left out."""
     return Reader().read(directories)
 
 
@@ -232,10 +232,12 @@ def _stamp(directory: RunDirectory) -> tuple[int, ...]:
 
 @contextmanager
 def _no_garbage_collection(freeze: bool) -> Iterator[None]:
-    """Reading makes millions of objects and no cycles: looking for garbage among them takes as long as reading.
+    """Disable garbage collection while the context lasts.
+
+    Reading makes millions of objects and no cycles; a search for garbage among them takes as long as reading.
 
     Args:
-        freeze: nor look among them later on; they go when nobody refers to them any more.
+        freeze: exclude the objects from later collections, too; they still end with their last reference.
     """
     was_enabled = gc.isenabled()
     gc.disable()

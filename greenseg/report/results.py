@@ -1,4 +1,4 @@
-"""Repeats joined into one result for each configuration."""
+"""Joins repeats into one result per configuration."""
 
 import hashlib
 import os
@@ -17,19 +17,19 @@ from greenseg.runs.record import Watts
 from greenseg.settings import REPEATS as REPEATS_GROUP
 from greenseg.settings import group_of, repeated_anywhere
 
-_DIGITS = 8  # of a content, as a report shows it
+_DIGITS = 8  # of a content, in reports
 REPEATS = tuple(name for name in NEUTRAL if group_of(name) == REPEATS_GROUP)
-"""Settings that tell repeats of a configuration apart."""
+"""Settings that differ between repeats of a configuration."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A configuration: all of its repeats.
+    """A configuration with all of its repeats.
 
     Attributes:
         runs: the repeats, finished or not.
-        where: where its data lie, and `content` where that tells configurations apart.
-        content: the full name of what it was trained on.
+        where: location and layout of its data, and `content` if it distinguishes configurations.
+        content: full name of the content of its data.
     """
 
     runs: tuple[Run, ...]
@@ -39,13 +39,13 @@ class Result:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What was asked for, without what tells repeats apart."""
+        """The requested settings, without those that differ between repeats."""
         settings = {name: value for name, value in self.runs[0].settings.items() if name not in REPEATS}
         return {**settings, **self.where}
 
     @cached_property
     def configuration(self) -> str:
-        """Hex digits that name the configuration: its settings, and its content wherever that lies."""
+        """Hex digits that name the configuration: its settings and its content, regardless of the data path."""
         text = f"{repeated_anywhere(self.runs[0].settings)} {self.content}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -56,16 +56,16 @@ class Result:
 
     @cached_property
     def repeats(self) -> list[list[Run]]:
-        """The finished runs by seed and fold: one that was trained again with the same is no further repeat."""
+        """The finished runs, grouped by seed and fold: a duplicate is not another repeat."""
         repeats: dict[tuple[str, ...], list[Run]] = {}
         for run in self.finished:
             repeats.setdefault(tuple(str(run.settings[name]) for name in REPEATS), []).append(run)
         return list(repeats.values())
 
     def figure(self, objective: Objective) -> Mean | None:
-        """Mean over the finished repeats; None where one of them lacks the figure, or they reckoned it differently.
+        """Mean over the finished repeats; None if one lacks the value, or if they computed it differently.
 
-        A mean over some of them would be one over the lucky ones: those that reached the target, say.
+        A mean over some of them would be biased, for instance towards those that reached the target.
         """
         if objective.name not in self._figures:
             known = [value for value in (mean_figure(objective, runs) for runs in self.repeats) if value is not None]
@@ -75,17 +75,17 @@ class Result:
         return self._figures[objective.name]
 
     def terms(self, objective: Objective) -> set[Any]:
-        """What the finished repeats reckoned a figure with; see `Objective.terms`."""
+        """The settings that the finished repeats computed an objective with; see `Objective.terms`."""
         return {objective.terms(run) for run in self.finished}
 
     def values(self, *objectives: Objective) -> list[tuple[float, ...]]:
-        """The figures of each finished repeat, those left out that lack one."""
+        """The values of each finished repeat, without repeats that lack one."""
         rows = [tuple(mean_figure(objective, runs) for objective in objectives) for runs in self.repeats]
         return [row for row in rows if None not in row]  # type: ignore[misc]
 
     @cached_property
     def watts(self) -> frozenset[Watts]:
-        """Constants of the estimates of all finished repeats, where they are known."""
+        """Known constants of the estimates of all finished repeats."""
         return frozenset(watts for run in self.finished for watts in run.watts)
 
     @cached_property
@@ -98,7 +98,7 @@ class Result:
 
     @cached_property
     def ways(self) -> dict[str, frozenset[Way]]:
-        """Component → how its joules are known, in each finished repeat; an empty way where a repeat has none."""
+        """Component → ways of its joules in the finished repeats; an empty way if a repeat lacks it."""
         components = {component for run in self.finished for component in run.ways}
         return {
             component: frozenset(run.ways.get(component, frozenset()) for run in self.finished)
@@ -107,32 +107,32 @@ class Result:
 
     @cached_property
     def mixed(self) -> frozenset[str]:
-        """Components whose joules are known in another way in one repeat than in another: their mean is neither's."""
+        """Components whose joules are known in different ways in different repeats: their mean would mix them."""
         return frozenset(component for component, ways in self.ways.items() if len(ways) > 1)
 
     @cached_property
     def partly(self) -> frozenset[str]:
-        """Components whose joules are known in several ways within a repeat, those of its attempts, say."""
+        """Components whose joules are known in several ways within a repeat, for instance in its attempts."""
         return frozenset(component for component, ways in self.ways.items() if any(len(way) > 1 for way in ways))
 
     @cached_property
     def unmeasured(self) -> list[str]:
-        """Components whose joules are not known."""
+        """Components with unknown joules."""
         return sorted({component for run in self.finished for component in run.unmeasured})
 
     @cached_property
     def marks(self) -> frozenset[str]:
-        """What must be known of its readings: approximate, shared, apportioned."""
+        """Marks of its readings: approximate, shared, apportioned."""
         return frozenset(mark for run in self.finished for mark in run.energy.marks)
 
     @cached_property
     def estimated(self) -> frozenset[str]:
-        """Components whose joules were estimated, at least in part."""
+        """Components whose joules are estimated, at least in part."""
         return frozenset(component for component, source in self.sources.items() if ESTIMATE in source)
 
     @property
     def status(self) -> str:
-        """What became of its runs: `finished`, `2 of 3 finished`, or why none did."""
+        """The status of its runs: `finished`, `2 of 3 finished`, or the reason if none finished."""
         if len(self.finished) == len(self.runs):
             return "finished"
         if self.finished:
@@ -143,7 +143,7 @@ class Result:
 
 
 def mean_figure(objective: Objective, runs: Sequence[Run]) -> float | None:
-    """The mean figure of runs that trained the same; None where one of them lacks it."""
+    """Mean value of duplicate runs; None if one of them lacks it."""
     if len(runs) == 1:
         return objective.of(runs[0])
     values = [value for value in map(objective.of, runs) if value is not None]
@@ -151,21 +151,21 @@ def mean_figure(objective: Objective, runs: Sequence[Run]) -> float | None:
 
 
 CONTENT = "content"
-"""Stands beside the settings where the same path held different data."""
+"""Shown with the settings if the same path had different data."""
 
 UNKNOWN = "unknown"
 _SPLIT = ("validation_share", "split_seed", "folds")
 
 
 def by_configuration(runs: Sequence[Run]) -> list[Result]:
-    """Join repeats: one result for each configuration, best Dice first, those without result last.
+    """Join repeats: one result per configuration, best Dice first; those without a Dice come last.
 
-    Repeats train the same settings on the same content. A data set that moved is the same content. Where one path held
-    different files, or files that one rule split differently, all get the setting `content`: first digits of a digest.
+    Repeats have the same settings and the same content. A data set that moved keeps its content. If one path had
+    different files, or one rule split them differently, all get the setting `content`: first digits of a digest.
     """
     contents = _contents(runs)
     groups: dict[tuple[str, str], list[Run]] = {}
-    paths: dict[str, tuple[Any, Any]] = {}  # of a data set that moved, the last
+    paths: dict[str, tuple[Any, Any]] = {}  # the last one of a data set that moved
     held: dict[tuple[Any, ...], set[str]] = {}
     place = _places(str(run.settings["data"]) for run in runs)
     for run, content in zip(runs, contents, strict=True):
@@ -173,7 +173,7 @@ def by_configuration(runs: Sequence[Run]) -> list[Result]:
         settings = run.settings
         paths[content] = settings["data"], settings["layout"]
         held.setdefault((*paths[content], *(settings[name] for name in _SPLIT)), set()).add(content)
-        if run.content.files:  # whatever the layout, the split and the spelling of the path
+        if run.content.files:  # regardless of layout, split and notation of the path
             held.setdefault((place[str(settings["data"])],), set()).add(run.content.files)
     several = any(len(found) > 1 for found in held.values())
     results = []
@@ -185,7 +185,7 @@ def by_configuration(runs: Sequence[Run]) -> list[Result]:
 
 
 def _places(paths: Iterable[str]) -> dict[str, str]:
-    """Path → what all spellings of it share. A relative one may be any absolute one that ends like it."""
+    """Path → name that all its notations share. A relative path may be any absolute path that ends with it."""
     normal = {path: os.path.normpath(path) for path in set(paths)}
     absolute = {found for found in normal.values() if found.startswith(os.sep)}
     relative = sorted(set(normal.values()) - absolute)
@@ -207,8 +207,8 @@ def _shown(content: str) -> str:
 def _contents(runs: Sequence[Run]) -> list[str]:
     """A name for the content of each run; folds of one cross-validation share it.
 
-    Where a record does not tell, the path stands for the content, and with it the name of the slices, if runs that
-    prepare slices alike were trained on different ones, and that of the split, if there are several.
+    If a record has no content, the path replaces it, with the name of the slices if runs with the same preparation have
+    different slices, and with the name of the split if there are several.
     """
     slices: dict[tuple[Any, ...], dict[str, set[str]]] = {}
     splits: dict[tuple[Any, ...], set[str]] = {}
@@ -239,7 +239,7 @@ def _contents(runs: Sequence[Run]) -> list[str]:
 
 
 def best_first(results: Iterable[Result], *objectives: Objective) -> list[Result]:
-    """By the first objective, ties by the next; those without figure last."""
+    """Sorted by the first objective, ties by the next; results without a value come last."""
 
     def key(result: Result) -> list[tuple[bool, float]]:
         means = [result.figure(objective) for objective in objectives]

@@ -1,4 +1,4 @@
-"""One run, as its directory tells."""
+"""A run of a report, from its directory."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from greenseg.data.content import Content
 
 NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() if not field.exclude}
-"""Settings as a greenseg had them that did not know them yet."""
+"""Values of settings for versions of greenseg that did not have them."""
 
 WRONG = (LookupError, TypeError, ValueError, AttributeError)
-"""What comes of settings that are not there, or of another type, and of epochs of attempts that are not."""
+"""Errors from settings that are missing or of a wrong type, and from epochs of missing attempts."""
 
 Way = frozenset[str]
-"""How the joules of a component are known."""
+"""Ways in which the joules of a component are known."""
 
 _FAILURES = {
     "out_of_gpu_memory": "out of GPU memory",
@@ -34,16 +34,16 @@ _FAILURES = {
     "crash": "crashed",
     "diverged": "diverged",
 }
-"""Kinds of failures, as people say them."""
+"""Kind of failure → its name for the user."""
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a record says of the content that its run was trained on.
+    """The content of a run's data, from its record.
 
     Attributes:
-        digest, files: as `Content` has them, with the version of the preprocessing; empty where they are unknown.
-        slices, split: what records of earlier versions have instead: names of the slices and of the split, hex digits.
+        digest, files: as in `Content`, with the version of the preprocessing; empty if unknown.
+        slices, split: names of the slices and of the split, as hex digits; records of earlier versions have only these.
     """
 
     digest: str = ""
@@ -53,7 +53,7 @@ class TrainedOn:
 
     @classmethod
     def of(cls, record: Record) -> Self:
-        """What this record says; nothing where it does not."""
+        """The content in a record; empty if the record has none."""
         slices, subjects = (record.data.cache, record.data.subjects) if record.data else ("", {})
         members = [(name, *subjects[name]) for name in sorted(subjects)]
         split = hashlib.sha256(repr(members).encode()).hexdigest()[:16] if members else ""
@@ -63,16 +63,16 @@ class TrainedOn:
         return cls(f"{record.content} {version}", f"{record.files} {version}", slices, split)
 
     def named(self, content: "Content") -> Self:
-        """The same, where this is the content that the record does not tell."""
+        """The same, with a content that the record does not have."""
         version = content.preprocessing
         return replace(self, digest=f"{content.digest} {version}", files=f"{content.files} {version}")
 
 
 def check(directory: RunDirectory, record: Record) -> None:
-    """Look at all parts of a record that a report reads.
+    """Check all parts of a record that a report reads.
 
     Raises:
-        BadRecord: one is missing or of another type.
+        BadRecord: a part is missing or damaged.
     """
     whole = {
         "settings": record.settings.keys() >= {"encoder", "decoder"},
@@ -85,18 +85,18 @@ def check(directory: RunDirectory, record: Record) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as its directory tells.
+    """A run of a report, from its directory.
 
     Attributes:
-        directory: of the run.
-        status: as `RunDirectory.status`.
-        record: content of run.json but for data and a single attempt, with a summary up to the last finished epoch
-            where the run did not finish.
-        content: what it was trained on.
-        watts: constants of its estimates; more than one where its attempts had several, none where they are unknown.
-        attempts: what tells each of its attempts from others.
-        restated: constants that the estimates of each attempt are restated with; empty where they are as they were
-            made. Its files always have them as they were made.
+        directory: directory of the run.
+        status: see `RunDirectory.status`.
+        record: content of run.json without `data`, and without `attempts` if there is only one; if the run did not
+            finish, its summary goes up to the last finished epoch.
+        content: content of its data.
+        watts: constants of its estimates; several if its attempts differ, none if unknown.
+        attempts: identities of its attempts.
+        restated: for each attempt, constants that its estimates are converted to; empty if they are unchanged. Files
+            always have the original estimates.
     """
 
     directory: RunDirectory
@@ -108,7 +108,7 @@ class Run:
     attempts: tuple[str, ...] = field(default=(), repr=False)
 
     def history(self) -> tuple[list[Attempt], list[Epoch]]:
-        """Its attempts, and its lines of epochs.jsonl, with estimates by the constants of the report.
+        """Its attempts and its lines of epochs.jsonl, with estimates by the constants of the report.
 
         Raises:
             BadRecord: a file is damaged.
@@ -120,12 +120,12 @@ class Run:
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """What was asked for; settings that its greenseg did not know yet have the values that do what it did."""
+        """The requested settings; those that its version did not have get the value that keeps its behaviour."""
         return MappingProxyType(NEUTRAL | self.record.settings)
 
     @property
     def ran(self) -> Ran:
-        """What happened, where it can differ from what was asked for: precision, accelerator, devices …"""
+        """Values in effect that can differ from the requested ones: precision, accelerator, devices …"""
         return self.record.ran
 
     @property
@@ -140,12 +140,12 @@ class Run:
 
     @property
     def unmeasured(self) -> list[str]:
-        """Components whose joules are not known."""
+        """Components with unknown joules."""
         return list(self.record.energy_method.unmeasured)
 
     @cached_property
     def ways(self) -> dict[str, Way]:
-        """Component → how its joules are known: `measured`, `estimated`, both (parts of it), `unknown`."""
+        """Component → ways of its joules: `measured`, `estimated`, both (for parts of it), or `unknown`."""
         ways = {component: frozenset({"unknown"}) for component in self.unmeasured}
         for reading in self.energy.readings:
             way = "estimated" if reading.source == ESTIMATE else "measured"
@@ -154,13 +154,13 @@ class Run:
 
     @property
     def failure(self) -> str:
-        """Why it failed, such as `out of GPU memory`; empty where it did not, or no reason is known."""
+        """Reason of its failure, such as `out of GPU memory`; empty if it did not fail or the reason is unknown."""
         error = self.record.error
         return _FAILURES.get(error.kind or "", error.type) if error else ""
 
     @property
     def hardware(self) -> str:
-        """The processors that it ran on."""
+        """The processors of the run."""
         hardware = self.record.hardware
         cores = "?" if hardware.cores is None else hardware.cores
         return ", ".join([f"{hardware.cpu or 'unknown CPU'} ({cores} cores)", *(hardware.gpus or [])])

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its directory, the index of all directories, and the summary of a record."""
+"""Run directories: records, the index of all directories, and summaries."""

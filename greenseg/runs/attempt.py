@@ -1,4 +1,4 @@
-"""Writing a run's record: an attempt begins, gets on and ends; or it ended without a word, and somebody else writes."""
+"""Writes the record of a run: by the process of an attempt, or by another one if that process was killed."""
 
 import os
 import uuid
@@ -25,18 +25,18 @@ from greenseg.runs.record import (
 from greenseg.runs.summary import account_for_attempts, summary
 from greenseg.settings import Settings
 
-_TOLERANCE = 0.01  # by how much the phases may differ from one window over all of them
+_TOLERANCE = 0.01  # share by which the phases may differ from one window over all of them
 _GO_ON = ("content", "files", "preprocessing", "data", "ran", "probes", "memory")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What an attempt runs on.
+    """The machine and software of an attempt.
 
     Attributes:
         hardware: processors and memory.
         versions: package → version.
-        method: how energy is measured.
+        method: the way of measuring energy.
     """
 
     hardware: Hardware
@@ -45,19 +45,19 @@ class Machine:
 
 
 class Recording:
-    """The record of a run while this process makes an attempt at it. The first rank writes.
+    """The record of a run during an attempt of this process. Only rank 0 writes it.
 
     Args:
-        run: a directory that has been created, and is locked by the caller.
-        settings: of the run.
-        machine: that it runs on.
-        context: what surrounds it; is added to what surrounded earlier attempts.
+        run: an existing directory, locked by the caller.
+        settings: settings of the run.
+        machine: the machine of this attempt.
+        context: context of this attempt; added to that of earlier attempts.
         writes: whether this process writes run.json.
 
     Attributes:
-        writes: likewise.
-        record: of the run; `save` writes what was changed.
-        earlier_id: `id` of the record until now; None where there was none.
+        writes: whether this process writes run.json.
+        record: record of the run; `save` writes changes to it.
+        earlier_id: `id` of the previous record; None if it had none.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Recording:
         hardware, method = machine.hardware, machine.method
         attempt = Attempt(
             status="running", started=started, pid=os.getpid(),
-            host=hardware.host, cpu=hardware.cpu,  # another attempt may have run elsewhere
+            host=hardware.host, cpu=hardware.cpu,  # another attempt may have run on another host
             estimate=Constants(core_watts=method.core_watts, gb_watts=method.gb_watts),
         )  # fmt: skip
         self.earlier_id = before.id
@@ -87,12 +87,12 @@ class Recording:
 
     @property
     def attempt(self) -> Attempt:
-        """The one that this process makes."""
+        """The attempt of this process."""
         return self.record.attempts[-1]
 
     @property
     def earlier(self) -> list[Attempt]:
-        """Those before it."""
+        """Earlier attempts."""
         return self.record.attempts[:-1]
 
     def save(self) -> None:
@@ -109,15 +109,15 @@ class Recording:
         error: Error | None = None,
         unrestored: Sequence[str] = (),
     ) -> None:
-        """The attempt ends, and with it the run.
+        """Record the end of the attempt and of the run.
 
         Args:
-            status: of both.
+            status: status of both.
             phases: phase → energy of the attempt.
-            difference: component, or `seconds` → share by which the phases differ from one window over all of them.
-            memory: most in use, over all attempts.
-            error: why, where it did not finish.
-            unrestored: limits of GPUs that could not be put back.
+            difference: component or `seconds` → share by which the phases differ from one window over all of them.
+            memory: peak over all attempts.
+            error: reason if it did not finish.
+            unrestored: a message for each GPU limit that was not restored.
         """
         attempt, record = self.attempt, self.record
         attempt.status, attempt.ended = status, now()
@@ -140,14 +140,14 @@ def completed(
     error: Error | None = None,
     unrestored: Sequence[str] = (),
 ) -> Record:
-    """The record of a run whose process is gone, with what that could not write itself.
+    """The record of a run whose process is gone, with the parts that the process did not write.
 
     Args:
-        record: as the process left it; None where it wrote none.
+        record: last record from the process; None if it wrote none.
         epochs: lines of epochs.jsonl.
-        settings: of the run.
-        error: why it failed; None where it did not.
-        unrestored: limits of GPUs that could not be put back.
+        settings: settings of the run.
+        error: reason of its failure; None if it did not fail.
+        unrestored: a message for each GPU limit that was not restored.
     """
     record = record or _new(settings, "interrupted")
     if error:

@@ -1,11 +1,11 @@
-"""The directory of a run: the only state there is. What is done, failed or left to do, and every report, is read here.
+"""The directory of a run. It is the only state: sweeps and reports read the progress of runs from it.
 
-config.yaml      the resolved configuration: `greenseg train --config config.yaml` repeats it
-content.json     what it is trained on: digests of the files of each subject, and its split
-run.json         status, attempts, what ran, hardware, versions, energy, final metrics; written atomically
-epochs.jsonl     one line an epoch and attempt: losses, metrics, joules, seconds
+config.yaml      the resolved settings: `greenseg train --config config.yaml` repeats the run
+content.json     its data: digests of the files of each subject, and the split
+run.json         status, attempts, settings in effect, hardware, versions, energy, final metrics; written atomically
+epochs.jsonl     one line per epoch and attempt: losses, metrics, joules, seconds
 checkpoints/     best.ckpt, last.ckpt
-run.log          everything the run printed
+run.log          output of the run
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from greenseg.settings import Settings
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Reads and writes the files of one run."""
+    """Reads and writes the files of a run."""
 
     path: Path
 
@@ -37,7 +37,7 @@ class RunDirectory:
 
     @property
     def last_checkpoint(self) -> Path:
-        """From here an interrupted run goes on."""
+        """The checkpoint from which an interrupted run continues."""
         return self.checkpoints / "last.ckpt"
 
     @property
@@ -47,20 +47,20 @@ class RunDirectory:
 
     @property
     def log(self) -> Path:
-        """Everything the run printed."""
+        """Output of the run."""
         return self.path / "run.log"
 
     @property
     def content(self) -> Path:
-        """What the run is trained on, as `greenseg.data.content` writes it."""
+        """The content of its data, as `greenseg.data.content` writes it."""
         return self.path / "content.json"
 
     def create(self, settings: Settings, content: Mapping[str, Any] | None = None) -> None:
-        """Make the directory; write config.yaml and content.json, unless they say the same already.
+        """Make the directory; write config.yaml and content.json if they change.
 
         Args:
-            settings: of the run.
-            content: what it is trained on, as plain values; None where that is not known.
+            settings: settings of the run.
+            content: content of its data, as plain values; None if unknown.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         files = {self.path / "config.yaml": yamlfile.dump(settings.resolved())}
@@ -71,29 +71,29 @@ class RunDirectory:
                 write_atomically(file, text)
 
     def clear(self) -> None:
-        """Discard the record, the epochs and the checkpoints, so that the run starts over; config.yaml stays."""
+        """Delete the record, the epochs and the checkpoints, so that the run starts over; config.yaml stays."""
         for file in ("run.json", "epochs.jsonl"):
             (self.path / file).unlink(missing_ok=True)
         if self.log.exists():
-            os.truncate(self.log, 0)  # a process that prints into it goes on doing so
+            os.truncate(self.log, 0)  # a process may still print to it
         for checkpoint in self.checkpoints.glob("*"):
             checkpoint.unlink()
 
     # ── records
 
     def record(self) -> Record | None:
-        """The content of run.json; None where there is none yet.
+        """The content of run.json; None if it does not exist yet.
 
         Raises:
             NewerRecord: a later version of greenseg wrote it.
-            BadRecord: it is not what greenseg writes.
+            BadRecord: it is damaged.
         """
         path = self.path / "run.json"
         try:
             with open(path, "rb") as file:  # noqa: PTH123  (a report opens thousands)
                 return read_record(file.read())
         except FileNotFoundError:
-            if (self.path / "epochs.jsonl").exists():  # what came before it cannot be accounted for
+            if (self.path / "epochs.jsonl").exists():  # the cost before it is unknown
                 raise BadRecord(f"{path}: missing, though the run has finished epochs") from None
             return None
         except NewerRecord as error:
@@ -106,7 +106,7 @@ class RunDirectory:
         write_json(self.path / "run.json", record.to_json())
 
     def epochs(self) -> list[Epoch]:
-        """The lines of epochs.jsonl, in the order of writing; a last line that was cut short is left out.
+        """The lines of epochs.jsonl, in the order of writing, without a last line that was cut short.
 
         Raises:
             BadRecord: another line is damaged.
@@ -117,7 +117,7 @@ class RunDirectory:
         except FileNotFoundError:
             return []
         epochs = []
-        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline was never finished
+        for number, line in enumerate(lines[:-1], 1):  # text after the last newline is unfinished
             try:
                 epochs.append(read_epoch(line))
             except BadRecord as error:
@@ -125,7 +125,7 @@ class RunDirectory:
         return epochs
 
     def append_epoch(self, epoch: Epoch) -> None:
-        """Append a line to epochs.jsonl, after cutting off one that a killed process left unfinished."""
+        """Append a line to epochs.jsonl; first remove an unfinished line of a killed process."""
         path = self.path / "epochs.jsonl"
         with path.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
@@ -139,7 +139,7 @@ class RunDirectory:
     # ── status
 
     def status(self) -> Status:
-        """Where the run stands; see `status_by`.
+        """The status of the run; see `status_by`.
 
         Raises:
             BadRecord: run.json is damaged.
@@ -147,26 +147,29 @@ class RunDirectory:
         return self.status_by(self.record())
 
     def status_by(self, record: Record | None) -> Status:
-        """Where the run stands by its record. A run whose process is gone without a word counts as interrupted."""
+        """The status of the run by its record. If its process was killed, it counts as interrupted."""
         if record is None:
             return "new"
         return "interrupted" if record.status == "running" and not self.in_use() else record.status
 
     def in_use(self) -> bool:
-        """Whether a living process trains this run; asked of the lock, which dies with its process."""
+        """Whether a living process trains this run, by its lock, which ends with the process."""
         return locks.is_held(self.path / ".lock")
 
     def wait_for_start(self, seconds: float) -> None:
-        """Wait until the process that leads the run, on another node perhaps, has begun.
+        """Wait until rank 0 of the run, perhaps on another node, has begun.
 
-        Only then is it decided whether it starts over or goes on from a checkpoint.
+        It decides whether the run starts over or continues from a checkpoint.
+
+        Args:
+            seconds: longest time to wait.
 
         Raises:
-            UserError: it has not after so many seconds.
+            UserError: it has not begun by then.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            with contextlib.suppress(BadRecord):  # it may start over because of that
+            with contextlib.suppress(BadRecord):  # rank 0 may then start over
                 if self.status() == "running":
                     return
             time.sleep(0.2)
@@ -174,15 +177,15 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
-        """Claim the run for this process while the context lasts; yields whether the claim succeeded."""
+        """Claim the run for this process while the context lasts; yields whether that succeeded."""
         with locks.hold(self.path / ".lock") as file:
             yield file is not None
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:
-    """Every run directory at or below the paths, sorted; a directory is one if it holds a config.yaml.
+    """All run directories at or below the paths, sorted. A run directory has a config.yaml.
 
-    Links to folders are followed, each folder that is linked to once.
+    Links to folders are followed, once per target.
     """
     found: set[str] = set()
     linked: set[str] = set()
@@ -190,7 +193,7 @@ def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:
     while folders:
         folder = folders.pop()
         if os.path.exists(os.path.join(folder, "config.yaml")):  # noqa: PTH110, PTH118  (there may be thousands)
-            found.add(folder)  # nothing below a run is a run
+            found.add(folder)  # no run is below another
             continue
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
             for entry in entries:
@@ -198,7 +201,7 @@ def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:
                     folders.append(entry.path)
                 elif entry.is_symlink() and entry.is_dir():
                     target = os.path.realpath(entry.path)
-                    if target not in linked:  # a link may lead to a folder that holds it
+                    if target not in linked:  # a link may lead to a folder above it
                         linked.add(target)
                         folders.append(entry.path)
     return [RunDirectory(Path(path)) for path in sorted(found)]

@@ -1,7 +1,7 @@
-"""Which directory holds a run: by what its settings train and by its content, not by its name.
+"""Finds the directory of a run by its settings and content, not by its name.
 
-A name only says where to look first. It ends with the identity of the settings: sixteen hex digits, or eight where an
-earlier version made the directory.
+The name only narrows the search. It ends with the identity of the settings: sixteen hex digits, or eight in directories
+of earlier versions.
 """
 
 import os
@@ -25,18 +25,18 @@ from greenseg.settings import Settings, read_config, trained, trained_anywhere
 _NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
 _EARLIER_DIGITS = 8
 _ORDER = ("finished", "running", "interrupted", "failed", "new")
-"""Of two copies of a run, which one to take."""
+"""Of two copies of a run, the one with the earlier status here is taken."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run directory, and what it says about its run.
+    """A run directory and its record.
 
     Attributes:
-        directory: of the run.
-        record: None where the run has not begun, or its record cannot be read.
-        problem: why the record cannot be read; empty where it can.
-        newer: whether that is because a later version of greenseg wrote it.
+        directory: directory of the run.
+        record: None if the run has not begun or its record is unreadable.
+        problem: why the record is unreadable; empty if it is readable.
+        newer: it is unreadable because a later version of greenseg wrote it.
     """
 
     directory: RunDirectory
@@ -46,7 +46,7 @@ class Entry:
 
     @cached_property
     def settings(self) -> dict[str, Any] | None:
-        """Its resolved settings; None where they cannot be read."""
+        """Its resolved settings; None if they are unreadable."""
         if self.record:
             settings = self.record.settings
         else:
@@ -57,11 +57,11 @@ class Entry:
         return settings if settings.keys() >= {"encoder", "decoder"} else None
 
     def status(self) -> str:
-        """Where the run stands, as `RunDirectory.status`."""
+        """The status of the run; see `RunDirectory.status`."""
         return self.directory.status_by(self.record)
 
     def same_content(self, settings: Settings, content: Content | None) -> bool | None:
-        """Whether it is trained on this content; None where that cannot be known."""
+        """Whether it is trained on this content; None if unknown."""
         if content is None:
             return None
         if self.record and self.record.content:
@@ -70,17 +70,17 @@ class Entry:
         return None if then is None and not (self.record and self.record.data) else then == content
 
     def same_files(self, settings: Settings, content: Content) -> bool:
-        """Whether it is trained on the files and the split of this content, by whatever preprocessing."""
+        """Whether it is trained on the files and the split of this content, with any preprocessing."""
         if self.record and self.record.content:
             return self.record.content == content.digest
         then = self.content_then(settings, content)
         return then is not None and then.digest == content.digest
 
     def content_then(self, settings: Settings, content: Content) -> Content | None:
-        """What it was trained on; None where neither its directory tells, nor today's content, since it is another."""
+        """The content that it was trained on; None if neither its directory nor the present content has it."""
         record = self.record
         if record and not record.content and record.data:
-            then = content.before_it_was_named()  # the name of its slices tells whether it is the same
+            then = content.before_it_was_named()  # the name of its slices identifies it
             split = {name: sorted(subjects) for name, subjects in record.data.subjects.items()}
             here = {name: content.of_split(name) for name in ("train", "validation")}
             return then if record.data.cache == then.slices_key(settings) and split == here else None
@@ -89,14 +89,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Found:
-    """What an index knows of a run.
+    """The result of a search for a run.
 
     Attributes:
-        entry: its directory; None where it has none.
-        by_path: only settings and path say so, since the content is not known.
-        contents: how many contents its settings and path were trained on; more than one where these do not decide.
-        other: a directory of the same settings, trained on another content under the same path, or on the same files by
-            another preprocessing.
+        entry: its directory; None if it has none.
+        by_path: found by settings and path alone, since the content is unknown.
+        contents: number of contents that exist for these settings and path; several are ambiguous.
+        other: a directory with the same settings, trained on other content at the same path, or on the same files with
+            other preprocessing.
     """
 
     entry: Entry | None = None
@@ -109,7 +109,7 @@ class RunIndex:
     """The run directories in `root/<sweep>/`, listed once.
 
     Args:
-        root: folder of all runs; need not exist.
+        root: folder of all runs; may be missing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -131,16 +131,16 @@ class RunIndex:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no run at all."""
+        """Whether there are no runs."""
         return not self._by_digits and not self._renamed
 
     def find(self, settings: Settings, content: Content | None, folder: str = "") -> Found:
-        """The directory of a run.
+        """Find the directory of a run.
 
         Args:
-            settings: of the run.
-            content: what it would be trained on now; None where the data are not here: settings and path then decide.
-            folder: where to look first: of several copies of a run that got equally far, it is the one in this folder.
+            settings: settings of the run.
+            content: present content of its data; None if the data are missing: then settings and path decide.
+            folder: preferred folder, if several copies of a run have made the same progress.
         """
         if self.is_empty:
             return Found()
@@ -151,7 +151,7 @@ class RunIndex:
         if same := [entry for entry in exact if judged[id(entry)]]:
             return Found(_first(same, folder))
         others = [entry for entry in exact if judged[id(entry)] is False]
-        if content is not None:  # the data may have moved, and the name says another path
+        if content is not None:  # the data may have moved: the name then has another path
             like = self._like(settings)
             if moved := [entry for entry in like if entry.same_content(settings, content)]:
                 return Found(_first(moved, folder))
@@ -162,16 +162,16 @@ class RunIndex:
             several = len({entry.record.content for entry in unknown if entry.record})
             return Found(first, first.record is not None, max(1, several), other)
         if damaged := [entry for entry in named if entry.problem and entry.settings is None]:
-            return Found(damaged[0], other=other)  # nothing in it says that it is of another run
+            return Found(damaged[0], other=other)  # it may belong to this run
         return Found(other=other)
 
     def free_name(self, settings: Settings, folder: str) -> str:
-        """A name for the directory of a run that has none: that of its settings, with a number where another has it."""
+        """A name for a new directory of a run: that of its settings, with a number if it is taken."""
         taken = {os.fspath(directory.path) for directory in self._by_digits.get(settings.identity, ())}
         return _numbered(settings.slug, lambda name: os.path.join(folder, name) in taken)  # noqa: PTH118
 
     def _named(self, settings: Settings) -> list[Entry]:
-        """Those whose name says that they are of these settings."""
+        """Directories whose names have these settings."""
         digits = (settings.identity, settings.identity[:_EARLIER_DIGITS])
         named = [entry_of(directory) for each in digits for directory in self._by_digits.get(each, ())]
         if self._renamed:
@@ -181,7 +181,7 @@ class RunIndex:
 
     @cached_property
     def _by_settings(self) -> dict[str, list[RunDirectory]]:
-        """Directories with names of their own, by what their records say that they train."""
+        """Renamed directories by the training settings in their records."""
         found: dict[str, list[RunDirectory]] = defaultdict(list)
         for directory in self._renamed:
             entry = entry_of(directory)
@@ -190,7 +190,7 @@ class RunIndex:
         return found
 
     def _like(self, settings: Settings) -> list[Entry]:
-        """Those that train the same wherever the data lie, among those whose names begin alike."""
+        """Directories with the same training settings, at any data path, among those whose names begin alike."""
         start = settings.slug.rpartition("-")[0]
         if start not in self._trained:
             known = self._trained[start] = defaultdict(list)
@@ -204,7 +204,7 @@ class RunIndex:
 
 
 def entry_of(directory: RunDirectory) -> Entry:
-    """A run directory with its record, or with what is wrong with that."""
+    """A run directory with its record, or with the problem of the record."""
     # Not kept: ten thousand records in memory cost the garbage collector more time than reading a few again.
     try:
         return Entry(directory, directory.record())
@@ -213,7 +213,7 @@ def entry_of(directory: RunDirectory) -> Entry:
 
 
 def _first(entries: list[Entry], folder: str) -> Entry:
-    """Of copies of a run, the one that got furthest."""
+    """The copy of a run with the most progress."""
     if len(entries) == 1:
         return entries[0]
 
@@ -228,22 +228,22 @@ def _first(entries: list[Entry], folder: str) -> Entry:
 
 
 def make_directory(run: RunDirectory, settings: Settings, content: Content | None) -> RunDirectory:
-    """Make the directory of a run, `root/<sweep>/<slug>`, unless another sweep below that root has made one since.
+    """Make the directory of a run, `root/<sweep>/<slug>`, unless another sweep below this root has made one meanwhile.
 
     Args:
-        run: the directory to make; where another run has that name, a number is added to it.
-        settings: of the run.
-        content: what it is trained on; None where that is not known.
+        run: the directory to make; if another run has this name, a number is added.
+        settings: settings of the run.
+        content: content of its data; None if unknown.
 
     Returns:
-        The one directory for these settings and this content.
+        The only directory for these settings and this content.
 
     Raises:
         UserError: the root cannot be written, or its file system has no locks.
         OSError: the directory cannot be made.
     """
     root = run.path.parent.parent
-    with locked(root / ".lock", OUT_REMEDY):  # two sweeps may begin the same run at the same moment
+    with locked(root / ".lock", OUT_REMEDY):  # two sweeps may begin the same run at the same time
         if not run.path.exists():
             made = (RunDirectory(path) for path in sorted(root.glob(f"*/*-{settings.identity}*")))
             run = next((each for each in made if _is_of(each, settings, content)), run)
@@ -259,12 +259,12 @@ def make_directory(run: RunDirectory, settings: Settings, content: Content | Non
 
 
 def _numbered(name: str, is_taken: Callable[[str], bool]) -> str:
-    """The name, or the first of `name.2`, `name.3`, … that is free."""
+    """The first of `name`, `name.2`, `name.3`, … that is not taken."""
     return name if not is_taken(name) else next(n for n in (f"{name}.{i}" for i in count(2)) if not is_taken(n))
 
 
 def _is_of(directory: RunDirectory, settings: Settings, content: Content | None) -> bool:
-    """Whether a directory belongs to this run, or nothing in it says whose it is."""
+    """Whether a directory belongs to this run, or to no identifiable run."""
     entry = entry_of(directory)
     if entry.settings is None:
         return not entry.newer

@@ -1,9 +1,9 @@
-"""The schema of a run's record, run.json, and of a line of its epochs.jsonl; where both are read.
+"""The schema of a run's record, run.json, and of a line of its epochs.jsonl; reads both.
 
-Readers get today's shape, whatever version of greenseg wrote the file. Fields that this version does not know survive
-reading and writing. A part that is not what greenseg writes counts as absent; `Record.damage` names it.
+Files of any earlier version are read in the present form. Unknown fields survive reading and writing. A damaged part
+counts as missing; `Record.damage` names it.
 
-Fields that a file lacks have their default here, and are not written. Durations are in seconds, energy in joules,
+A field that a file lacks has its default here, and is not written. Durations are in seconds, energy in joules,
 distances in mm, memory in GB, times in UTC (ISO 8601).
 """
 
@@ -25,53 +25,53 @@ _SETTINGS = frozenset(Settings.model_fields)
 
 
 class BadRecord(Exception):
-    """A run's record is damaged; the message names the file and what is wrong."""
+    """A run's record is damaged; the message has the file and the problem."""
 
 
 class NewerRecord(BadRecord):
-    """A later version of greenseg wrote the record; it is whole, and must not be written over."""
+    """A later version of greenseg wrote the record; it is intact and must not be overwritten."""
 
 
 Name = Annotated[str, SkipValidation]
-"""A key: JSON has no others. Unlike pydantic, Python keeps bytes of file names that are no UTF-8."""
+"""A key. Unlike pydantic, Python keeps bytes of file names that are not UTF-8. JSON keys are always text."""
 
 Range = Annotated[list[float], Field(min_length=3, max_length=3)]
-"""A figure, its low and its high end."""
+"""A value, its low and its high end."""
 
 Watts = tuple[tuple[float, float, float], tuple[float, float, float]]
-"""Constants of an estimate: watts of a busy core, and of a GB of memory; each with its low and high end."""
+"""Constants of an estimate: watts per busy core and per GB of memory, each with its low and high end."""
 
 Energies = dict[str, EnergyJson]
 """Phase → energy, as `Energy.to_json` writes it."""
 
 Scores = dict[Name, float | None]
-"""Subject → score; None where it is not defined."""
+"""Subject → score; None if undefined."""
 
 
 class Part(BaseModel):
-    """A JSON object of known fields, and perhaps others, which are kept."""
+    """A JSON object with known fields; unknown fields are kept."""
 
-    # Most parts are read as parts of a record only: built when first needed, they cost nothing before.
+    # Most parts are only read within a record. Their own validators are built on first use, at no cost before.
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
 
     def given(self) -> dict[str, Any]:
-        """The fields that it has, unknown ones included."""
+        """The fields that are set, including unknown ones."""
         return {name: value for name, value in self if name in self.model_fields_set}
 
     def to_json(self) -> dict[str, Any]:
-        """What stands in the file."""
+        """The content of the file, as plain values."""
         return self.model_dump(exclude_unset=True, by_alias=True)
 
 
 class Constants(Part):
-    """What an attempt estimates its energy with."""
+    """Constants of the estimate of an attempt."""
 
     core_watts: Range | None = None
     gb_watts: Range | None = None
 
     @property
     def watts(self) -> Watts | None:
-        """Both; None where they are unknown."""
+        """Both; None if one is unknown."""
         if self.core_watts is None or self.gb_watts is None:
             return None
         (core, core_low, core_high), (gb, gb_low, gb_high) = self.core_watts, self.gb_watts
@@ -79,15 +79,15 @@ class Constants(Part):
 
 
 class Check(Part):
-    """Whether the phases of an attempt add up to one window over all of them."""
+    """Comparison of the sum of an attempt's phases with one window over all of them."""
 
     difference: dict[str, float] = Field(default_factory=dict)
-    """Component, or `seconds` → share by which they differ."""
+    """Component or `seconds` → share by which they differ."""
     ok: bool = True
 
 
 class Attempt(Part):
-    """One process that trained the run. `killed`: it ended without a word."""
+    """A process that trained the run. Status `killed`: it ended without recording its end."""
 
     model_config = ConfigDict(frozen=False)
 
@@ -101,16 +101,16 @@ class Attempt(Part):
     energy: Energies | None = None
     check: Check | None = None
     started_over: str | None = None
-    """Why it could not go on from the last checkpoint."""
+    """Why it could not continue from the last checkpoint."""
 
     @property
     def identity(self) -> str:
-        """What tells it from other attempts: process, host and start."""
+        """Identifies an attempt: start, host and process."""
         return f"{self.started} {self.host} {self.pid}"
 
 
 class Error(Part):
-    """Why a run failed, or was interrupted."""
+    """Why a run failed or was interrupted."""
 
     kind: str | None = None
     """One of `Failure`; a later version may have others."""
@@ -121,29 +121,29 @@ class Error(Part):
 
 
 class Ran(Part):
-    """What happened, where that can differ from what was asked for."""
+    """Values in effect, for settings whose values can differ from the requested ones."""
 
     precision: str | None = None
     accelerator: str | None = None
     strategy: str | None = None
     devices: int = Field(1, ge=1)
-    """On each node."""
+    """Per node."""
     nodes: int = Field(1, ge=1)
     threads: int | None = None
     workers: int | None = None
     batch_size: int | None = Field(None, ge=1)
-    """Slices, on each device."""
+    """Slices per device."""
     lr: float | None = None
     effective_batch_size: int | None = None
-    """Slices that a step takes, over all devices and accumulated batches."""
+    """Slices per step, over all devices and accumulated batches."""
     power_limit: int | float | list[int | float] | None = None
-    """W, of each GPU where they differ."""
+    """W; a list if the GPUs differ."""
     gpu_clock: int | float | list[int | float] | None = None
-    """MHz, likewise."""
+    """MHz; a list if the GPUs differ."""
 
 
 class TriedBatch(Part):
-    """A batch size that was tried."""
+    """Measurement of a batch size."""
 
     batch_size: int
     joules_per_slice: float | None = None
@@ -152,21 +152,21 @@ class TriedBatch(Part):
 
 
 class TriedRate(Part):
-    """A learning rate that was tried, and the loss at it."""
+    """A learning rate of the range test, with its loss."""
 
     lr: float
     loss: float
 
 
 class TriedWorkers(Part):
-    """Seconds of a training step, and of loading a batch by number of workers."""
+    """Seconds per training step, and seconds to load a batch for each number of workers."""
 
     step: float
     batch: dict[str, float]
 
 
 class Probes(Part):
-    """What was measured to choose settings that were `auto`."""
+    """Measurements to choose the values of settings that were `auto`."""
 
     batch_size: list[TriedBatch] | None = None
     lr: list[TriedRate] | None = None
@@ -174,29 +174,29 @@ class Probes(Part):
 
 
 class Memory(Part):
-    """Most memory in use: of the host, and as tensors on the GPU."""
+    """Peak memory: of the host, and of tensors on the GPU."""
 
     host_gb: float | None = None
     gpu_gb: float | None = None
 
 
 class Pause(Part):
-    """The pause before a run, and temperatures of the GPUs at its end, in °C."""
+    """The pause before a run, and the temperatures of the GPUs at its end, in °C."""
 
     seconds: float
     temperatures: list[float] = Field(default_factory=list)
 
 
 class Context(Part):
-    """What surrounded a run: its place in the order of a sweep, and what was measured outside of it."""
+    """The context of a run: its position in a sweep, and measurements outside the run."""
 
     order: str | None = None
     position: int | None = None
     idle_watts: dict[str, float] | None = None
-    """Component → watts, of a GPU, or of the CPU or the DRAM of a machine."""
+    """Component → watts per GPU, or of the CPU or DRAM of a machine."""
     cool_down: Pause | None = None
     imports: EnergyJson | None = None
-    """Of the process that it was forked from; shared by all runs forked from it."""
+    """Of the process that the run was forked from; all its forks share them."""
 
 
 class Hardware(Part):
@@ -212,14 +212,14 @@ class Hardware(Part):
 
 
 class EnergyMethod(Constants):
-    """How energy was measured in the last attempt, and why where it was not."""
+    """The way of measuring energy in the last attempt, with reasons for missing measurements."""
 
     sensors_missing: dict[str, str] = Field(default_factory=dict)
     """Component → why it has no sensor."""
     unmeasured: dict[str, str] = Field(default_factory=dict)
     """Component → why its joules are unknown."""
     basis: str | None = None
-    """Where the constants come from."""
+    """Source of the constants."""
 
 
 class Network(Part):
@@ -229,23 +229,23 @@ class Network(Part):
 
 
 class Data(Part):
-    """The slices that were trained on."""
+    """The slices of the run."""
 
     cache: str = ""
-    """Name of the slices in the slice cache."""
+    """Name of their folder in the slice cache."""
     slices: dict[str, int] = Field(default_factory=dict)
-    """Split → slices."""
+    """Split → number of slices."""
     slices_per_epoch: dict[str, int] | None = None
-    """Split → slices of an epoch, which may leave some out or take some twice."""
+    """Split → number of slices per epoch, which may leave some out or use some twice."""
     bytes: int | None = None
     subjects: dict[str, list[Name]] = Field(default_factory=dict)
     """Split → subjects."""
     preparation: EnergyJson | Annotated[dict[str, float], Field(max_length=0)] | None = None
-    """Of making them; empty where that was not measured."""
+    """Energy of making them; empty if it was not measured."""
 
 
 class Surface(Part):
-    """HD95, of the predictions of one epoch."""
+    """HD95 of the predictions of an epoch."""
 
     epoch: int | None = None
     hd95: float | None = None
@@ -260,7 +260,7 @@ class RunEnergy(Part):
 
 
 class ToDice(Part):
-    """Joules until a target Dice was reached; None where it was not."""
+    """Joules until the run reached a target Dice; None if it did not."""
 
     dice: float
     joules: float | None
@@ -275,7 +275,7 @@ class Carbon(Part):
 
 
 class Cost(Part):
-    """Price, in the currency of the price of a kWh."""
+    """Price, in the currency of the price per kWh."""
 
     price: float
     price_per_kwh: float
@@ -283,7 +283,7 @@ class Cost(Part):
 
 
 class Metrics(Part):
-    """What a run achieved and cost, as `greenseg.runs.summary` computes it."""
+    """Quality and cost of a run, from `greenseg.runs.summary`."""
 
     model_config = ConfigDict(frozen=False)
 
@@ -314,18 +314,18 @@ class Metrics(Part):
 
 
 class Record(Part):
-    """What run.json says of a run. Its parts are frozen, and replaced whole."""
+    """The content of run.json. Its parts are frozen: replace them as a whole."""
 
     model_config = ConfigDict(frozen=False)
 
     schema_: int = Field(SCHEMA, alias="schema", le=SCHEMA)
     status: Status
     id: str | None = None
-    """By which its copies are known; see `known_as`."""
+    """Shared by its copies; see `known_as`."""
     identity: str | None = None
     configuration: str | None = None
     settings: dict[str, Any]
-    """Resolved; those that its version did not know are absent."""
+    """Resolved; without the settings that its version did not have."""
     started: str | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     ran: Ran = Ran()
@@ -344,16 +344,15 @@ class Record(Part):
     surface: Surface = Field(default_factory=Surface)
     error: Error | None = None
     unrestored: list[str] | None = None
-    """Limits of GPUs that could not be put back, with the repair."""
+    """A message with the fix for each GPU limit that was not restored."""
     ended: str | None = None
     energy: RunEnergy | None = None
     metrics: Metrics = Field(default_factory=Metrics)
 
     @property
     def known_as(self) -> str:
-        """What copies of the run share: its id, or, in records of earlier versions, what tells its first attempt apart.
-
-        Empty where nothing tells it from other runs.
+        """An identifier that copies of the run share: its id or, in earlier versions, start, host and process of the
+        first attempt with the training settings. Empty if nothing distinguishes it from other runs.
         """
         first = self.attempts[0] if self.attempts else Attempt()
         if self.id or None in (first.pid, first.host, first.started):
@@ -362,21 +361,21 @@ class Record(Part):
 
     @property
     def damage(self) -> str:
-        """The first part that is not what greenseg writes, in words; empty where all are."""
+        """A message about the first damaged part; empty if there is none."""
         others = self.model_extra
         return next((_complaint(name, others[name]) for name in _NAMES if name in others), "") if others else ""
 
     def unknown(self) -> dict[str, Any]:
-        """The fields that this version does not know."""
+        """The fields that this version does not have."""
         return {name: value for name, value in (self.model_extra or {}).items() if name not in _NAMES}
 
     def keep(self, others: Mapping[str, Any]) -> None:
-        """Add fields that are unknown, or damaged, to be written back as they are."""
+        """Add unknown or damaged fields, to write them back unchanged."""
         assert self.model_extra is not None
         self.model_extra.update(others)
 
     def to_json(self) -> dict[str, Any]:
-        """What stands in the file: damaged parts as they were, unless they have been replaced since."""
+        """The content of the file, as plain values: damaged parts unchanged, unless they were replaced."""
         others = self.model_extra or {}
         for name in self.model_fields_set & others.keys() & Record.model_fields.keys():
             del others[name]
@@ -384,11 +383,11 @@ class Record(Part):
 
     @classmethod
     def from_json(cls, value: object) -> "Record":
-        """A record from plain values, in today's shape.
+        """A record from plain values, in the present form.
 
         Raises:
-            NewerRecord: a later version wrote it; the message says by what that is known.
-            BadRecord: it is no record at all.
+            NewerRecord: a later version wrote it; the message has the evidence.
+            BadRecord: it is not a record.
         """
         if isinstance(value, dict) and (why := _newer(value)):
             raise NewerRecord(
@@ -409,7 +408,7 @@ _NAMES = [field.alias or name for name, field in Record.model_fields.items()]
 
 
 class Epoch(Part):
-    """A line of epochs.jsonl: an epoch, as one attempt trained it."""
+    """A line of epochs.jsonl: an epoch of an attempt."""
 
     epoch: int
     attempt: int
@@ -421,20 +420,20 @@ class Epoch(Part):
     train: EnergyJson
     validation: EnergyJson
     attempt_so_far: Energies
-    """Phase → energy of the attempt until the end of this epoch."""
+    """Phase → energy of the attempt up to the end of this epoch."""
 
 
 def read_record(text: bytes) -> Record:
-    """The record that is the content of a run.json, in today's shape.
+    """The record from the text of a run.json, in the present form.
 
     Raises:
-        NewerRecord: a later version wrote it; the message says by what that is known.
-        BadRecord: it is not what greenseg writes.
+        NewerRecord: a later version wrote it; the message has the evidence.
+        BadRecord: it is not a record.
     """
     try:
         record = Record.model_validate_json(text)
     except ValidationError:
-        return Record.from_json(_parsed(text))  # says what is wrong, and keeps what is not
+        return Record.from_json(_parsed(text))  # names the damaged parts and keeps the others
     return _in_todays_shape(record) if record.settings.keys() <= _SETTINGS else Record.from_json(_parsed(text))
 
 
@@ -442,7 +441,7 @@ def read_epoch(line: bytes) -> Epoch:
     """A line of epochs.jsonl.
 
     Raises:
-        BadRecord: it is not what greenseg writes.
+        BadRecord: it is damaged.
     """
     try:
         return Epoch.model_validate_json(line)
@@ -456,7 +455,7 @@ def read_epoch(line: bytes) -> Epoch:
 
 
 def _parsed(text: bytes) -> object:
-    """JSON as Python reads it: unlike pydantic, with bytes of file names that are no UTF-8."""
+    """JSON as Python reads it: unlike pydantic, it keeps bytes of file names that are not UTF-8."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -464,7 +463,7 @@ def _parsed(text: bytes) -> object:
 
 
 def _newer(record: dict[str, Any]) -> str:
-    """By what a record is known to be of a later version; empty where it is not."""
+    """The evidence that a record is of a later version; empty if it is not."""
     schema, settings = record.get("schema", SCHEMA), record.get("settings")
     if schema != SCHEMA and not (isinstance(schema, int) and schema < SCHEMA):
         return f"schema {schema}; this version reads {SCHEMA}"
@@ -481,9 +480,9 @@ def _version(record: dict[str, Any]) -> str:
 
 
 def _in_todays_shape(record: Record) -> Record:
-    """A record of an earlier version with what later ones write, as far as it can be derived."""
+    """A record of an earlier version with the fields of later ones, as far as they can be derived."""
     if any(attempt.estimate is None or attempt.cpu is None for attempt in record.attempts):
-        # It had the CPU and the constants of the last attempt only. Another host may have another CPU.
+        # It has the CPU and the constants of the last attempt only. Another host may have another CPU.
         method, last = record.energy_method, record.attempts[-1]
         constants = Constants(core_watts=method.core_watts, gb_watts=method.gb_watts) if method.watts else None
         record.attempts = [
@@ -492,7 +491,7 @@ def _in_todays_shape(record: Record) -> Record:
         ]
     data, ran = record.data, record.ran
     if data and data.slices_per_epoch is None and "train" in data.slices and ran.batch_size:
-        # It had all slices, also those that an epoch drops.
+        # It has all slices, including those that an epoch drops.
         train = slices_per_epoch(data.slices["train"], ran.batch_size, ran.devices * ran.nodes)
         record.data = data.model_copy(update={"slices_per_epoch": data.slices | {"train": train}})
     return record
@@ -507,7 +506,7 @@ _WRONG_NUMBERS = ("float_type", "int_type", "int_from_float")
 
 
 def _complaint(name: str, value: object) -> str:
-    """What is wrong with a part of a record."""
+    """The problem of a part of a record."""
     try:
         Record.model_validate({"status": "new", "settings": {}, name: value})
     except ValidationError as error:
@@ -522,5 +521,5 @@ def _complaint(name: str, value: object) -> str:
 
 
 def not_written(part: str) -> str:
-    """That a part of a record is damaged."""
-    return f"'{part}' is missing, or not what greenseg writes"
+    """The message about a missing or damaged part of a record."""
+    return f"'{part}' is missing or damaged"

@@ -1,4 +1,4 @@
-"""Where a run stands: its directory, if it has one, and what that says."""
+"""The status of a planned run, from its directory if it has one."""
 
 from pathlib import Path
 from typing import NamedTuple

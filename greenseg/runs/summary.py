@@ -1,4 +1,4 @@
-"""What a run achieved and cost, from its attempts and its epochs."""
+"""Quality and cost of a run, from its attempts and its epochs."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -25,7 +25,7 @@ from greenseg.settings import ACCOUNTING, Settings, group_of
 
 
 def account_for_attempts(attempts: Sequence[Attempt], epochs: Sequence[Epoch]) -> list[Attempt]:
-    """Attempts, each with its energy: one that was killed has what its last finished epoch had counted."""
+    """Attempts with their energy; a killed attempt has the energy up to its last finished epoch."""
     accounted = []
     for number, attempt in enumerate(attempts):
         if attempt.energy is None:
@@ -35,7 +35,7 @@ def account_for_attempts(attempts: Sequence[Attempt], epochs: Sequence[Epoch]) -
     return accounted
 
 
-# Joules stay what they were: an estimate's watts count when it is made.
+# Joules do not change: the constants of an estimate apply when it is made.
 _ACCOUNTED = {
     name: field.default
     for name, field in Settings.model_fields.items()
@@ -44,16 +44,16 @@ _ACCOUNTED = {
 
 
 def accounted_otherwise(record: Record, settings: Settings) -> bool:
-    """Whether a run was accounted for with other settings than these."""
+    """Whether a run has other accounting settings than these."""
     then = record.settings
     return any(then.get(name, default) != getattr(settings, name) for name, default in _ACCOUNTED.items())
 
 
 def apply_accounting(run: RunDirectory, settings: Settings) -> str:
-    """Apply the accounting settings of today to a run that has finished: target, carbon, cost, warm-up.
+    """Apply the present accounting settings to a finished run: target Dice, carbon, cost, warm-up.
 
     Returns:
-        Why that cannot be; empty where it was done, or nothing was to do.
+        Why this is impossible; empty if they are applied.
 
     Raises:
         BadRecord: run.json or epochs.jsonl is damaged.
@@ -63,7 +63,7 @@ def apply_accounting(run: RunDirectory, settings: Settings) -> str:
         return ""
     epochs = run.epochs()
     if not has_all_epochs(record, epochs):
-        return f"{run.path / 'epochs.jsonl'}: lacks epochs of the run, which stays accounted for as it was"
+        return f"{run.path / 'epochs.jsonl'}: lacks epochs of the run, so its accounting settings stay unchanged"
     record.settings |= {name: getattr(settings, name) for name in _ACCOUNTED}
     record.energy, record.metrics = summary(record, epochs)
     run.write_record(record)
@@ -71,23 +71,23 @@ def apply_accounting(run: RunDirectory, settings: Settings) -> str:
 
 
 def has_all_epochs(record: Record, epochs: Sequence[Epoch]) -> bool:
-    """Whether epochs.jsonl has every epoch of a run that ended, so that its summary can be made again."""
+    """Whether epochs.jsonl has all epochs of a run that ended, so that its summary can be recomputed."""
     return record.metrics.epochs == len(last_of_each(epochs))
 
 
 def estimate_watts(attempts: Sequence[Attempt]) -> frozenset[Watts]:
-    """The constants that all of these attempts estimated with; empty where those of one are not known."""
+    """The constants of the estimates of all attempts; empty if those of one are unknown."""
     found = {attempt.estimate.watts if attempt.estimate else None for attempt in attempts}
     return frozenset() if None in found else frozenset(watts for watts in found if watts)
 
 
 def restated(record: Record, epochs: Sequence[Epoch], watts: Sequence[Watts]) -> tuple[list[Attempt], list[Epoch]]:
-    """Attempts and epochs of a run as they would be, had its estimates been made with other constants.
+    """Attempts and epochs of a run with its estimates converted to other constants.
 
     Args:
-        record: of the run, whose `estimate_watts` are known.
+        record: record of the run; its `estimate_watts` must be known.
         epochs: its lines of epochs.jsonl.
-        watts: the constants, for each attempt.
+        watts: new constants for each attempt.
     """
     attempts = account_for_attempts(record.attempts, epochs)
     made_with = [attempt.estimate.watts if attempt.estimate else None for attempt in attempts]
@@ -121,7 +121,7 @@ def _scaled(energy: EnergyJson, made: Watts | None, watts: Watts) -> EnergyJson:
 
 
 class Summary(NamedTuple):
-    """What a run cost and achieved."""
+    """Cost and quality of a run."""
 
     energy: RunEnergy
     metrics: Metrics
@@ -130,8 +130,8 @@ class Summary(NamedTuple):
 def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
     """Final metrics and energy of a run, from its attempts and its epochs.
 
-    Joules are those of all attempts: what was spent on epochs that had to be repeated was spent. Metrics and joules per
-    epoch are those of each epoch's last attempt; an attempt supersedes all epochs from its first one on.
+    Joules are those of all attempts, including epochs that were repeated. Metrics and joules per epoch are those of the
+    last attempt at each epoch; an attempt replaces all epochs from its first one on.
     """
     phases: dict[str, Energy] = {}
     for attempt in account_for_attempts(record.attempts, epochs):
@@ -151,7 +151,7 @@ def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
 
 
 def _add_quality(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> None:
-    """Dice and IoU at the best epoch, and what is known of its surfaces; nothing where no epoch has a Dice."""
+    """Dice and IoU of the best epoch, and its HD95 if known; nothing if no epoch has a Dice."""
     scored = [(line.dice, line) for line in final if line.dice is not None]
     if not scored:
         return
@@ -165,7 +165,7 @@ def _add_quality(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> No
 
 
 def _add_means(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> None:
-    """Joules per epoch and per slice: after the warm-up, or, where a run is shorter than that, of all it has."""
+    """Joules per epoch and per slice after the warm-up; over all epochs if the run is shorter than that."""
     if not final:
         return
     measured = final[record.settings.get("measure_after", 0) :] or final
@@ -184,7 +184,7 @@ def _both(line: Epoch) -> Energy:
 
 
 def last_of_each(epochs: Sequence[Epoch]) -> list[Epoch]:
-    """The lines of the epochs that led to the network as it is, in order: those of attempts that were repeated are out.
+    """The lines of the epochs that led to the present network, in order, without those that were repeated.
 
     Args:
         epochs: lines of epochs.jsonl, in the order of writing.
@@ -202,17 +202,17 @@ BEFORE = ("startup", "preparation", "probe")
 
 
 def spent_by(attempts: Sequence[Attempt], epochs: Sequence[Epoch]) -> list[tuple[float, float]]:
-    """Joules that the run had spent when each epoch began, and when it ended; in the order of the lines.
+    """Joules of the run up to the start and the end of each epoch, in the order of the lines.
 
-    All of the attempts before count, epochs that had to be repeated included; of the attempt itself, what came before
-    its first epoch, and its epochs.
+    They include all earlier attempts, with epochs that were repeated, and of the attempt itself, the phases before its
+    first epoch and its epochs.
     """
     by_phase = [_joules(attempt.energy or {}) for attempt in account_for_attempts(attempts, epochs)]
     spent, found, current = 0.0, list[tuple[float, float]](), -1
     for line in epochs:
         if line.attempt != current:
             current = line.attempt
-            # Of attempts that a record has lost, the epochs are all that is known.
+            # For attempts that a record has lost, only the epochs are known.
             spent = max(spent, sum(sum(joules.values()) for joules in by_phase[:current]))
             spent += sum(joules.get(phase, 0.0) for joules in by_phase[current : current + 1] for phase in BEFORE)
         began = spent
@@ -226,7 +226,7 @@ def _joules(energies: Energies) -> dict[str, float]:
 
 
 def _add_derived(metrics: Metrics, record: Record, total: Energy, epochs: Sequence[Epoch]) -> None:
-    """Average watts, energy-delay product, joules to the target Dice; carbon and cost where they were asked for."""
+    """Average watts, energy-delay product, joules to the target Dice; carbon and cost if requested."""
     settings = record.settings
     metrics.energy_delay_product = total.joules * total.seconds
     if total.seconds:
@@ -238,7 +238,7 @@ def _add_derived(metrics: Metrics, record: Record, total: Energy, epochs: Sequen
             for r in total.readings
             if r.component in idle
             and r.source != ESTIMATE
-            and APPORTIONED not in r.marks  # idle watts are the machine's
+            and APPORTIONED not in r.marks  # idle watts are those of the whole machine
         }
     target = settings.get("energy_to_dice", 0.85)
     metrics.energy_to_dice = ToDice(dice=target, joules=_to_dice(target, record, epochs))
@@ -252,7 +252,7 @@ def _add_derived(metrics: Metrics, record: Record, total: Energy, epochs: Sequen
 
 
 def _to_dice(target: float, record: Record, epochs: Sequence[Epoch]) -> float | None:
-    # In order of time: it counts when it was first reached, also where that epoch was repeated after an interruption.
+    # In order of time: the first time counts, even if that epoch was repeated after an interruption.
     quality, joules, before = list[float | None](), list[float](), 0.0
     for line, (began, ended) in zip(epochs, spent_by(record.attempts, epochs), strict=True):
         quality += [None, line.dice]

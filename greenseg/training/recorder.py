@@ -1,4 +1,4 @@
-"""The Lightning callback that writes down every epoch."""
+"""The Lightning callback that records every epoch."""
 
 import math
 import time
@@ -18,19 +18,19 @@ from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.module import Segmentation
 
 _EVENT_SECONDS = 0.25
-_HOPELESS = 25  # readings of a loss that is not finite: more than a gradient scaler needs to come down from 65536
+_HOPELESS = 25  # readings of a loss that is not finite; a gradient scaler needs fewer to come down from 65536
 
 
 class Recorder(Checkpoint):
-    """After every epoch, writes a line to epochs.jsonl and checkpoints; reports progress. The first rank writes.
+    """Writes a line to epochs.jsonl and the checkpoints after every epoch; reports progress. Only rank 0 writes.
 
-    As a `Checkpoint` it is called after EarlyStopping: a checkpoint holds what that one decided at the same epoch.
+    Lightning calls a `Checkpoint` after EarlyStopping, so a checkpoint has its decision about the same epoch.
 
     Args:
-        run: where to.
+        run: directory of the run.
         attempt: number of this attempt at the run, from 0.
-        energy: the monitor that measures; comes before this callback.
-        checkpoints: are written after the line of their epoch.
+        energy: monitor of the energy; must come before this callback.
+        checkpoints: checkpoints to write after the line of an epoch.
         spent: joules of earlier attempts.
     """
 
@@ -61,11 +61,11 @@ class Recorder(Checkpoint):
         self._loss = outputs["loss"]
         if not trainer.is_global_zero or time.monotonic() - self._last_event < _EVENT_SECONDS:
             return
-        loss = float(outputs["loss"])  # waits for the device: not at every step
+        loss = float(outputs["loss"])  # not at every step, since it waits for the device
         self._not_finite = 0 if math.isfinite(loss) else self._not_finite + 1
         if self._not_finite >= _HOPELESS:
             raise Diverged(
-                f"the loss is {loss} since {self._not_finite} readings, in epoch {trainer.current_epoch + 1}"
+                f"the loss is {loss} in {self._not_finite} readings in a row, in epoch {trainer.current_epoch + 1}"
             )
         self._emit(
             {
@@ -88,11 +88,11 @@ class Recorder(Checkpoint):
         events.emit(event | {"joules": self._spent + self._energy.total.joules})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        with stop_later():  # a run that is asked to stop here still keeps this epoch
+        with stop_later():  # a request to stop does not lose this epoch
             if trainer.is_global_zero:
                 self._write(trainer, pl_module)
-            # Only that of the last step: in half precision single ones overflow, their steps are skipped, and it
-            # recovers.
+            # Only the loss of the last step: in half precision, single losses overflow. Their steps are skipped, and
+            # training recovers.
             if self._loss is not None and not math.isfinite(loss := float(self._loss)):
                 raise Diverged(f"the loss is {loss} at the end of epoch {trainer.current_epoch + 1}")
             self._checkpoints.save(trainer)
@@ -125,5 +125,5 @@ class Recorder(Checkpoint):
 
 
 def _finite(value: float) -> float | None:
-    """The value; None, which JSON can hold, where it is no finite number."""
+    """The value; None if it is not finite, which JSON cannot express."""
     return value if math.isfinite(value) else None

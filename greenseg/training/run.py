@@ -1,4 +1,4 @@
-"""One run from start to end: data, network, Trainer, energy, record."""
+"""A run from start to end: data, network, Trainer, energy, record."""
 
 import functools
 import os
@@ -60,7 +60,7 @@ _PACKAGES = (
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop (Ctrl-C, SIGTERM); it can be continued."""
+    """The run received a request to stop (Ctrl-C, SIGTERM); it can continue later."""
 
 
 def train(
@@ -70,18 +70,18 @@ def train(
     rank: int,
     asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train one run, or continue it from its last checkpoint, and keep its directory up to date.
+    """Train a run, or continue it from its last checkpoint, and keep its directory up to date.
 
     Args:
-        run: a directory that has been created, and is locked by the caller.
-        settings: of the run.
-        meter: counts since this process started.
-        rank: of this process among the processes of this run; only rank 0 writes.
-        asked_to_stop: whether a signal asked this process to stop.
+        run: an existing directory, locked by the caller.
+        settings: settings of the run.
+        meter: meter that has counted since this process started.
+        rank: rank of this process in the run; only rank 0 writes.
+        asked_to_stop: returns whether a signal asked this process to stop.
 
     Raises:
-        Exception: whatever ended the run; it stands in the record by then.
-        Interrupted: likewise.
+        Exception: any error that ended the run; the record already has it.
+        Interrupted: the run was asked to stop; the record already has it.
     """
     monitor = EnergyMonitor(meter)
     context = Context.model_validate_json(os.environ.get(events.CONTEXT, "{}"))
@@ -103,11 +103,11 @@ def train(
         end("interrupted")
         raise
     except BaseException as error:
-        if asked_to_stop():  # a worker that was stopped, too, may have raised first
+        if asked_to_stop():  # a worker that was also stopped may have raised an error first
             end("interrupted")
             raise Interrupted from error
         kind = kind_of(error)
-        # A full disk says nothing about the run: the same command goes on once there is room.
+        # A full disk is no failure of the run: the same command continues it once there is space.
         status: Status = "interrupted" if kind == Failure.DISK_FULL else "failed"
         end(status, Error(kind=kind, type=type(error).__name__, message=str(error)))
         raise
@@ -115,16 +115,16 @@ def train(
 
 
 def _difference(monitor: EnergyMonitor) -> dict[str, float]:
-    """By how much the phases differ from one window over all of them; ends measuring."""
+    """Share by which the phases differ from one window over all of them; ends the measurement."""
     try:
         return monitor.close()
-    except Exception as error:  # a driver that is gone must not take the record, and the first error, with it
-        print(f"energy: the last window cannot be read: {error}", file=sys.stderr)
+    except Exception as error:  # a lost driver must not prevent the record, or hide the first error
+        print(f"energy: cannot read the last window: {error}", file=sys.stderr)
         return {"unread": 1.0}
 
 
 def _last(run: RunDirectory, recording: Recording) -> Last | None:
-    """The checkpoint to go on from; None where there is none that can be used."""
+    """The checkpoint to continue from; None if there is no usable one."""
     try:
         return read_last(run, recording.earlier_id)
     except Unusable as why:
@@ -134,7 +134,7 @@ def _last(run: RunDirectory, recording: Recording) -> Last | None:
 
 def _start_over(run: RunDirectory, recording: Recording, why: Unusable) -> None:
     recording.attempt.started_over = str(why)
-    message = f"{run.last_checkpoint}: {why}. The run starts over; what its earlier epochs took counts as spent"
+    message = f"{run.last_checkpoint}: {why}. The run starts over; its joules include those of the earlier epochs"
     if recording.writes:
         print(message, file=sys.stderr)
         events.emit({"event": "warning", "message": message})
@@ -150,17 +150,17 @@ def _fit(
     last: Last | None,
     limits_set: dict[str, Any],
 ) -> None:
-    """Train, from the slices to the surfaces of the best epoch; the record says what ran before it does."""
+    """Train, from the slices to the surfaces of the best epoch. The record first gets the values in effect."""
     events.emit({"event": "start"})
     monitor.preparation()
     slices = _prepare(run, settings, rank, recording, goes_on=last is not None)
     training = SliceDataset(slices, "train", settings.drop_empty_slices, settings.seed)
     validation = SliceDataset(slices, "validation")
     monitor.startup()
-    # All that numbers depend on is set before anything is tried, so that it is tried as it will be trained.
+    # Everything that affects results is set before the probes, so that they measure the actual training.
     _compute_reproducibly(settings)
     settings, probes = _chosen(run, settings, training, monitor, keep=rank > 0 or last is not None)
-    pl.seed_everything(settings.seed, verbose=False)  # again: what was tried has drawn random numbers
+    pl.seed_everything(settings.seed, verbose=False)  # again, since probes draw random numbers
     module = Segmentation(settings, validation.subjects)
     if last:
         try:
@@ -174,7 +174,7 @@ def _fit(
     on_cpu = trainer.strategy.root_device.type == "cpu"
     batch_size, workers, ranks = int(settings.batch_size), int(settings.workers), trainer.world_size
     batches = TrainingBatches(len(training), batch_size, settings.seed, rank, ranks)
-    batches.set_epoch(last.epoch + 1 if last else 0)  # Lightning does so only after workers have begun to load
+    batches.set_epoch(last.epoch + 1 if last else 0)  # Lightning does this only after workers have begun to load
     record = recording.record
     record.network = Network(parameters=network.parameters(module.network))
     record.ran = _ran(settings, trainer, batches, limits_set)
@@ -196,12 +196,12 @@ def _fit(
     if rank == 0 and checkpoints.best_epoch is not None:
         predictions = unpacked(checkpoints.best_predictions, len(validation), settings.image_size)
         record.surface = Surface(**surface.record_of(slices, predictions, checkpoints.best_epoch))
-    record.energy_method = _method(monitor.meter)  # that of the GPU that was used, not of the one that was guessed
+    record.energy_method = _method(monitor.meter)  # with the GPU in use instead of the expected one
     recording.save()
 
 
 def _prepare(run: RunDirectory, settings: Settings, rank: int, recording: Recording, goes_on: bool) -> cache.Slices:
-    """The slices of the run, and the files of its directory that say what they were made from."""
+    """The slices of the run; also writes the files about their content to its directory."""
     slices = cache.prepare(settings)
     content = slices.content
     assert content is not None
@@ -218,19 +218,19 @@ def _prepare(run: RunDirectory, settings: Settings, rank: int, recording: Record
 def _compute_reproducibly(settings: Settings) -> None:
     """Set threads, precision, seed and deterministic algorithms of this process.
 
-    Same configuration, same seed, same machine: same metrics.
+    The same configuration and seed on the same machine give the same metrics.
     """
     if settings.accelerator == "cpu" or not torch.cuda.is_available():
         threads = int(os.environ.get(events.THREADS) or usable_cores())
         torch.set_num_threads(max(1, threads // settings.devices))
     else:
-        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # torch knows no quota of a container
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # torch ignores the quota of a container
     torch.set_float32_matmul_precision(settings.matmul_precision)
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # CUDA reads it when it is first used
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # CUDA reads it on its first use
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # For deterministic runs torch fills all new memory with NaN, which reveals code that reads it before writing.
-    # No layer does so, and filling took 8 % of a step on a CPU.
+    # In deterministic runs, torch fills all new memory with NaN to reveal code that reads it before writing.
+    # No layer does this, and filling took 8 % of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     pl.seed_everything(settings.seed, verbose=False)
 
@@ -238,7 +238,7 @@ def _compute_reproducibly(settings: Settings) -> None:
 def _callbacks(
     settings: Settings, run: RunDirectory, recording: Recording, monitor: EnergyMonitor, checkpoints: Checkpoints
 ) -> list[pl.Callback]:
-    """The monitor first, so that all others are no part of an epoch."""
+    """The callbacks. The monitor comes first, so that epochs do not include the others."""
     stopping: list[pl.Callback] = []
     if settings.early_stopping:
         stopping = [EarlyStopping("dice", mode="max", patience=settings.early_stopping, check_finite=False)]
@@ -259,7 +259,7 @@ def _trainer(settings: Settings, callbacks: list[pl.Callback]) -> pl.Trainer:
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
         plugins=[PlainFiles()],
-        use_distributed_sampler=False,  # ours neither pad validation nor lose the seed
+        use_distributed_sampler=False,  # our samplers keep the seed and do not pad validation
         num_sanity_val_steps=0,
         logger=False,
         enable_progress_bar=False,  # the process that started the run shows progress
@@ -279,7 +279,7 @@ def _ran(settings: Settings, trainer: pl.Trainer, batches: TrainingBatches, limi
         workers=int(settings.workers),
         batch_size=batch_size,
         lr=float(settings.lr),
-        # At the end of an epoch Lightning takes a step with what there is.
+        # At the end of an epoch, Lightning takes a step with the remaining batches.
         effective_batch_size=min(batch_size * trainer.world_size * settings.accumulate, batches.slices),
         **limits_set,
     )
@@ -299,13 +299,13 @@ def _data(slices: cache.Slices, training: SliceDataset, validation: SliceDataset
 def _chosen(
     run: RunDirectory, settings: Settings, training: SliceDataset, monitor: EnergyMonitor, keep: bool
 ) -> tuple[Settings, Probes]:
-    """The settings with what was tried in place of `auto`; and what was measured.
+    """The settings with measured values in place of `auto`, and the measurements.
 
-    A run that goes on, and the other ranks, `keep` what rank 0 chose at its start.
+    Runs that continue, and ranks above 0, `keep` the values that rank 0 chose at the start.
     """
-    record = run.record() if keep else None  # rank 0 may have written it only now
+    record = run.record() if keep else None  # rank 0 may have written it just now
     known, probes = (record.ran, record.probes.given()) if record else (Ran(), {})
-    # The learning rate is that of a batch size; what makes a batch takes depends on it, too.
+    # The learning rate depends on the batch size, and so does the time to load a batch.
     for name, choose in (
         ("batch_size", functools.partial(probe.batch_size, measure=monitor.probe)),
         ("lr", probe.learning_rate),
@@ -320,16 +320,16 @@ def _chosen(
         settings = settings.model_copy(update={name: value})
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()  # what was tried is not what the run needs
+        torch.cuda.reset_peak_memory_stats()  # the run may need less memory than the probes
     monitor.startup()
     return settings, Probes(**probes)
 
 
 def _check_content(run: RunDirectory, settings: Settings, content: Content, goes_on: bool) -> None:
-    """Whether a run goes on, or begins, on the content that it was made for.
+    """Check that a run begins or continues with the content that it was made for.
 
     Raises:
-        UserError: the data changed since.
+        UserError: the data changed.
     """
     planned = contents.read(run.content)
     if planned is None:
@@ -341,13 +341,13 @@ def _check_content(run: RunDirectory, settings: Settings, content: Content, goes
         return
     difference = content.difference(planned) if planned else "its files or their split changed"
     raise UserError(
-        f"{settings.data}: not the data that this run was made for ({difference}). Bring back the earlier data, or the "
-        f"greenseg that prepared them, to continue it, or start over with --again"
+        f"{settings.data}: not the data that this run was made for ({difference}). To continue it, restore the earlier "
+        f"data or the greenseg version that prepared them. To start over, use --again"
     )
 
 
 def _peak_memory(before: Memory) -> Memory:
-    """Most memory that this process, or an earlier attempt, had in use."""
+    """Peak memory of this process and of earlier attempts."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     host = round(max(most / 1e9, before.host_gb or 0.0), 3)
     if not torch.cuda.is_available():
@@ -367,7 +367,7 @@ def _method(meter: EnergyMeter) -> EnergyMethod:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Package → version, of what a run depends on."""
+    """Package → version, for the packages that affect a run."""
     packages = {name: metadata.version(name) for name in _PACKAGES}
     return {"greenseg": __version__, "python": platform.python_version()} | packages
 

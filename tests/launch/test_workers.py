@@ -54,7 +54,7 @@ def test_a_server_that_always_dies_is_given_up(
         process = start(workers, tmp_path)
         assert workers.imports is None, "it is a program of its own"
         assert process.code is None
-    assert f"died again and again ({reason})" in capfd.readouterr().err
+    assert f"died repeatedly ({reason})" in capfd.readouterr().err
 
 
 def test_a_server_that_hangs_is_not_waited_for(
@@ -68,4 +68,4 @@ def test_a_server_that_hangs_is_not_waited_for(
     with selectors.DefaultSelector() as selector, Workers(True, selector) as workers:
         assert workers.prepare(lambda: True)
         assert workers.imports is None
-    assert "each run now starts by itself" in capfd.readouterr().err
+    assert "Each run is now a separate program" in capfd.readouterr().err

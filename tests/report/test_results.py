@@ -180,7 +180,7 @@ def test_a_record_that_is_not_what_greenseg_writes_never_breaks_a_report(key: st
     ("part", "value", "expected"),
     [
         ("metrics", {"dice": "x"}, "damaged: metrics: dice is 'x', not a number"),
-        ("metrics", "x", "damaged: 'metrics' is missing, or not what greenseg writes"),
+        ("metrics", "x", "damaged: 'metrics' is missing or damaged"),
         ("configuration", 3, "damaged: 'configuration' is missing"),
         ("energy", {}, "damaged: 'energy' is missing"),
         ("network", {"parameters": "x"}, "damaged: parameters of the network: 'x' is not a number"),

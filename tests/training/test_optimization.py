@@ -226,5 +226,5 @@ def test_8_bit_adam_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_8_bit_adam_without_a_gpu_is_refused_before_anything_starts() -> None:
     run = Settings.model_validate({"optimizer": "adamw-8bit", "accelerator": "cpu"})
-    with pytest.raises(UserError, match="adamw-8bit: needs a CUDA GPU"):
+    with pytest.raises(UserError, match="adamw-8bit: works on CUDA, not on CPUs"):
         preflight.check(run)

@@ -1,4 +1,4 @@
-"""The sensors of this machine, through Zeus: one file per sensor, one entry in `SENSORS`."""
+"""The sensors of this machine, through Zeus. A sensor is one file and one entry in `SENSORS`."""
 
 import logging
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from greenseg.energy.sensors.visible import temperatures, visible_gpus
 __all__ = ["SENSORS", "Sensors", "processes_on", "rapl_files", "read_packages", "temperatures", "visible_gpus"]
 
 SENSORS: tuple[type[Sensor], ...] = (GpuSensor, RaplSensor, SocSensor)
-"""In their order: of a component that several measure, the first one counts."""
+"""In order of priority: if several sensors measure a component, the first one counts."""
 
 
 class Sensors:
-    """All sensors together: each component is measured once, and each that is not says why.
+    """All sensors together. Each component is measured once or has a reason for its lack of a sensor.
 
     Args:
-        gpus: indices of the GPUs that this process uses, as the framework counts them (after CUDA_VISIBLE_DEVICES).
+        gpus: indices of the GPUs that this process uses, as the framework numbers them (after CUDA_VISIBLE_DEVICES).
     """
 
     def __init__(self, gpus: Sequence[int] = ()) -> None:
@@ -33,7 +33,7 @@ class Sensors:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Component → source, for each component that has a sensor."""
+        """Component → source, for each component with a sensor."""
         found: dict[str, str] = {}
         for sensor in self._sensors:
             found = sensor.sources | found
@@ -48,7 +48,7 @@ class Sensors:
         return {component: why for component, why in found.items() if component not in sources}
 
     def lacks(self, component: str, why: str) -> None:
-        """Note that a component is used and not measured, unless a sensor measures it."""
+        """Note that a component is in use but not measured, unless a sensor measures it."""
         if component not in self.sources:
             self._unmeasured[component] = why
 
@@ -58,12 +58,12 @@ class Sensors:
             sensor.begin(window)
 
     def end(self, window: str, sync: bool) -> list[Reading]:
-        """Close a window: a reading for each component that has a sensor.
+        """Close a window; returns a reading for each component with a sensor.
 
         Args:
-            window: its name.
-            sync: first wait for the work that the GPUs were given.
+            window: name of the window.
+            sync: first wait for the pending work of the GPUs.
         """
         if sync and "gpu" in self.sources:
-            wait_for(self._gpus)  # before any window is closed: it is lost where waiting fails
+            wait_for(self._gpus)  # before any window closes, so that none is lost if waiting fails
         return [reading for sensor in self._sensors for reading in sensor.end(window)]

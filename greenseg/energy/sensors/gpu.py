@@ -1,4 +1,4 @@
-"""GPUs, by the counters of their drivers: NVML, AMD SMI."""
+"""GPUs, from the counters of their drivers: NVML and AMD SMI."""
 
 import contextlib
 import itertools
@@ -17,14 +17,14 @@ _NUMBERS = itertools.count()
 class GpuSensor:
     """The GPUs that this process uses; see `Sensor`.
 
-    By a `ZeusMonitor`, which polls the power of GPUs that have no counter.
+    Uses a `ZeusMonitor`, which polls the power of GPUs without a counter.
     """
 
     def __init__(self, gpus: tuple[int, ...], measured: Collection[str]) -> None:
         self.sources: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         self._number = next(_NUMBERS)
-        # Joules of a GPU and a window that were counted before its counter showed them.
+        # Joules per GPU and window that were approximated before the counter included them.
         self._owed: dict[tuple[int, str], float] = {}
         if not gpus:
             return
@@ -44,7 +44,7 @@ class GpuSensor:
                         self._gpus.get_total_energy_consumption(index)
                     else:
                         self._gpus.get_instant_power_usage(index)
-            except Exception as error:  # every driver has its own exceptions; any of them means no reading
+            except Exception as error:  # each driver has its own exceptions; any of them means no reading
                 self.missing["gpu"] = reason(error)
                 return
             with _no_cpus():
@@ -59,7 +59,7 @@ class GpuSensor:
         if not self.sources:
             return []
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a window that read 0: it is dealt with here
+            warnings.simplefilter("ignore")  # about windows that read 0, which are handled here
             measured: Any = self._monitor.end_window(self._key(window), sync_execution=False)
         marks = set()
         total = low = high = 0.0
@@ -72,7 +72,7 @@ class GpuSensor:
                 self._owed[index, window] = self._owed.get((index, window), 0.0) + joules
                 high += 2 * joules
             else:
-                # The counter catches up with windows that were approximated: they must not count twice.
+                # The counter later includes approximated windows, which must not count twice.
                 paid = min(self._owed.get((index, window), 0.0), joules)
                 self._owed[index, window] = 0.0
                 high += joules
@@ -84,12 +84,12 @@ class GpuSensor:
         return [Reading("gpu", total, self.sources["gpu"], low, high, marks=frozenset(marks))]
 
     def _key(self, window: str) -> str:
-        # Zeus has one object for the SoC, however many monitors there are: their windows must not share names.
+        # All monitors share one SoC object of Zeus, so their windows need different names.
         return f"{window} of GPUs {self._number}" if self._monitor.soc_is_present else window
 
 
 def wait_for(gpus: Iterable[int]) -> None:
-    """Wait for the work that torch gave to GPUs, if it is loaded."""
+    """Wait for the work that torch gave to GPUs, if torch is loaded."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         for index in gpus:
@@ -97,7 +97,7 @@ def wait_for(gpus: Iterable[int]) -> None:
 
 
 def processes_on(gpus: Any, index: int) -> int:
-    """How many processes compute on a GPU; 0 where the driver does not say."""
+    """Number of processes that compute on a GPU; 0 if the driver does not report it."""
     import pynvml
 
     try:
@@ -108,7 +108,7 @@ def processes_on(gpus: Any, index: int) -> int:
 
 @contextlib.contextmanager
 def _no_cpus() -> Iterator[None]:
-    """While the context lasts, Zeus finds no CPU: it asks for them even where it must measure none, and may raise."""
+    """Hide CPUs from Zeus while the context lasts: it looks for them even if it measures none, and may fail."""
     import zeus.device.cpu
     from zeus.device.cpu.common import EmptyCPUs
 

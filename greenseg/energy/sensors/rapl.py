@@ -1,4 +1,4 @@
-"""CPU packages and their memory, by the counters of RAPL, or those that zeusd reads."""
+"""CPU packages and their memory, from the counters of RAPL, directly or through zeusd."""
 
 import contextlib
 import re
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 from greenseg.energy.reading import Reading
 from greenseg.energy.sensors.sensor import reason
 
-_STUCK_SECONDS = 0.1  # no counter updates that slowly
-_NO_DRAM = "RAPL has no DRAM domain here"
+_STUCK_SECONDS = 0.1  # every counter updates faster
+_NO_DRAM = "RAPL has no DRAM domain on this machine"
 
 _PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
-"""Names of the RAPL zones that are CPU packages, as Linux gives them."""
+"""Names that Linux gives to RAPL zones of CPU packages."""
 
 
 class _Counters(NamedTuple):
-    """The counters of all packages together: when they were read, and joules of each component."""
+    """The sum of the counters of all packages: time of reading, and joules per component."""
 
     time: float
     joules: dict[str, float]
@@ -40,7 +40,7 @@ class RaplSensor:
         except Exception as error:  # no RAPL, or no permission to read it
             self.missing = dict.fromkeys(("cpu", "dram"), reason(error))
             return
-        if not self._packages:  # as in some containers: the folder is there, and empty
+        if not self._packages:  # as in some containers, which have the folder empty
             self.missing = dict.fromkeys(("cpu", "dram"), "RAPL lists no CPU package")
             return
         self.sources["cpu"] = "rapl"
@@ -48,7 +48,7 @@ class RaplSensor:
             self.sources["dram"] = "rapl"
         elif not with_dram:
             self.missing["dram"] = _NO_DRAM
-        else:  # a part of the memory is not measured: estimate all of it
+        else:  # parts of the memory have no sensor: estimate all of it
             self.missing["dram"] = (
                 f"only {len(with_dram)} of the {len(self._packages)} CPU packages have a DRAM domain in RAPL"
             )
@@ -69,7 +69,7 @@ class RaplSensor:
             joules = now.joules[component] - before.joules.get(component, 0.0)
             if joules > 0 or now.time - before.time < _STUCK_SECONDS:
                 readings.append(Reading(component, joules, source))
-            else:  # counters of some virtual machines exist and never move
+            else:  # some virtual machines have counters that never move
                 self._lose(component, "the RAPL counter does not move")
         return readings
 
@@ -86,27 +86,27 @@ class RaplSensor:
 
 
 def cpu_packages(cpus: Any) -> list[int]:
-    """Where CPU packages stand in Zeus's list of CPUs, each package once.
+    """Indices of the CPU packages in Zeus's list of CPUs, each package once.
 
-    Zeus takes every zone at the top of RAPL's tree for a package. But most laptops have `psys` there: the whole
-    platform, in which the packages are contained.
+    Zeus takes every zone at the top of RAPL's tree for a package. But most laptops also have `psys` there: the whole
+    platform, which includes the packages.
 
     Args:
-        cpus: Zeus's list, of RAPL's own files or of those that `zeusd` reads.
+        cpus: Zeus's list, from the files of RAPL or from `zeusd`.
 
     Raises:
-        OSError: a zone does not tell its name. It may be a package, so the others may be too few.
+        OSError: the name of a zone is unreadable. It may be a package, so the other ones may be incomplete.
     """
     found: dict[str, int] = {}
     for index, cpu in enumerate(cpus.cpus):
         name = _zone_name(_rapl_root() / f"intel-rapl:{cpu.cpu_index}")
         if _PACKAGE.fullmatch(name):
-            found.setdefault(name, index)  # a second zone of the same name is the same package again
+            found.setdefault(name, index)  # a second zone with this name is the same package
     return list(found.values())
 
 
 def rapl_files() -> list[Path]:
-    """The energy counters of all CPU packages, where Zeus looks for them, readable or not."""
+    """The files with the energy counters of all CPU packages, in Zeus's folder, readable or not."""
     found: dict[str, Path] = {}
     for zone in sorted(_rapl_root().glob("intel-rapl:*")):
         with contextlib.suppress(OSError):
@@ -117,7 +117,7 @@ def rapl_files() -> list[Path]:
 
 
 def read_packages() -> float:
-    """What the counters of all CPU packages show together, in µJ, read through Zeus (which may ask `zeusd`)."""
+    """Sum of the counters of all CPU packages, in µJ, read through Zeus, which may use `zeusd`."""
     from zeus.device import get_cpus
 
     cpus = get_cpus()
@@ -125,7 +125,7 @@ def read_packages() -> float:
 
 
 def _rapl_root() -> Path:
-    """Where Zeus looks for RAPL."""
+    """The folder in which Zeus looks for RAPL."""
     from zeus.device.cpu import rapl
 
     return next(
@@ -134,8 +134,8 @@ def _rapl_root() -> Path:
 
 
 def _zone_name(zone: Path) -> str:
-    """What the kernel calls a zone; OSError where it does not tell."""
+    """The kernel's name of a zone; raises OSError if it is unreadable."""
     try:
         return (zone / "name").read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
-        raise OSError(f"RAPL does not tell whether {zone.name} is a CPU package: {error}") from error
+        raise OSError(f"cannot read whether {zone.name} is a CPU package: {error}") from error

@@ -1,4 +1,4 @@
-"""Chips that measure themselves: Apple silicon, NVIDIA Jetson."""
+"""Chips with sensors of their own: Apple silicon and NVIDIA Jetson."""
 
 import itertools
 from collections.abc import Collection
@@ -10,16 +10,16 @@ from greenseg.energy.sensors.sensor import reason
 _NUMBERS = itertools.count()
 
 FIELDS = {
-    # GPU SRAM and the Neural Engine are in none of these; cores and clusters are parts of cpu_total_mj.
+    # These exclude GPU SRAM and the Neural Engine; cpu_total_mj includes cores and clusters.
     "AppleSilicon": {"cpu": "cpu_total_mj", "gpu": "gpu_mj", "dram": "dram_mj"},
-    # total_energy_mj is that of the whole module, CPU and GPU included.
+    # total_energy_mj is the whole module, including CPU and GPU.
     "Jetson": {"cpu": "cpu_energy_mj", "gpu": "gpu_energy_mj"},
 }
-"""Zeus's class of a chip with counters of its own → component → the field of the measurement, in mJ. No two overlap."""
+"""Zeus's class of a chip → component → field of the measurement, in mJ. The fields do not overlap."""
 
 
 class SocSensor:
-    """CPU, GPU and memory of a chip, of which it measures those that nothing else does; see `Sensor`."""
+    """CPU, GPU and memory of a chip, as far as no other sensor measures them; see `Sensor`."""
 
     def __init__(self, gpus: tuple[int, ...], measured: Collection[str]) -> None:
         from zeus.device.soc import get_soc
@@ -35,14 +35,14 @@ class SocSensor:
             return
         kind = type(self._soc).__name__
         fields = FIELDS.get(kind)
-        why = f"greenseg does not know the sensors of this SoC ({kind})"
+        why = f"greenseg does not support the sensors of this SoC ({kind})"
         available: set[str] = set()
         if fields:
-            why = f"this SoC ({kind}) has no sensor for it that Zeus reads"
+            why = f"this SoC ({kind}) has no sensor for it that Zeus can read"
             try:
                 available = self._soc.get_available_metrics()
-            except Exception as error:  # every chip has its own exceptions; any of them means no reading
-                why = f"the SoC ({kind}) does not answer: {reason(error)}"
+            except Exception as error:  # each chip has its own exceptions; any of them means no reading
+                why = f"the SoC ({kind}) does not respond: {reason(error)}"
         for component in ("gpu", "cpu", "dram"):
             if component in measured:
                 continue
@@ -50,7 +50,7 @@ class SocSensor:
             if field in available:
                 self._fields[component] = str(field)
                 self.sources[component] = "soc"
-            elif component != "gpu" or gpus:  # a run that uses no GPU misses none
+            elif component != "gpu" or gpus:  # a run without a GPU needs no GPU sensor
                 self.missing[component] = why
 
     def begin(self, window: str) -> None:
@@ -66,11 +66,11 @@ class SocSensor:
             mj = getattr(measured, self._fields[component], None)
             if mj is None:
                 del self.sources[component]
-                self.missing[component] = "the SoC stopped telling its energy"
+                self.missing[component] = "the SoC stopped reporting its energy"
             else:
                 readings.append(Reading(component, mj / 1000, source))
         return readings
 
     def _key(self, window: str) -> str:
-        # Zeus has one object for the chip, however many meters there are: their windows must not share names.
+        # All meters share one object of Zeus for the chip, so their windows need different names.
         return f"{window} {self._number}"

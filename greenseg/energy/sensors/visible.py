@@ -1,4 +1,4 @@
-"""The GPUs that this process sees, whatever CUDA_VISIBLE_DEVICES looks like: Zeus reads plain indices only."""
+"""The GPUs visible to this process, for any form of CUDA_VISIBLE_DEVICES; Zeus reads only plain indices."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 def visible_gpus() -> int:
-    """Number of GPUs that this process sees and that Zeus can reach; 0 where there is no driver."""
+    """Number of GPUs that are visible to this process and that Zeus can access; 0 without a driver."""
     from zeus.device import get_gpus
 
     try:
@@ -17,10 +17,10 @@ def visible_gpus() -> int:
 
 
 def temperatures(names: Sequence[str] | None = None) -> list[int]:
-    """Temperatures of GPUs in °C; those of GPUs that cannot be found, or do not tell, are left out.
+    """Temperatures of GPUs in °C, without GPUs that are missing or do not report theirs.
 
     Args:
-        names: of the GPUs, as CUDA_VISIBLE_DEVICES takes them; by default all that this process sees.
+        names: names of the GPUs, as in CUDA_VISIBLE_DEVICES; by default, all that are visible to this process.
     """
     from zeus.device import get_gpus
 
@@ -34,17 +34,17 @@ def temperatures(names: Sequence[str] | None = None) -> list[int]:
     except Exception:  # no driver, or no library
         return []
     for index in every if names is None else _positions(names, len(every)):
-        with contextlib.suppress(Exception):  # every driver has its own
+        with contextlib.suppress(Exception):  # each driver has its own exceptions
             found.append(gpus.get_gpu_temperature(index))
     return found
 
 
 def _positions(names: Iterable[str], number: int) -> list[int]:
-    """Where GPUs stand among those that this process sees, as Zeus lists them.
+    """Indices of GPUs in Zeus's list of the GPUs visible to this process.
 
     Args:
-        names: of the GPUs, as CUDA_VISIBLE_DEVICES takes them.
-        number: of GPUs that this process sees.
+        names: names of the GPUs, as in CUDA_VISIBLE_DEVICES.
+        number: number of GPUs visible to this process.
     """
     uuids = _uuids()
 
@@ -59,10 +59,10 @@ def _positions(names: Iterable[str], number: int) -> list[int]:
 
 @contextlib.contextmanager
 def integer_devices() -> Iterator[list[str]]:
-    """CUDA_VISIBLE_DEVICES as CUDA reads it, in plain indices, while the context lasts: Zeus reads nothing else.
+    """Set CUDA_VISIBLE_DEVICES to plain indices while the context lasts, since Zeus reads nothing else.
 
-    CUDA takes UUIDs, too, and the beginning of one, and stops at the first entry that is no device (such as -1). Yields
-    the UUIDs that the driver does not know; MIG slices are left for Zeus to refuse.
+    CUDA also accepts a UUID or its beginning, and stops at the first entry that is not a device (such as -1). Yields
+    the UUIDs that the driver does not know. MIG slices stay unchanged, and Zeus rejects them.
     """
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not before or before.startswith("MIG"):
@@ -85,12 +85,12 @@ def integer_devices() -> Iterator[list[str]]:
 
 
 def _matching(name: str, uuids: list[str]) -> list[str]:
-    """Indices of the GPUs that CUDA takes for one name: an index itself, or a UUID or its beginning."""
+    """Indices of the GPUs that match a name for CUDA: an index, a UUID or the beginning of a UUID."""
     return [str(i) for i, uuid in enumerate(uuids) if uuid.startswith(name)] if "GPU-" in name else [name]
 
 
 def _uuids() -> list[str]:
-    """UUID of every NVIDIA GPU, in NVML's order; empty where there is no driver."""
+    """UUIDs of all NVIDIA GPUs, in NVML's order; empty without a driver."""
     import pynvml
 
     try:
