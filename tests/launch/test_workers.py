@@ -19,6 +19,11 @@ os._exit(7)
 """
 
 
+@pytest.fixture(autouse=True)
+def _warm() -> None:
+    """Servers are real processes here: they are what is tested."""
+
+
 def start(workers: Workers, folder: Path) -> Process:
     """Ask for a run, as the launcher does."""
     reading, writing = os.pipe()
