@@ -18,7 +18,7 @@ def test_doctor_says_what_can_be_measured_and_what_to_do(greenseg: Command) -> N
     assert "cpu" in found["run"]["accelerators"]
     assert "ddp" in found["run"]["strategies"]
     if "gpu" not in found["run"]["accelerators"]:
-        assert "not for CPUs" in found["run"]["strategies_missing"]["deepspeed_stage_2"]
+        assert "not on CPUs" in found["run"]["strategies_missing"]["deepspeed_stage_2"]
     assert (
         found["estimate"]["core_watts"][1] <= found["estimate"]["core_watts"][0] <= found["estimate"]["core_watts"][2]
     )

@@ -21,6 +21,7 @@ import pytest
 from greenseg.energy import neighbours
 from greenseg.energy.estimate import Usage
 from greenseg.energy.neighbours import Neighbours
+from tests.conftest import fixed_folders
 from tests.energy.fakes import FakeRapl
 
 PEER = """
@@ -363,6 +364,7 @@ def test_a_parent_that_is_not_there_or_read_only_is_survived(tmp_path: Path) -> 
 def test_the_fixed_folders_do_not_follow_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(neighbours, "_fixed_folders", fixed_folders)
     user = os.geteuid()
     assert {Path("/dev/shm") / f"greenseg-meters-{user}", Path("/tmp") / f"greenseg-meters-{user}"} <= set(folders())
     assert not any(folder.is_relative_to(tmp_path) for folder in folders() if "greenseg-meters" in folder.name)

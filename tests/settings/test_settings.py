@@ -182,6 +182,7 @@ def test_neutral_values_never_change() -> None:
         "early_stopping": 0,
         "freeze_encoder": 0,
         "optimizer": "adamw",
+        "loss": "dice_ce",
         "lr": 3e-3,
         "weight_decay": 0.01,
         "schedule": "onecycle",

@@ -71,7 +71,7 @@ def test_what_auto_chose_and_measured_is_recorded(greenseg: Command, phantom: Pa
         if written["settings"]["workers"] == "auto":
             assert written["ran"]["workers"] in (0, 1, 2, 4, 8, 16, 32)
             measured = written["probes"]["workers"]
-            assert measured.step > 0
+            assert measured["step"] > 0
             assert str(written["ran"]["workers"]) in measured["batch"]
         else:
             assert written["ran"]["workers"] == 0

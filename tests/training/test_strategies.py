@@ -39,14 +39,14 @@ def test_what_fsdp_goes_with() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "message"),
+    ("number", "message"),
     [(2, ""), (0, "works on CUDA, not on CPUs; ")],
 )
 def test_deepspeed_names_its_extra_after_what_no_extra_helps_against(
-    gpus: int, message: str, monkeypatch: pytest.MonkeyPatch
+    number: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
-    monkeypatch.setattr(gpus, "count", lambda: gpus)
+    monkeypatch.setattr(gpus, "count", lambda: number)
     with pytest.raises(UserError) as caught:
         preflight.check(Settings.of({"strategy": "deepspeed_stage_2", "devices": 2}))
     assert caught.value.problems == [
