@@ -22,8 +22,12 @@ demo: $(READY) ## Sweep 2 encoders × 2 precisions on a small phantom and print 
 	@test -d data/phantom || $(BIN)/greenseg data phantom data/phantom --volumes 9
 	$(BIN)/greenseg sweep sweeps/demo.yaml
 
-test: $(READY) lint ## Lint, check types, run all tests in two processes
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# Tests that compare joules and CPU seconds with a clock: nothing else runs beside them.
+ALONE := tests/energy tests/training/test_record.py
+
+test: $(READY) lint ## Lint, check types, run all tests
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 
 # Tests without training and without new processes.
 FAST := tests/settings tests/sweep tests/runs tests/test_yamlfile.py tests/test_failures.py \

@@ -92,7 +92,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _command(folder: Path, start: Command) -> Command:
-    def run(*arguments: str | Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, timeout: float = 600, **variables: str) -> subprocess.CompletedProcess[str]:
         return start(
             [sys.executable, "-m", "greenseg", *map(str, arguments)],
             cwd=folder,

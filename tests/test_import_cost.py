@@ -24,7 +24,7 @@ def run(*arguments: str, cwd: Path) -> tuple[int, str, set[str]]:
         env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     lines = result.stderr.splitlines()
     imports = [line for line in lines if line.startswith("import time:")]

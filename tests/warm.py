@@ -222,7 +222,7 @@ def _begin(control: socket.socket, given: Mapping[str, str], parent: int, descri
         with os.fdopen(descriptors[0], "rb") as file:
             file.seek(0)
             request = json.loads(file.read())
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while os.getppid() != parent:
             assert time.monotonic() < deadline
             time.sleep(0.0002)

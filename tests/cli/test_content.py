@@ -90,7 +90,7 @@ def interrupted(folder: Path, *options: str) -> RunDirectory:
     """A run that was killed after its second epoch at the earliest."""
     program = [sys.executable, "-m", "greenseg", "train", *options]
     process = warm.Popen(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         found = list(folder.glob("runs/train/*/epochs.jsonl"))
         if found and found[0].read_text().count("\n") > 1:

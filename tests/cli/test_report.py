@@ -165,7 +165,7 @@ def test_nothing_has_begun(greenseg: Command, tmp_path: Path) -> None:
     assert "No run has begun yet." in result.stderr
 
 
-def read_until(terminal: int, text: str, seconds: float = 60) -> str:
+def read_until(terminal: int, text: str, seconds: float = 300) -> str:
     """What the terminal shows until a text appears in it."""
     shown, deadline = "", time.monotonic() + seconds
     while text not in re.sub(r"\x1b\[[0-9;?]*\w", "", shown):

@@ -37,7 +37,7 @@ def ended(
         stderr=subprocess.PIPE,
         preexec_fn=prepare,
         encoding="utf-8",
-        timeout=60,
+        timeout=600,
     )
     return result.returncode, result.stderr
 

@@ -49,7 +49,7 @@ def start(folder: Path, *arguments: str | Path, **options: Any) -> "subprocess.P
 
 
 def wait_for_epochs(folder: Path, runs: int) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while len(list(folder.rglob("epochs.jsonl"))) < runs and time.monotonic() < deadline:
         time.sleep(0.05)
 
@@ -85,7 +85,7 @@ def test_runs_go_on_where_nobody_reads_and_the_environment_is_large(sweep_file: 
     assert running.stdout
     assert running.stdout.readline().startswith("Sweep two: 2 runs (2 new), 2 to do")
     running.stdout.close()  # `| head -1`
-    assert running.wait(timeout=120) == 0
+    assert running.wait(timeout=600) == 0
     assert [record["status"] for record in records(tmp_path)] == ["finished", "finished"]
     assert all("imports" in record["context"] for record in records(tmp_path)), "they were forked"
 
@@ -97,7 +97,7 @@ def test_ctrl_c_once_keeps_every_finished_epoch_and_twice_ends_at_once(
     running = start(tmp_path, "sweep", sweep_file, "--jobs", "2", start_new_session=True)
     wait_for_epochs(tmp_path, 2)
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the sweep, and to nobody else
-    output, _ = running.communicate(timeout=60)
+    output, _ = running.communicate(timeout=600)
     assert running.returncode == 130, output
     assert output.count("interrupted") >= 2
     assert "Traceback" not in output
@@ -106,7 +106,7 @@ def test_ctrl_c_once_keeps_every_finished_epoch_and_twice_ends_at_once(
     before = {run.path: len(lines_of(run)) for run in find_runs([tmp_path / "runs"])}
 
     running = start(tmp_path, "sweep", sweep_file, "--jobs", "2")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while any(len(lines_of(run)) == before[run.path] for run in find_runs([tmp_path / "runs"])):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -116,7 +116,7 @@ def test_ctrl_c_once_keeps_every_finished_epoch_and_twice_ends_at_once(
     time.sleep(0.5)
     assert running.poll() is None
     running.send_signal(signal.SIGINT)
-    output, _ = running.communicate(timeout=60)
+    output, _ = running.communicate(timeout=600)
     assert running.returncode == 130, output
     assert "Traceback" not in output
     for run in find_runs([tmp_path / "runs"]):
@@ -131,7 +131,7 @@ def test_a_full_disk_is_said_and_truncates_no_record(greenseg: Command, sweep_fi
     running = start(
         tmp_path, "sweep", sweep_file, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20,) * 2)
     )
-    output, _ = running.communicate(timeout=120)
+    output, _ = running.communicate(timeout=600)
     assert running.returncode == 3, output
     assert "File too large" in output
     assert "No new run was started" in output
@@ -170,7 +170,7 @@ def test_two_sweeps_of_different_names_never_train_a_run_twice(
     (tmp_path / "other.yaml").write_text(sweep_file.read_text())
     both = [start(tmp_path, "sweep", tmp_path / name) for name in ("two.yaml", "other.yaml")]
     for process in both:
-        output, _ = process.communicate(timeout=180)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode in (0, 3), output
     found = records(tmp_path)
     assert [record["status"] for record in found] == ["finished", "finished"], "one directory each"
@@ -197,7 +197,7 @@ def test_on_a_terminal_every_running_run_has_a_line(sweep_file: Path, tmp_path: 
             break
     os.close(ours)
     text = shown.decode(errors="replace")
-    assert running.wait(timeout=60) == 0, text
+    assert running.wait(timeout=600) == 0, text
     for sign in ("[1/2]", "[2/2]", "epoch 3/6", " W", "left", "0/2 done", "Front so far", "Dice against energy"):
         assert sign in text
 

@@ -7,7 +7,7 @@ import pytest
 from tests.data.malformed import FORMATS, outcomes
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_malformed_files(tmp_path: Path) -> None:
     count = 14 * len(FORMATS)
     told = dict(outcomes(0, count, tmp_path))

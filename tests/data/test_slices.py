@@ -168,7 +168,7 @@ def test_several_processes_prepare_the_same_data_at_once(phantom: Path, cache: P
     code += "print(cache.prepare(Settings.of(json.loads(sys.argv[1]))).images.sum())"
     wanted = json.dumps({"data": str(phantom), "image_size": 64, "spacing": 4.5})
     racing = [warm.Popen([sys.executable, "-c", code, wanted], stdout=-1, text=True) for _ in range(3)]
-    sums = {process.communicate(timeout=60)[0] for process in racing}
+    sums = {process.communicate(timeout=600)[0] for process in racing}
     assert [process.returncode for process in racing] == [0, 0, 0]
     assert len(sums) == 1
     assert not list((cache / "slices").glob(".*")), "no unfinished folder is left"

@@ -60,7 +60,7 @@ def joules(energy: dict[str, Any]) -> float:
 def leaves_nothing_running() -> Iterator[None]:
     before = set(psutil.pids())
     yield
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         left = [p for p in psutil.process_iter(["cmdline", "pid"]) if p.pid not in before]
         ours = [p for p in left if "greenseg.launch.server" in " ".join(p.info["cmdline"] or [])]
@@ -71,7 +71,7 @@ def leaves_nothing_running() -> Iterator[None]:
     raise AssertionError(f"still running: {mine}")
 
 
-@pytest.mark.timeout(240 + 60 * KILLS)
+@pytest.mark.timeout(900 + 60 * KILLS)
 @pytest.mark.usefixtures("leaves_nothing_running")
 def test_a_sweep_survives_every_kill_and_ends_as_if_undisturbed(
     greenseg: Command, phantom: Path, tmp_path: Path
@@ -80,7 +80,7 @@ def test_a_sweep_survives_every_kill_and_ends_as_if_undisturbed(
     sweep = {"base": base | {"epochs": EPOCHS, "accelerator": "cpu"}, "seeds": list(range(RUNS))}
     (tmp_path / "torture.yaml").write_text(yaml.safe_dump(sweep))
     command = ["sweep", "torture.yaml", "--jobs", "2", "--retry-failed"]
-    undisturbed = greenseg(*command, "--out", "undisturbed", timeout=60 + 10 * RUNS * EPOCHS)
+    undisturbed = greenseg(*command, "--out", "undisturbed", timeout=600 + 10 * RUNS * EPOCHS)
     assert undisturbed.returncode == 0, undisturbed.stderr
 
     choose = random.Random(SEED)
@@ -103,7 +103,7 @@ def test_a_sweep_survives_every_kill_and_ends_as_if_undisturbed(
             if victims:
                 os.kill(choose.choice(victims).pid, signal.SIGKILL)
                 killed[wanted] += 1
-        if running.wait(timeout=60 + 10 * RUNS * EPOCHS) == 0:
+        if running.wait(timeout=600 + 10 * RUNS * EPOCHS) == 0:
             break
         assert running.returncode in (1, 3, -signal.SIGKILL), (tmp_path / "output").read_text()
         assert starts < 20 + 3 * KILLS, (tmp_path / "output").read_text()

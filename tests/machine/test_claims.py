@@ -446,7 +446,7 @@ def test_one_of_several_ranks_sets_each_gpu_once(
     assert notes(folder) == []
 
 
-def wait(until: Callable[[], bool], seconds: float = 90) -> None:
+def wait(until: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < deadline

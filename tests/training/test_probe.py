@@ -91,7 +91,7 @@ def test_slices_reach_a_process_that_was_spawned(slices: cache.Slices) -> None:
     process = context.Process(target=_shapes, args=(data, queue))
     process.start()
     try:
-        assert queue.get(timeout=100) == ((2, 1, 32, 32), float(data[[0, 1]]["image"].sum()))
+        assert queue.get(timeout=600) == ((2, 1, 32, 32), float(data[[0, 1]]["image"].sum()))
     finally:
         process.join()
     loader = torch.utils.data.DataLoader(

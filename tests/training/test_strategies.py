@@ -75,7 +75,7 @@ def test_every_optimizer_that_fsdp_takes_steps_as_with_ddp() -> None:
     done = subprocess.run(
         [*torchrun, "-m", "tests.training.sharded"],
         cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        timeout=240,
+        timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
@@ -91,7 +91,7 @@ def test_an_fsdp_run_that_was_stopped_goes_on_and_ends_as_if_undisturbed(
     running = start(tmp_path, *arguments)
     run = wait_for_epochs(tmp_path / "runs", 1)
     running.send_signal(signal.SIGINT)
-    output, _ = running.communicate(timeout=90)
+    output, _ = running.communicate(timeout=600)
     assert running.returncode == 130, output
     assert 1 <= len(epochs(run)) < 4
 
@@ -145,7 +145,7 @@ def test_two_nodes_train_as_two_devices_of_one(strategy: str, greenseg: Command,
         )
         for node in (1, 0)
     ]  # fmt: skip
-    outputs = [node.communicate(timeout=200)[0] for node in nodes]
+    outputs = [node.communicate(timeout=600)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
     assert "with node 0, which leads" in outputs[0]
     assert "slices (8 × 2 nodes)" in outputs[1]
