@@ -136,7 +136,7 @@ def test_a_run_that_hangs_and_one_that_takes_too_long_are_ended(phantom: Path, t
     hang = in_the_second_epoch_of(hung, lambda pid: os.kill(pid, signal.SIGSTOP))
     audience = launch(hung, act=hang, no_progress=5)
     outcome = outcome_of(audience, hung)
-    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.NO_PROGRESS, "said nothing for 5 s")
+    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.NO_PROGRESS, "no progress for 5 s")
     audience = launch(slow, timeout=10)
     outcome = outcome_of(audience, slow)
     assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.TIMEOUT, "took longer than 10 s")
