@@ -56,6 +56,11 @@ def joules(energy: dict[str, Any]) -> float:
     return sum(sum(by.values()) for by in energy["joules"].values())
 
 
+@pytest.fixture(autouse=True)
+def _warm() -> None:
+    """All processes are real here: they are what is killed."""
+
+
 @pytest.fixture
 def leaves_nothing_running() -> Iterator[None]:
     before = set(psutil.pids())
