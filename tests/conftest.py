@@ -119,7 +119,7 @@ def greenseg_process(tmp_path: Path) -> Command:
 
 @pytest.fixture(scope="session")
 def e2mip() -> Path:
-    """Real fetal MRI, where it is at hand; it is nobody's to distribute."""
+    """Real fetal MRI, if it is on this machine; it must not be distributed."""
     default = Path(__file__).parents[2] / "shared" / "data" / "e2mip"
     folder = Path(os.environ.get("GREENSEG_E2MIP") or default)
     if not folder.is_dir():

@@ -74,7 +74,7 @@ class _Warm:
         with self.lock, os.fdopen(os.memfd_create("request"), "r+b") as file:
             file.write(json.dumps(request).encode())
             file.flush()
-            _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # whoever it is forked from ends, and it becomes this process's child
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # its parent ends, and it becomes a child of this process
             try:
                 socket.send_fds(self.control, [b"!"], [file.fileno(), *descriptors])
                 return int(self.control.recv(64))
@@ -240,7 +240,7 @@ def _begin(control: socket.socket, given: Mapping[str, str], parent: int, descri
 
 def _take_over(request: dict[str, Any], descriptors: list[int]) -> None:
     """Files, folder, environment and signals, as after `exec`."""
-    # All above the highest number that one shall have, first: none then overwrites another.
+    # First move all above the highest number in use, so that none overwrites another.
     targets = [0, 1, 2, *request["pass"]]
     moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, max(targets) + 1) for each in descriptors]
     for each, target in zip(moved, targets, strict=True):
@@ -287,7 +287,7 @@ def _have_warm(given: Mapping[str, str]) -> None:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):  # else whoever reads the program's output would wait for this process, too
+        for descriptor in (0, 1, 2):  # otherwise, a reader of the program's output would also wait for this process
             os.dup2(null, descriptor)
         _serve(its, given, parent)
     its.close()

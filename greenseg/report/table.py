@@ -104,7 +104,7 @@ class ParetoTable:
         return Text(column.text(row), style=style)
 
     def _width(self, names: Sequence[str], longest: int) -> int:
-        """Width of a table with these columns and settings folded to `longest`; 0 folds as far as possible."""
+        """Width of a table with these columns and settings folded to `longest` characters; 0 gives the narrowest."""
         widths = [len(FRONT)]
         for name in names:
             least, whole = self._of(name)

@@ -480,7 +480,7 @@ def _version(record: dict[str, Any]) -> str:
 
 
 def _in_todays_shape(record: Record) -> Record:
-    """A record of an earlier version with the fields of later ones, as far as they can be derived."""
+    """A record of an earlier version, with the later fields that can be derived from it."""
     if any(attempt.estimate is None or attempt.cpu is None for attempt in record.attempts):
         # It has the CPU and the constants of the last attempt only. Another host may have another CPU.
         method, last = record.energy_method, record.attempts[-1]

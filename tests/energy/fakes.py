@@ -53,7 +53,7 @@ class FakeNvml:
 
     Attributes:
         permission: whether limits may be set.
-        registers: file that holds the limits of all GPUs, where several processes shall see the same ones; none of them
+        registers: file that holds the limits of all GPUs, if several processes must see the same ones; none of them
             may set any while there is a file `forbidden` beside it.
     """
 

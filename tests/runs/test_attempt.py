@@ -1,4 +1,4 @@
-"""The record of a run from the beginning of an attempt to its end, whoever writes it."""
+"""The record of a run, written by its own process or by the launcher, from start to end of an attempt."""
 
 import os
 from pathlib import Path

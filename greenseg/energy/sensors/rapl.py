@@ -63,10 +63,10 @@ class RaplSensor:
         before, now = self._begun.pop(window), self._read()
         readings = []
         for component, source in list(self.sources.items()):
-            if component not in now.joules:
+            if component not in before.joules or component not in now.joules:
                 self._lose(component, _NO_DRAM)
                 continue
-            joules = now.joules[component] - before.joules.get(component, 0.0)
+            joules = now.joules[component] - before.joules[component]
             if joules > 0 or now.time - before.time < _STUCK_SECONDS:
                 readings.append(Reading(component, joules, source))
             else:  # some virtual machines have counters that never move

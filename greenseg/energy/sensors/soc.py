@@ -19,7 +19,7 @@ FIELDS = {
 
 
 class SocSensor:
-    """CPU, GPU and memory of a chip, as far as no other sensor measures them; see `Sensor`."""
+    """The components of a chip that no other sensor measures; see `Sensor`."""
 
     def __init__(self, gpus: tuple[int, ...], measured: Collection[str]) -> None:
         from zeus.device.soc import get_soc
