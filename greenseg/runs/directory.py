@@ -12,16 +12,28 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from greenseg import locks, yamlfile
 from greenseg.errors import UserError
 from greenseg.files import write_atomically, write_json
-from greenseg.runs.record import BadRecord, Epoch, NewerRecord, Record, Status, read_epoch, read_record
+from greenseg.runs.record import (
+    BadRecord,
+    Epoch,
+    Head,
+    NewerRecord,
+    Record,
+    Status,
+    read_epoch,
+    read_head,
+    read_record,
+)
 from greenseg.settings import Settings
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -88,10 +100,22 @@ class RunDirectory:
             NewerRecord: a later version of greenseg wrote it.
             BadRecord: it is damaged.
         """
+        return self._read(read_record)
+
+    def head(self) -> Head | None:
+        """The part of run.json that a plan needs; None if the file does not exist yet.
+
+        Raises:
+            NewerRecord: a later version of greenseg wrote it.
+            BadRecord: it is damaged.
+        """
+        return self._read(read_head)
+
+    def _read(self, read: Callable[[bytes], _T]) -> _T | None:
         path = self.path / "run.json"
         try:
             with open(path, "rb") as file:  # noqa: PTH123  (a report opens thousands)
-                return read_record(file.read())
+                return read(file.read())
         except FileNotFoundError:
             if (self.path / "epochs.jsonl").exists():  # the cost before it is unknown
                 raise BadRecord(f"{path}: missing, though the run has finished epochs") from None
@@ -146,7 +170,7 @@ class RunDirectory:
         """
         return self.status_by(self.record())
 
-    def status_by(self, record: Record | None) -> Status:
+    def status_by(self, record: Head | None) -> Status:
         """The status of the run by its record. If its process was killed, it counts as interrupted."""
         if record is None:
             return "new"

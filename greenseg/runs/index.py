@@ -19,8 +19,8 @@ from greenseg.data.content import Content
 from greenseg.errors import UserError
 from greenseg.files import OUT_REMEDY, locked
 from greenseg.runs.directory import RunDirectory
-from greenseg.runs.record import BadRecord, NewerRecord, Record
-from greenseg.settings import Settings, read_config, trained, trained_anywhere
+from greenseg.runs.record import BadRecord, Data, Head, NewerRecord
+from greenseg.settings import Settings, read_config, same_training, trained_anywhere
 
 _NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
 _EARLIER_DIGITS = 8
@@ -30,17 +30,17 @@ _ORDER = ("finished", "running", "interrupted", "failed", "new")
 
 @dataclass(frozen=True)
 class Entry:
-    """A run directory and its record.
+    """A run directory and the head of its record.
 
     Attributes:
         directory: directory of the run.
-        record: None if the run has not begun or its record is unreadable.
+        record: its head; None if the run has not begun or its record is unreadable.
         problem: why the record is unreadable; empty if it is readable.
         newer: it is unreadable because a later version of greenseg wrote it.
     """
 
     directory: RunDirectory
-    record: Record | None
+    record: Head | None
     problem: str = ""
     newer: bool = False
 
@@ -56,6 +56,12 @@ class Entry:
                 return None
         return settings if settings.keys() >= {"encoder", "decoder"} else None
 
+    @cached_property
+    def _data(self) -> Data | None:
+        """Its slices, if its version did not record their content."""
+        record = self.directory.record() if self.record and not self.record.content else None
+        return record.data if record else None
+
     def status(self) -> str:
         """The status of the run; see `RunDirectory.status`."""
         return self.directory.status_by(self.record)
@@ -67,7 +73,7 @@ class Entry:
         if self.record and self.record.content:
             return (self.record.content, self.record.preprocessing) == (content.digest, content.preprocessing)
         then = self.content_then(settings, content)
-        return None if then is None and not (self.record and self.record.data) else then == content
+        return None if then is None and self._data is None else then == content
 
     def same_files(self, settings: Settings, content: Content) -> bool:
         """Whether it is trained on the files and the split of this content, with any preprocessing."""
@@ -78,12 +84,11 @@ class Entry:
 
     def content_then(self, settings: Settings, content: Content) -> Content | None:
         """The content that it was trained on; None if neither its directory nor the present content has it."""
-        record = self.record
-        if record and not record.content and record.data:
+        if data := self._data:
             then = content.before_it_was_named()  # the name of its slices identifies it
-            split = {name: sorted(subjects) for name, subjects in record.data.subjects.items()}
+            split = {name: sorted(subjects) for name, subjects in data.subjects.items()}
             here = {name: content.of_split(name) for name in ("train", "validation")}
-            return then if record.data.cache == then.slices_key(settings) and split == here else None
+            return then if data.cache == then.slices_key(settings) and split == here else None
         return contents.read(self.directory.content)
 
 
@@ -145,8 +150,8 @@ class RunIndex:
         if self.is_empty:
             return Found()
         named = self._named(settings)
-        wanted = settings.trained
-        exact = [entry for entry in named if entry.settings and trained(entry.settings) == wanted]
+        wanted = vars(settings)
+        exact = [entry for entry in named if entry.settings and same_training(entry.settings, wanted)]
         judged = {id(entry): entry.same_content(settings, content) for entry in exact}
         if same := [entry for entry in exact if judged[id(entry)]]:
             return Found(_first(same, folder))
@@ -207,7 +212,7 @@ def entry_of(directory: RunDirectory) -> Entry:
     """A run directory with its record, or with the problem of the record."""
     # Not kept: ten thousand records in memory cost the garbage collector more time than reading a few again.
     try:
-        return Entry(directory, directory.record())
+        return Entry(directory, directory.head())
     except BadRecord as error:
         return Entry(directory, None, str(error), isinstance(error, NewerRecord))
 

@@ -313,19 +313,29 @@ class Metrics(Part):
     cost: Cost | None = None
 
 
-class Record(Part):
-    """The content of run.json. Its parts are frozen: replace them as a whole."""
+class Head(Part):
+    """The part of a record that a plan needs. Reading it alone takes less than half the time."""
 
-    model_config = ConfigDict(frozen=False)
+    model_config = ConfigDict(frozen=False, extra="ignore")
 
     schema_: int = Field(SCHEMA, alias="schema", le=SCHEMA)
     status: Status
+    settings: dict[str, Any]
+    """Resolved; without the settings that its version did not have."""
+    content: str | None = None
+    preprocessing: int | None = None
+    metrics: Metrics = Field(default_factory=Metrics)
+
+
+class Record(Head):
+    """The content of run.json. Its parts are frozen: replace them as a whole."""
+
+    model_config = ConfigDict(extra="allow")
+
     id: str | None = None
     """Shared by its copies; see `known_as`."""
     identity: str | None = None
     configuration: str | None = None
-    settings: dict[str, Any]
-    """Resolved; without the settings that its version did not have."""
     started: str | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     ran: Ran = Ran()
@@ -336,9 +346,7 @@ class Record(Part):
     versions: dict[str, str] = Field(default_factory=dict)
     """Package → version."""
     energy_method: EnergyMethod = Field(default_factory=EnergyMethod)
-    content: str | None = None
     files: str | None = None
-    preprocessing: int | None = None
     network: Network = Network()
     data: Data | None = None
     surface: Surface = Field(default_factory=Surface)
@@ -347,7 +355,6 @@ class Record(Part):
     """A message with the fix for each GPU limit that was not restored."""
     ended: str | None = None
     energy: RunEnergy | None = None
-    metrics: Metrics = Field(default_factory=Metrics)
 
     @property
     def known_as(self) -> str:
@@ -435,6 +442,20 @@ def read_record(text: bytes) -> Record:
     except ValidationError:
         return Record.from_json(_parsed(text))  # names the damaged parts and keeps the others
     return _in_todays_shape(record) if record.settings.keys() <= _SETTINGS else Record.from_json(_parsed(text))
+
+
+def read_head(text: bytes) -> Head:
+    """The head of a record, or all of the record if only that shows its problem.
+
+    Raises:
+        NewerRecord: a later version wrote it; the message has the evidence.
+        BadRecord: it is not a record.
+    """
+    try:
+        head = Head.model_validate_json(text)
+    except ValidationError:
+        return read_record(text)
+    return head if head.settings.keys() <= _SETTINGS else read_record(text)
 
 
 def read_epoch(line: bytes) -> Epoch:

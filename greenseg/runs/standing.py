@@ -6,7 +6,7 @@ from typing import NamedTuple
 from greenseg.data.content import Content
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.index import RunIndex, entry_of
-from greenseg.runs.record import BadRecord, Record
+from greenseg.runs.record import BadRecord, Head
 from greenseg.runs.summary import accounted_otherwise, summary
 from greenseg.settings import Settings
 
@@ -112,11 +112,13 @@ def difference(run: PlannedRun) -> str:
     return f" ({found})" if found else ""
 
 
-def _spent(directory: RunDirectory, record: Record) -> Spent | None:
-    metrics = record.metrics
-    if record.status == "running":  # the epochs of a killed run have its cost
+def _spent(directory: RunDirectory, head: Head) -> Spent | None:
+    metrics = head.metrics
+    if head.status == "running":  # the epochs of a killed run have its cost
         try:
-            metrics = summary(record, directory.epochs()).metrics
+            record = directory.record()
+            if record:
+                metrics = summary(record, directory.epochs()).metrics
         except (BadRecord, TypeError, ValueError):
             return None
     if metrics.seconds is None or metrics.joules is None or metrics.epochs is None:

@@ -15,6 +15,7 @@ from greenseg.runs.record import (
     Data,
     Energies,
     Epoch,
+    Head,
     Metrics,
     Record,
     RunEnergy,
@@ -43,7 +44,7 @@ _ACCOUNTED = {
 }
 
 
-def accounted_otherwise(record: Record, settings: Settings) -> bool:
+def accounted_otherwise(record: Head, settings: Settings) -> bool:
     """Whether a run has other accounting settings than these."""
     then = record.settings
     return any(then.get(name, default) != getattr(settings, name) for name, default in _ACCOUNTED.items())

@@ -2,7 +2,7 @@
 
 from greenseg.settings.constraints import CONSTRAINTS, Constraint, values_of, violations
 from greenseg.settings.fields import ACCOUNTING, PHANTOM, REPEATS, Layout, choices, group_of, neutral
-from greenseg.settings.identity import repeated_anywhere, trained, trained_anywhere
+from greenseg.settings.identity import repeated_anywhere, same_training, trained_anywhere
 from greenseg.settings.problems import Problem, problems_of
 from greenseg.settings.settings import Overlays, Settings, canonical, overlay, read_config
 
@@ -24,7 +24,7 @@ __all__ = [
     "problems_of",
     "read_config",
     "repeated_anywhere",
-    "trained",
+    "same_training",
     "trained_anywhere",
     "values_of",
     "violations",

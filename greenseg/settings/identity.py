@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -24,7 +24,15 @@ _NEUTRAL = {
     for name, field in Fields.model_fields.items()
     if group_of(name) != ACCOUNTING and name not in ("model", "encoder", "decoder")
 }
-_trained_values = itemgetter(*_NEUTRAL)
+_trained_values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*_NEUTRAL)
+_network_of = itemgetter("encoder", "decoder")
+
+
+def _values_of(resolved: Mapping[str, Any]) -> tuple[Any, ...]:
+    try:
+        return _trained_values(resolved)
+    except KeyError:  # of a version without some of the settings
+        return _trained_values({**_NEUTRAL, **resolved})
 
 
 def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,10 +42,18 @@ def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
     later version adds. A default that a later version changes does count, because the neutral value stays. The network
     always counts, since `model` and its two halves are redundant. Accounting settings never count.
     """
-    given = resolved if resolved.keys() >= _NEUTRAL.keys() else {**_NEUTRAL, **resolved}
-    values = zip(_NEUTRAL, _trained_values(given), _NEUTRAL.values(), strict=True)
+    values = zip(_NEUTRAL, _values_of(resolved), _NEUTRAL.values(), strict=True)
     differing = {name: value for name, value, neutral in values if value != neutral}
     return {"encoder": resolved["encoder"], "decoder": resolved["decoder"], **differing}
+
+
+def same_training(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether `trained(one) == trained(other)`. It is faster: a plan compares ten thousand runs."""
+    return (one["encoder"], one["decoder"], *_values_of(one)) == (
+        other["encoder"],
+        other["decoder"],
+        *_values_of(other),
+    )
 
 
 REPEATED = frozenset(name for name in _NEUTRAL if group_of(name) == REPEATS)

@@ -23,9 +23,9 @@ from greenseg.settings import (
     overlay,
     problems_of,
     read_config,
-    trained,
 )
 from greenseg.settings.docs import settings_page
+from greenseg.settings.identity import same_training, trained
 from greenseg.sweep.file import read_sweep
 from tests.conftest import Command
 
@@ -218,6 +218,8 @@ def test_a_record_of_before_a_setting_existed_is_of_the_same_run(values: dict[st
     resolved = Settings.of(values).resolved()
     known = {n: v for n, v in resolved.items() if n in ("encoder", "decoder") or n not in unknown or v != neutral(n)}
     assert trained(known) == Settings.of(values).trained
+    assert same_training(known, vars(Settings.of(values)))
+    assert not same_training(known, vars(Settings.of({**values, "seed": 977})))
 
 
 def test_a_whole_number_is_a_number() -> None:
