@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from greenseg.energy.sensors import temperatures
-
 
 @dataclass(frozen=True)
 class CoolDown:
@@ -53,9 +51,14 @@ class Pause:
         if self.cool_down.temperature is None or now - self._asked < 1:
             return False
         self._asked = now
-        hot = temperatures(self.gpus)
+        hot = self._temperatures()
         return not hot or max(hot) <= self.cool_down.temperature  # no GPU: nothing to wait for
 
     def to_json(self) -> dict[str, Any]:
         """Its length in seconds, and the temperatures at its end, for the record."""
-        return {"seconds": round(time.monotonic() - self.start, 1), "temperatures": temperatures(self.gpus)}
+        return {"seconds": round(time.monotonic() - self.start, 1), "temperatures": self._temperatures()}
+
+    def _temperatures(self) -> list[int]:
+        from greenseg.energy.sensors import temperatures  # not on the way to --help
+
+        return temperatures(self.gpus)

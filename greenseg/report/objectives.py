@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from greenseg.report.run import Run
 from greenseg.report.units import Unit, joule_unit, parameter_unit, plain_unit
 
+if TYPE_CHECKING:
+    from greenseg.report.run import Run  # not on the way to --help, which lists the objectives
 
-def _none(run: Run) -> Hashable:
+
+def _none(run: "Run") -> Hashable:
     return None
 
 
@@ -33,7 +36,7 @@ class Objective:
 
     name: str
     heading: str
-    read: Callable[[Run], float | None]
+    read: Callable[["Run"], float | None]
     describe: str
     unit: Unit = plain_unit
     more_is_better: bool = False
@@ -41,10 +44,10 @@ class Objective:
     worst: float | None = None
     digits: int | None = None
     components: tuple[str, ...] = ()
-    terms: Callable[[Run], Hashable] = _none
+    terms: Callable[["Run"], Hashable] = _none
     reckoned: str = ""
 
-    def of(self, run: Run) -> float | None:
+    def of(self, run: "Run") -> float | None:
         """The value of a run; None if it is unknown or not finite."""
         value = self.read(run)
         return value if value is not None and math.isfinite(value) else None
@@ -54,35 +57,35 @@ class Objective:
         return one > other if self.more_is_better else one < other
 
 
-def _component(name: str) -> Callable[[Run], float | None]:
+def _component(name: str) -> Callable[["Run"], float | None]:
     return lambda run: run.energy.component(name) if name in run.energy.sources else None
 
 
-def _warm_up(run: Run) -> Hashable:
+def _warm_up(run: "Run") -> Hashable:
     return str(run.settings["measure_after"])
 
 
-def _target(run: Run) -> Hashable:
+def _target(run: "Run") -> Hashable:
     target = run.metrics.energy_to_dice
     return target and target.dice
 
 
-def _carbon(run: Run) -> Hashable:
+def _carbon(run: "Run") -> Hashable:
     carbon = run.metrics.co2e
     return carbon and f"{carbon.grams_per_kwh} g/kWh × {carbon.pue}"
 
 
-def _joules_to_dice(run: Run) -> float | None:
+def _joules_to_dice(run: "Run") -> float | None:
     target = run.metrics.energy_to_dice
     return target.joules if target else None
 
 
-def _grams(run: Run) -> float | None:
+def _grams(run: "Run") -> float | None:
     carbon = run.metrics.co2e
     return carbon.grams if carbon else None
 
 
-def _peak_memory(run: Run) -> float | None:
+def _peak_memory(run: "Run") -> float | None:
     memory = run.record.memory
     return memory.gpu_gb or memory.host_gb
 
@@ -91,7 +94,7 @@ def _by_name(*objectives: Objective) -> dict[str, Objective]:
     return {objective.name: objective for objective in objectives}
 
 
-def _quality(name: str, heading: str, read: Callable[[Run], float | None], describe: str) -> Objective:
+def _quality(name: str, heading: str, read: Callable[["Run"], float | None], describe: str) -> Objective:
     """A quality between 0 and 1; more is better."""
     return Objective(name, heading, read, describe, more_is_better=True, ideal=1.0, worst=0.0, digits=4)
 
