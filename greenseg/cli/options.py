@@ -84,7 +84,7 @@ _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 def _metavar(name: str) -> str | None:
     if name == "labels":
-        return "N,N"
+        return "NAME=N+N,…"
     annotation = Settings.model_fields[name].annotation
     numbers = [get_origin(kind) is Annotated and get_args(kind)[0] for kind in get_args(annotation)]  # or auto
     number = next((_METAVARS[kind] for kind in numbers if kind), None)

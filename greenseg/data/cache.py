@@ -2,8 +2,8 @@
 
 Each combination of content and preprocessing has a folder, named by a hash of both:
 
-    images.f32    float32 [slices, size, size]
-    masks.u8      uint8   [slices, size, size], 0 or 1
+    images.f32    float32 [slices, channels, size, size]
+    masks.u8      uint8   [slices, size, size]: 0 background, from 1 up the classes, 255 not annotated
     index.json    subjects, their slices, checksums, and the cost of the preparation
 
 One file has the subjects of all splits, so that folds and other splits of the same data share it. All runs, workers and
@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import SimpleITK as sitk
 
+from greenseg.classes import BINARY, Classes
 from greenseg.data import phantom
 from greenseg.data.content import Content, preprocessing
 from greenseg.data.grid import ByteArray, FloatArray, foreground_outside, mask_to_grid, normalise, to_grid
@@ -53,6 +54,7 @@ class Slices:
         cases: the files and splits that they were made from.
         built: whether this call made them.
         content: content of these files.
+        classes: classes of the masks, with their present names.
     """
 
     folder: Path
@@ -60,18 +62,32 @@ class Slices:
     cases: tuple[Case, ...] = ()
     built: bool = False
     content: Content | None = None
+    classes: Classes = BINARY
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Slices, (self.folder, self.index, self.cases, self.built)  # a worker maps the files itself
+        # A worker maps the files itself.
+        return Slices, (self.folder, self.index, self.cases, self.built, None, self.classes)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of an image."""
+        return int(self.index.get("channels", 1))  # earlier versions had one
+
+    @property
+    def has_ignored(self) -> bool:
+        """Whether some pixels are not annotated."""
+        return bool(self.index.get("ignored", 0))
 
     @cached_property
     def images(self) -> FloatArray:
-        """float32 [slices, size, size], normalised per subject."""
-        return np.asarray(np.memmap(self.folder / _IMAGES, np.float32, "r", shape=tuple(self.index["shape"])))
+        """float32 [slices, channels, size, size], normalised per subject and channel."""
+        slices, *size = self.index["shape"]
+        shape = (slices, self.channels, *size)
+        return np.asarray(np.memmap(self.folder / _IMAGES, np.float32, "r", shape=shape))
 
     @cached_property
     def masks(self) -> ByteArray:
-        """uint8 [slices, size, size], 0 or 1."""
+        """uint8 [slices, size, size]: 0 background, from 1 up the number of the class, `IGNORED` not annotated."""
         return np.asarray(np.memmap(self.folder / _MASKS, np.uint8, "r", shape=tuple(self.index["shape"])))
 
     @property

@@ -25,8 +25,8 @@ class SliceDataset(Dataset[Batch]):
 
     The index of an item is a list of positions in the split; `NOBODY` stands for padding. An item has
 
-        image    float32 [batch, 1, size, size]
-        mask     float32 [batch, 1, size, size], 0 or 1
+        image    float32 [batch, channels, size, size]
+        mask     float32 [batch, 1, size, size]: 0, the number of the class from 1 up, or `IGNORED`
         subject  int64 [batch], number of the subject in the split, or NOBODY
     """
 
@@ -56,7 +56,7 @@ class SliceDataset(Dataset[Batch]):
         rows = self._row[wanted]
         subject = np.where(wanted == NOBODY, NOBODY, self._subject[wanted])
         return {
-            "image": torch.from_numpy(self._slices.images[rows]).unsqueeze(1),
+            "image": torch.from_numpy(self._slices.images[rows]),
             "mask": torch.from_numpy(self._slices.masks[rows]).unsqueeze(1).float(),
             "subject": torch.from_numpy(subject),
         }

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from greenseg import losses, optimizers, precisions, strategies
+from greenseg import classes, losses, optimizers, precisions, strategies
 from greenseg import model_names as names
 from greenseg.errors import did_you_mean
 
@@ -61,15 +61,11 @@ def _country(value: str) -> str:
     )
 
 
-def _labels(value: Any) -> str:
-    """Canonical: whole numbers above 0, each once, ascending, with commas between them."""
-    text = str(value).replace(" ", "")
-    if not re.fullmatch(r"(\d{1,9}(,\d{1,9})*)?", text) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a list of labels written as text, such as 1,2,3")
-    labels = sorted({int(label) for label in text.split(",")}) if text else []
-    if 0 in labels:
-        raise ValueError("0 is background; labels are above 0")
-    return ",".join(map(str, labels))
+def _channels(value: str) -> str:
+    names = [name.strip() for name in value.split(",")]
+    if names != [""] and (not all(names) or len(set(names)) < len(names)):
+        raise ValueError(f"{value!r}: must be different names with commas between them, such as T2w,T1w")
+    return ",".join(names)
 
 
 def _whole_or_auto(lowest: int, highest: int) -> BeforeValidator:
@@ -122,8 +118,19 @@ class Fields(BaseModel):
         group="Data",
     )
     layout: Layout = _setting("auto", "Layout of the data set; auto = detect it.", group="Data")
-    labels: Annotated[str, BeforeValidator(_labels), WithJsonSchema({"type": ["string", "integer"]})] = _setting(
-        "", "Mask labels that count as foreground, such as 1,2,3; empty = any above 0.", group="Data"
+    labels: Annotated[
+        str, BeforeValidator(classes.canonical), WithJsonSchema({"type": ["string", "integer", "object"]})
+    ] = _setting(
+        "",
+        "Classes to segment, by the labels in the masks: 1,2,3 is one class, csf=1,grey_matter=2,brain=3+4+5 are three. "
+        "Other labels are background. Empty = the classes that the data set names, else any label above 0.",
+        group="Data",
+    )
+    channels: Annotated[str, AfterValidator(_channels)] = _setting(
+        "",
+        "Channels of an image: suffixes in BIDS (T2w,T1w), names or numbers of channel_names in nnU-Net, columns of a "
+        "CSV; empty = all channels, in BIDS T2w.",
+        group="Data",
     )
     image_size: int = _setting(
         128, "Height and width of a slice, in pixels.", group="Data", ge=32, le=2048, multiple_of=32

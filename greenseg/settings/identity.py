@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
+from greenseg.classes import without_names
 from greenseg.settings.fields import ACCOUNTING, REPEATS, Fields, group_of, neutral
 
 _canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -44,6 +45,8 @@ def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """
     values = zip(_NEUTRAL, _values_of(resolved), _NEUTRAL.values(), strict=True)
     differing = {name: value for name, value, neutral in values if value != neutral}
+    if "=" in (named := differing.get("labels", "")):
+        differing["labels"] = without_names(named)
     return {"encoder": resolved["encoder"], "decoder": resolved["decoder"], **differing}
 
 

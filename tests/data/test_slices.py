@@ -148,7 +148,8 @@ def test_files_are_read_once_and_a_change_is_noticed(phantom: Path, tmp_path: Pa
     assert read_files == [5] * 5
     assert first.images.dtype == np.float32
     assert first.masks.dtype == np.uint8
-    assert first.images.shape == first.masks.shape == (sum(s["slices"] for s in first.index["subjects"]), 32, 32)
+    number = sum(s["slices"] for s in first.index["subjects"])
+    assert (first.images.shape, first.masks.shape) == ((number, 1, 32, 32), (number, 32, 32))
     assert [subject["split"] for subject in first.index["subjects"]].count("validation") == 1
     assert prepare().folder == first.folder
     assert not read_files, "the second time nothing is read"
@@ -227,7 +228,7 @@ def test_real_slices_of_a_subject_stay_together(e2mip: Path) -> None:
     train, validation = (SliceDataset(slices, split) for split in ("train", "validation"))
     assert (len(train), len(train.subjects)) == (221, 7)
     assert (len(validation), len(validation.subjects)) == (66, 2)
-    assert slices.images.shape == (287, 128, 128)
+    assert slices.images.shape == (287, 1, 128, 128)
     assert slices.masks.mean() > 0.01
 
 
