@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from greenseg.data import phantom
 from greenseg.data.content import Content, preprocessing
 from greenseg.data.grid import ByteArray, FloatArray
 from greenseg.data.hounsfield import windows
-from greenseg.data.listing import some
+from greenseg.data.listing import labels_text, masks_have, some
 from greenseg.data.prepared import on_grid, read
 from greenseg.data.splits import Case, cases_of, classes_of, refuse_ignored
 from greenseg.errors import UserError
@@ -176,7 +176,7 @@ def absent(slices: Slices) -> list[str]:
 def without_class(slices: Slices) -> str:
     """A sentence for the user about the labels of the masks that belong to none of several classes; may be empty."""
     if others := slices.index.get("other_labels", []):
-        return f"{_listed(others, 'The masks also have ')}, in no class: background."
+        return f"The masks also have {labels_text(others)}, in no class: background."
     return ""
 
 
@@ -367,8 +367,8 @@ def _build(
         void = {label for case in cases for label in case.ignored}
         if not problems and len(classes) > 1:
             problems += [
-                f"{root}: no mask has class '{name}' ({_listed(of_class)}); {_listed(sorted(labels), 'masks have ')}: "
-                f"name the classes that they have with --labels"
+                f"{root}: no mask has class '{name}' ({labels_text(of_class)}); {masks_have(sorted(labels))}: name the "
+                f"classes that they have with --labels"
                 for name, of_class in zip(classes.names, classes.labels, strict=True)
                 if not labels & {*of_class}
             ]
@@ -390,9 +390,3 @@ def _build(
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _listed(labels: Sequence[int], before: str = "") -> str:
-    if not labels:
-        return f"{before}only the label 0"
-    return f"{before}label{'s' if len(labels) > 1 else ''} {some(list(map(str, labels)), 12)}"

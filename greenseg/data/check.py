@@ -14,7 +14,7 @@ from greenseg.classes import BINARY, Classes
 from greenseg.data.grid import ByteArray, is_foreground
 from greenseg.data.intensity import floor_of
 from greenseg.data.layout import look
-from greenseg.data.listing import Entry, Listing, some
+from greenseg.data.listing import Entry, Listing, labels_text, masks_have, some
 from greenseg.data.placement import is_isotropic
 from greenseg.data.splits import cases, refuse_ignored
 from greenseg.data.stacks import Part, volumes
@@ -205,9 +205,9 @@ def check(
     more, split_notes, without = _of_splits(root, reports, classes, ignored, bool(labels))
     problems += more
     if classes == BINARY and len(others) > 1:
-        notes.append(f"{_listed(others)}; all above 0 count as foreground, unless you set --labels{_hint(others)}")
+        notes.append(f"{masks_have(others)}; all above 0 count as foreground, unless you set --labels{_hint(others)}")
     elif len(classes) > 1 and others:
-        notes.append(f"{_listed(others)} in no class: background")
+        notes.append(f"masks also have {labels_text(others)}, in no class: background")
     notes += split_notes
     for report in reports:
         if report.foreground == 0 and report.split not in without:
@@ -265,7 +265,7 @@ def _of_splits(
     ]
     if len(classes) > 1 and is_read and everywhere:
         problems += [
-            f"{root}: no mask has class '{name}' ({_labels(of_class)}); {_listed(sorted(everywhere))}: name the "
+            f"{root}: no mask has class '{name}' ({labels_text(of_class)}); {masks_have(sorted(everywhere))}: name the "
             f"classes that they have with --labels"
             for name, of_class in zip(classes.names, classes.labels, strict=True)
             if name in nowhere
@@ -279,7 +279,9 @@ def _of_splits(
             without.add(split)
             who = some([report.subject for report in there])
             wanted = f" with labels {', '.join(map(str, labels))}" if is_set else ""
-            problems.append(f"{root}: no foreground in any {of_split} slice{wanted} ({who}); {_listed(sorted(held))}")
+            problems.append(
+                f"{root}: no foreground in any {of_split} slice{wanted} ({who}); {masks_have(sorted(held))}"
+            )
         elif any(report.foreground is None for report in there):
             continue
         elif len(classes) > 1:
@@ -289,25 +291,14 @@ def _of_splits(
                 if name not in nowhere and not held & {*of_class}
             ]
         elif lost := [label for label in labels or sorted(everywhere) if label not in held | ignored]:
-            notes.append(f"{_labels(lost)}: in no {of_split} mask")
+            notes.append(f"{labels_text(lost)}: in no {of_split} mask")
     return problems, notes, without
-
-
-def _labels(labels: Sequence[int]) -> str:
-    return f"label{'s' if len(labels) > 1 else ''} {', '.join(map(str, labels))}"
 
 
 def _hint(labels: Sequence[int]) -> str:
     """A hint that 255 beside other labels often means "not annotated"."""
     others = ",".join(str(label) for label in labels if label != _VOID)
     return f" (255 often marks pixels without annotation: --labels {others} leaves it out)" if _VOID in labels else ""
-
-
-def _listed(labels: Sequence[int]) -> str:
-    if not labels:
-        return "masks have only the label 0"
-    shown = ", ".join(map(str, labels[:10])) + (f", … ({len(labels)} in total)" if len(labels) > 10 else "")
-    return f"masks have the label{'s' if len(labels) > 1 else ''} {shown}"
 
 
 def _splits(listing: Listing, root: Path) -> dict[str, str]:
@@ -423,7 +414,7 @@ def _note(known: list[Any], value: Any) -> None:
 _COLOURS = [
     240, 228, 66, 255, 176, 0, 100, 143, 255, 220, 38, 127, 0, 158, 115, 254, 97, 0, 120, 94, 240, 86, 180, 233,
 ]  # fmt: skip
-"""Red, green and blue for the classes 8, 1, 2 … 7, as ITK counts; then again. They differ without colour vision, too."""
+"""Red, green and blue for the classes 8, 1, 2 … 7, as ITK counts, then again. Colour blindness keeps them distinct."""
 
 
 def montage(pictures: Sequence[Picture], file: Path, side: int = 256, columns: int = 6) -> None:

@@ -94,6 +94,17 @@ def some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def labels_text(labels: Sequence[int]) -> str:
+    """`label 3`, `labels 1, 2, 3`; the first ten of many."""
+    more = f", … ({len(labels)} in total)" if len(labels) > 10 else ""
+    return f"label{'s' if len(labels) > 1 else ''} {', '.join(map(str, labels[:10]))}{more}"
+
+
+def masks_have(labels: Sequence[int]) -> str:
+    """The labels above 0 of all masks, in words."""
+    return f"masks have the {labels_text(labels)}" if labels else "masks have only the label 0"
+
+
 def subject_of(stem: str) -> str:
     """The subject of a file: its name without the slice number.
 
