@@ -61,7 +61,7 @@ class RandomBiasField(K.IntensityAugmentationBase2D):  # type: ignore[misc]
 def build(settings: Settings) -> torch.nn.Module | None:
     """The augmentation for the setting `augment`, or None for `none`.
 
-    The module maps images [batch, 1, height, width] and masks of the same shape to augmented ones. It draws from
+    The module maps images [batch, channels, height, width] and masks [batch, 1, height, width] to augmented ones. It draws from
     torch's global random state.
     """
     if settings.augment == "none":
@@ -84,7 +84,7 @@ def build(settings: Settings) -> torch.nn.Module | None:
 def apply(
     augmentation: torch.nn.Module | None, images: torch.Tensor, masks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augmented images and masks, float32 [batch, 1, height, width] each."""
+    """Augmented images and masks, float32 [batch, channels or 1, height, width]."""
     if augmentation is None:
         return images, masks
     with torch.no_grad():

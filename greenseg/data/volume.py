@@ -228,9 +228,9 @@ def class_numbers(mask: sitk.Image, classes: Classes, ignored: Sequence[int] = (
     values = sitk.GetArrayViewFromImage(mask)
     numbers = np.zeros(values.shape, np.uint8)
     for number, labels in enumerate(classes.labels, 1):
-        numbers[np.isin(values, labels) if labels else values > 0] = number
+        np.putmask(numbers, np.isin(values, labels) if labels else values > 0, number)
     if ignored:
-        numbers[np.isin(values, ignored)] = IGNORED
+        np.putmask(numbers, np.isin(values, ignored), IGNORED)
     return numbers
 
 
