@@ -61,6 +61,9 @@ def _country(value: str) -> str:
     )
 
 
+MAPPINGS = frozenset({"labels"})
+"""Settings that a file may write as a mapping."""
+
 _NAMED = {"minProperties": 1, "additionalProperties": {"type": ["integer", "array"], "items": {"type": "integer"}}}
 """JSON schema of classes that a mapping names."""
 
