@@ -12,7 +12,7 @@ from greenseg.errors import UserError
 
 
 def values(image: sitk.Image) -> np.ndarray:
-    return sitk.GetArrayFromImage(image)
+    return np.asarray(sitk.GetArrayFromImage(image))
 
 
 def test_tissues_and_channels_have_the_nnunet_layout_and_the_same_bytes_for_a_seed(tmp_path: Path) -> None:
