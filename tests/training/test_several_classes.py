@@ -62,7 +62,7 @@ def test_a_run_learns_all_classes_and_records_each(phantom: Path, tmp_path: Path
     assert metrics["dice"] > 0.7
     assert list(metrics["classes"]) == list(CLASSES.names)
     assert min(scores["dice"] for scores in metrics["classes"].values()) > 0.5, "each of them"
-    assert record["data"]["classes"] == {"csf": "1", "grey_matter": "2", "white: 2%": "3+4"}
+    assert record["data"]["classes"] == {"csf": "1", "grey_matter": "2", "white 2%": "3+4"}
     assert record["data"]["channels"] == 2
     best = lines_of(run)[metrics["best_epoch"]]
     assert {name: scores["dice"] for name, scores in best["classes"].items()} == {

@@ -20,7 +20,7 @@ from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
 from greenseg.training.run import train
 
-CLASSES = Classes(("csf", "grey_matter", "white: 2%"), ((1,), (2,), (3, 4)))
+CLASSES = Classes(("csf", "grey_matter", "white 2%"), ((1,), (2,), (3, 4)))
 _BRIGHT = np.array([[0, 0.3, 0.6, 0.6], [0, 0.1, 0.1, 0.8]], np.float32)  # class 3 shows in the second channel only
 
 
