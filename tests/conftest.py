@@ -26,7 +26,8 @@ settings.load_profile("greenseg")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 SMALL = [
-    "--model", "mobilenetv3-tiny-unet", "--image-size", "32", "--spacing", "8", "--epochs", "2", "--accelerator", "cpu",
+    "--model", "mobilenetv3-tiny-unet", "--image-size", "32", "--spacing", "8", "--batch-size", "32", "--epochs", "2",
+    "--accelerator", "cpu",
 ]  # fmt: skip
 """Options of a run of about a second."""
 

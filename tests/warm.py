@@ -53,6 +53,9 @@ _GIVEN_LATER = {"PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8"}
 SITE = "GREENSEG_TEST_SITE"
 """Variable: a folder at the head of PYTHONPATH whose `sitecustomize.py` does as well after imports as before them."""
 
+COLD = "GREENSEG_TEST_COLD"
+"""Variable: a module that starts as a Python of its own, however it is started."""
+
 METERS = "GREENSEG_TEST_METERS"
 """Variable: the folder in which meters of these tests find each other, and no others."""
 
@@ -167,6 +170,8 @@ def _suits(args: Any, variables: Mapping[str, str], new_session: bool) -> bool:
     if sys.platform != "linux" or isinstance(args, str) or list(args)[:1] != [sys.executable] or len(args) < 2:
         return False
     if args[1] not in ("-m", "-c") and args[1].startswith("-"):
+        return False
+    if list(args)[1:3] == ["-m", variables.get(COLD)]:
         return False
     way = _way()
     started = {name for name in {*variables, *way.given} if name.startswith(_AT_START)} - _GIVEN_LATER

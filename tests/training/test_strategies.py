@@ -139,7 +139,7 @@ def test_what_several_nodes_do_not_go_with(greenseg: Command, tmp_path: Path) ->
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_nodes_train_as_two_devices_of_one(strategy: str, greenseg: Command, phantom: Path, tmp_path: Path) -> None:
-    values = ["--data", str(phantom), *SMALL, "--model", "contextnet", "--strategy", strategy]
+    values = ["--data", str(phantom), *SMALL, "--model", "contextnet", "--batch-size", "8", "--strategy", strategy]
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(everywhere)})
