@@ -141,12 +141,12 @@ def test_a_kill_for_want_of_memory_is_an_answer(phantom: Path, tmp_path: Path, m
 def test_a_run_that_hangs_and_one_that_takes_too_long_are_ended(phantom: Path, tmp_path: Path) -> None:
     hung, slow = job(phantom, tmp_path, epochs=2), job(phantom, tmp_path, epochs=1000, seed=1)
     hang = in_the_second_epoch_of(hung, lambda pid: os.kill(pid, signal.SIGSTOP))
-    audience = launch(hung, act=hang, no_progress=5)
+    audience = launch(hung, act=hang, no_progress=3)
     outcome = outcome_of(audience, hung)
-    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.NO_PROGRESS, "no progress for 5 s")
-    audience = launch(slow, timeout=10)
+    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.NO_PROGRESS, "no progress for 3 s")
+    audience = launch(slow, timeout=5)
     outcome = outcome_of(audience, slow)
-    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.TIMEOUT, "took longer than 10 s")
+    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.TIMEOUT, "took longer than 5 s")
     record = recorded(slow.run)
     assert record["error"]["kind"] == "timeout"
     assert record["attempts"][0]["status"] == "interrupted", "it was asked first"
