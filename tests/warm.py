@@ -44,6 +44,9 @@ _STACK = (
 )  # fmt: skip
 """Not `greenseg.cli.view`: when it is imported, it looks at the terminal."""
 
+_STARTERS = ("greenseg", "greenseg.training", "tests.energy.two_ranks")
+"""Programs that start other Pythons."""
+
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_", "HF_", "TORCH", "OMP_", "KMP_", "MPL")
 """What the names of variables begin with that count only when Python, or a library, starts."""
 
@@ -245,7 +248,7 @@ def _begin(control: socket.socket, given: Mapping[str, str], parent: int, descri
         _take_over(request, descriptors[1:])
         if request["args"][1] == "-m":
             _prctl(_PR_SET_NAME, request["args"][2].rpartition(".")[2].encode(), 0, 0, 0)  # tells `server` from `run`
-        if request["args"][1:3] in (["-m", "greenseg"], ["-m", "greenseg.training"]):
+        if request["args"][1] == "-m" and request["args"][2] in _STARTERS:
             _have_warm(given)
         code = _interpret(request["args"])
     except BaseException:
