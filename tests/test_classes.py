@@ -1,5 +1,6 @@
 """Classes of a segmentation, as a setting."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greenseg.classes import BINARY, Classes, canonical, without_names
+from greenseg.errors import UserError
 from greenseg.settings import Settings, problems_of
+from greenseg.sweep.file import read_sweep
 
 NAMES = st.text(st.characters(exclude_characters="=,+:", exclude_categories=("C", "Z")), min_size=1)
 LABELS = st.lists(st.integers(1, 999), min_size=1, max_size=8, unique=True)
@@ -62,3 +65,14 @@ def test_labels_identify_a_run_and_names_do_not() -> None:
     assert identity("csf=1,brain=2") == identity({"x": 1, "y": 2}) != identity("csf=2,brain=1")
     assert len({identity(labels) for labels in ("", "1,2", "a=1,b=2", "a=1,b=2+3", "a=1+2,b=3")}) == 5
     assert len(BINARY) == 1
+
+
+def test_a_sweep_file_names_classes_by_a_mapping(tmp_path: Path) -> None:
+    file = tmp_path / "classes.yaml"
+    file.write_text("base: {labels: {csf: 1, brain: [3, 2]}}\ngrid: {lr: [0.1]}\n")
+    assert [run.labels for run in read_sweep(file).runs] == ["csf=1,brain=2+3"]
+    file.write_text("grid: {labels: [{csf: 1}, {csf: 1, brain: [3, 2]}]}\n")
+    assert [run.labels for run in read_sweep(file).runs] == ["csf=1", "csf=1,brain=2+3"]
+    file.write_text("grid: {labels: [{values: [1], csf: 2}]}\n")
+    with pytest.raises(UserError, match="csf"):
+        read_sweep(file)

@@ -108,8 +108,18 @@ def phantom(
         int, typer.Option(metavar="N", help="Number of volumes; the last fifth is for validation.")
     ] = 15,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed; the same seed writes the same bytes.")] = 0,
+    tissues: Annotated[
+        bool, typer.Option("--tissues", help="Masks with four tissues instead of one; writes the nnU-Net layout.")
+    ] = False,
+    channels: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Contrasts that each volume has as channels, such as T2W,DWI; writes the nnU-Net layout.",
+        ),
+    ] = "",
 ) -> None:
-    """Write a phantom: synthetic volumes of a fetal head in maternal tissue, with masks, in the E2MIP layout."""
+    """Write a phantom: synthetic volumes of a fetal head in maternal tissue, with masks."""
     from rich.progress import Progress
 
     from greenseg.cli.view import console, say
@@ -117,5 +127,12 @@ def phantom(
 
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("drawing", total=volumes)
-        written = write_phantom(out, volumes, seed, lambda done, total: progress.update(task, completed=done))
-    say(f"Wrote {len(written)} volumes to {out}")
+        write_phantom(
+            out,
+            volumes,
+            seed,
+            lambda done, total: progress.update(task, completed=done),
+            tissues=tissues,
+            channels=[name.strip().upper() for name in channels.split(",") if name.strip()],
+        )
+    say(f"Wrote {volumes} volumes to {out}")

@@ -37,7 +37,9 @@ def report(
         list[Path] | None,
         typer.Argument(metavar="PATH…", help="Run directories, or folders that contain them. Default: runs."),
     ] = None,
-    quality: Annotated[str, typer.Option(metavar="NAME", help=f"Quality objective: {', '.join(QUALITIES)}.")] = "dice",
+    quality: Annotated[
+        str, typer.Option(metavar="NAME", help=f"Quality objective: {', '.join(QUALITIES)}; dice:CLASS for one class.")
+    ] = "dice",
     energy: Annotated[str, typer.Option(metavar="NAME", help=f"Energy objective: {', '.join(ENERGIES)}.")] = "total",
     third: Annotated[
         str, typer.Option("--and", metavar="NAME", help=f"Third objective of the front: {', '.join(COSTS)}.")
@@ -65,6 +67,7 @@ def report(
         ),
     ] = None,
     columns: Annotated[str, typer.Option(metavar="NAME,…", help="Show these columns: settings and objectives.")] = "",
+    classes: Annotated[bool, typer.Option("--classes", help="Also show the quality of each class.")] = False,
     front_only: Annotated[bool, typer.Option("--front-only", help="Keep the front only.")] = False,
     format: Annotated[str, typer.Option(metavar="NAME", help=f"Format: {', '.join(SUFFIXES)}.")] = "",
     output: Annotated[
@@ -109,7 +112,17 @@ def report(
     from greenseg.report.select import Query
 
     query = Query(
-        quality, energy, third, baseline, tuple(where or ()), sort, top, columns, front_only, allow_mixed_sources
+        quality,
+        energy,
+        third,
+        baseline,
+        tuple(where or ()),
+        sort,
+        top,
+        columns,
+        front_only,
+        allow_mixed_sources,
+        classes,
     )
     if watch:
         _watch(paths, query)
@@ -180,7 +193,7 @@ def _view(
 ) -> "ReportView":
     from greenseg.report.view import ReportView
 
-    return ReportView(comparison, rows, names, query.top is not None, wide)
+    return ReportView(comparison, rows, names, query.top is not None, wide, query.classes)
 
 
 def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names: list[str] | None, kind: str) -> str:
@@ -192,6 +205,10 @@ def _text(query: "Query", comparison: "Comparison", rows: "Sequence[Row]", names
         paper = Console(file=text, width=_WIDTH, markup=False, emoji=False)
         paper.print(_view(query, comparison, rows, names, wide=True), crop=False)
         return text.getvalue()
+    if query.classes and not names and kind != "csv":  # which has them without a choice of columns
+        from greenseg.report.columns import columns_with_classes
+
+        names = columns_with_classes(comparison)
     return FORMATS[kind].write(comparison, rows, names)
 
 

@@ -51,7 +51,7 @@ class RandomBiasField(K.IntensityAugmentationBase2D):  # type: ignore[misc]
         return {"coefficients": drawn * self.coefficient}
 
     def apply_transform(self, input: torch.Tensor, params: Any, flags: Any, transform: Any = None) -> torch.Tensor:
-        """Images float32 [batch, channels, height, width], multiplied by the field and clipped at 1."""
+        """Images float32 [batch, channels, height, width], multiplied by one field per image and clipped at 1."""
         y, x = (torch.linspace(-1, 1, n, device=input.device, dtype=input.dtype) for n in input.shape[-2:])
         basis = torch.stack([y[:, None] ** i * x[None, :] ** j for i, j in self._POWERS])
         log_field = torch.einsum("bk,khw->bhw", params["coefficients"].to(input), basis)
@@ -61,8 +61,9 @@ class RandomBiasField(K.IntensityAugmentationBase2D):  # type: ignore[misc]
 def build(settings: Settings) -> torch.nn.Module | None:
     """The augmentation for the setting `augment`, or None for `none`.
 
-    The module maps images [batch, channels, height, width] and masks [batch, 1, height, width] to augmented ones. It draws from
-    torch's global random state.
+    The module maps images [batch, channels, height, width] and masks [batch, 1, height, width] to augmented ones. All
+    channels of an image change alike, except for their noise. A mask keeps its values, and is background where it is
+    filled up. The module draws from torch's global random state.
     """
     if settings.augment == "none":
         return None
@@ -84,7 +85,7 @@ def build(settings: Settings) -> torch.nn.Module | None:
 def apply(
     augmentation: torch.nn.Module | None, images: torch.Tensor, masks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augmented images and masks, float32 [batch, channels or 1, height, width]."""
+    """Augmented images, float32 [batch, channels, height, width], and masks, float32 [batch, 1, height, width]."""
     if augmentation is None:
         return images, masks
     with torch.no_grad():

@@ -15,22 +15,25 @@ from greenseg.models.transforms import TRANSFORMS
 from greenseg.settings import Settings
 
 
-def build(settings: Settings) -> torch.nn.Module:
-    """The network for the settings: float32 [batch, 1, height, width] → logits of the same shape.
+def build(settings: Settings, channels: int = 1, outputs: int = 1) -> torch.nn.Module:
+    """The network for the settings: float32 [batch, channels, height, width] → logits [batch, outputs, height, width].
+
+    Pretrained weights of a first convolution are for three channels; segmentation-models-pytorch adds up or repeats
+    them for another number.
 
     Raises:
         UserError: segmentation-models-pytorch cannot make this network, or its weights cannot be loaded.
     """
     if settings.decoder in names.NETWORKS:
         light = pkgutil.resolve_name(f"greenseg.models.light.{names.NETWORKS[settings.decoder]}")
-        network = light(in_channels=1, classes=1, width=settings.width)
+        network = light(in_channels=channels, classes=outputs, width=settings.width)
     else:
         try:
             network = getattr(smp, names.DECODERS[settings.decoder])(
                 encoder_name=settings.encoder,
                 encoder_weights=None if settings.encoder_weights == "none" else settings.encoder_weights,
-                in_channels=1,
-                classes=1,
+                in_channels=channels,
+                classes=outputs,
                 **_input_size(settings),
             )
         except Exception as error:  # timm's encoders raise many kinds of exceptions
@@ -55,15 +58,15 @@ def parameters(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def macs(network: torch.nn.Module, image_size: int) -> int:
+def macs(network: torch.nn.Module, image_size: int, channels: int = 1) -> int:
     """Multiply-accumulates of a forward pass over one slice, in convolutions and matrix products; works on `meta`."""
-    image = torch.empty(1, 1, image_size, image_size, device=next(network.parameters()).device)
+    image = torch.empty(1, channels, image_size, image_size, device=next(network.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
     return int(counter.get_total_flops()) // 2  # it counts a multiplication and an addition as two
 
 
-def size(settings: Settings) -> tuple[int, int]:
+def size(settings: Settings, channels: int = 1, outputs: int = 1) -> tuple[int, int]:
     """Parameters and multiply-accumulates of the network for the settings, without allocating memory for it.
 
     Raises:
@@ -72,5 +75,5 @@ def size(settings: Settings) -> tuple[int, int]:
     # smp's Mix Transformers read values in their constructor, which `meta` does not have.
     device = "cpu" if settings.encoder.startswith("mit_") else "meta"
     with torch.device(device), warnings.catch_warnings(action="ignore"):
-        network = build(settings.model_copy(update={"channels_last": False}))
-        return parameters(network), macs(network.to("meta"), settings.image_size)
+        network = build(settings.model_copy(update={"channels_last": False}), channels, outputs)
+        return parameters(network), macs(network.to("meta"), settings.image_size, channels)

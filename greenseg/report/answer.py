@@ -79,7 +79,7 @@ def _volumes(comparison: Comparison) -> list[str]:
 
 def energy_name(comparison: Comparison) -> str:
     """Name of the energy objective without a unit."""
-    return "joules" if comparison.energy.name == "total" else comparison.energy.heading.format("joules")
+    return "joules" if comparison.energy.name == "total" else comparison.energy.titled("joules")
 
 
 def effect_rows(comparison: Comparison, most: int | None = None) -> list[list[str]]:
@@ -218,7 +218,7 @@ def _of_objectives(comparison: Comparison) -> list[str]:
     for objective in comparison.objectives:
         without = sum(result.figure(objective) is None for result in finished)
         if without:
-            what = objective.heading.format("joules").strip()
+            what = objective.titled("joules")
             said.append(f"{count(without, 'configuration')} without {what} in every repeat: not ranked.")
     settings: dict[str, list[Objective]] = {}
     for objective in ENERGIES.values():
@@ -230,7 +230,7 @@ def _of_objectives(comparison: Comparison) -> list[str]:
         ]
         differ = [result for result in finished if figures and len(result.terms(objectives[0])) > 1]
         if differ:
-            lacking = ", ".join(o.heading.format("joules").strip() for o in figures)
+            lacking = ", ".join(o.titled("joules") for o in figures)
             said.append(
                 f"{key} differs between repeats of {count(len(differ), 'configuration')} "
                 f"({_values(differ, objectives[0])}): no {lacking}."
@@ -293,7 +293,7 @@ def _figure(comparison: Comparison, objective: Objective, value: float) -> str:
     if objective is comparison.quality:
         return f"{objective.heading} {round(value, objective.digits):g}"
     unit, size = comparison.unit(objective)
-    heading = objective.heading.format(unit).strip().removeprefix("total ")
+    heading = objective.titled(unit).removeprefix("total ")
     return f"{number(value / size)} {heading}"
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import MODEL, setting, setting_text, source
-from greenseg.report.objectives import COSTS, ENERGIES, OBJECTIVES, Objective
-from greenseg.report.results import Result
+from greenseg.report.objectives import COSTS, ENERGIES, Objective, named, of_class
+from greenseg.report.results import Result, classes_of, objectives_of
 from greenseg.report.statistics import Mean
 from greenseg.report.units import number, percent
 
@@ -47,7 +47,7 @@ _PLACES = {
 
 def column_names(comparison: Comparison) -> list[str]:
     """The names of all columns."""
-    return [MODEL, *comparison.results[0].settings, *OBJECTIVES, "saved", *_PLACES]
+    return [MODEL, *comparison.results[0].settings, *objectives_of(comparison.results), "saved", *_PLACES]
 
 
 def column(comparison: Comparison, name: str) -> Column:
@@ -56,8 +56,8 @@ def column(comparison: Comparison, name: str) -> Column:
         return _PLACES[name]
     if name == "saved":
         return Column(name, name, lambda row: _saved(comparison, row), lambda row: row.saved, descending=True)
-    if name in OBJECTIVES:
-        return _figure_column(comparison, OBJECTIVES[name])
+    if objective := named(name):
+        return _figure_column(comparison, objective)
     return Column(name, name, lambda row: setting_text(row.result, name), lambda row: setting(row.result, name), False)
 
 
@@ -84,6 +84,14 @@ def default_columns(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys([*shown, *third, *costs, "source"]))
 
 
+def columns_with_classes(comparison: Comparison) -> list[str]:
+    """Names of the default columns, with the quality of each class after the quality."""
+    shown, quality = default_columns(comparison), comparison.quality.name
+    after = shown.index(quality) + 1
+    each = [of_class(quality.partition(":")[0], name).name for name in classes_of(comparison.results)]
+    return list(dict.fromkeys([*shown[:after], *each, *shown[after:]]))
+
+
 def _figure_column(comparison: Comparison, objective: Objective) -> Column:
     unit, size = comparison.unit(objective)
 
@@ -95,7 +103,7 @@ def _figure_column(comparison: Comparison, objective: Objective) -> Column:
 
     return Column(
         objective.name,
-        objective.heading.format(unit).strip(),
+        objective.titled(unit),
         text,
         lambda row: figure(row.result, objective),
         descending=objective.more_is_better,

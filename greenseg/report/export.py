@@ -12,7 +12,8 @@ from greenseg.report import answer
 from greenseg.report.columns import Column, column, default_columns
 from greenseg.report.comparison import Comparison, Effect, Row
 from greenseg.report.labels import ran, value_text
-from greenseg.report.objectives import OBJECTIVES
+from greenseg.report.objectives import named
+from greenseg.report.results import objectives_of
 from greenseg.report.run import Run
 from greenseg.report.statistics import Mean
 from greenseg.report.table import title
@@ -27,7 +28,8 @@ def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | N
     """
     if names is None:
         settings = list(comparison.results[0].settings)
-        figures = [name for name in OBJECTIVES if any(row.result.figure(OBJECTIVES[name]) for row in comparison.rows)]
+        objectives = objectives_of(comparison.results)
+        figures = [name for name, o in objectives.items() if any(row.result.figure(o) for row in comparison.rows)]
         names = [*settings, "runs", "front", "chance", "rank", *figures, "saved", "status", "source"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -45,13 +47,13 @@ def _ran_otherwise(row: Row, name: str) -> bool:
 
 def _csv_headings(name: str, changed: bool) -> list[str]:
     key = name.replace("-", "_")
-    more = ["low", "high"] if name in OBJECTIVES else ["ran"] if changed else []
+    more = ["low", "high"] if named(name) else ["ran"] if changed else []
     return [key, *(f"{key}_{word}" for word in more)]
 
 
 def _csv_cells(shown: Column, row: Row, changed: bool) -> list[Any]:
-    if shown.name in OBJECTIVES:
-        mean = row.result.figure(OBJECTIVES[shown.name])
+    if objective := named(shown.name):
+        mean = row.result.figure(objective)
         return (
             ["", "", ""] if mean is None else [mean.value, *(("", "") if mean.half is None else (mean.low, mean.high))]
         )
@@ -100,7 +102,9 @@ def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
 
 def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
     result = row.result
-    figures = {name: _mean(mean) for name, o in OBJECTIVES.items() if (mean := result.figure(o)) is not None}
+    figures = {
+        name: _mean(mean) for name, o in objectives_of([result]).items() if (mean := result.figure(o)) is not None
+    }
     return {
         "configuration": result.configuration,
         "label": comparison.label(result),

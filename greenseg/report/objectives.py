@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from greenseg.report.units import Unit, joule_unit, parameter_unit, plain_unit
@@ -46,6 +47,10 @@ class Objective:
     components: tuple[str, ...] = ()
     terms: Callable[["Run"], Hashable] = _none
     reckoned: str = ""
+
+    def titled(self, unit: str) -> str:
+        """The heading with a unit."""
+        return self.heading.replace("{}", unit).strip()
 
     def of(self, run: "Run") -> float | None:
         """The value of a run; None if it is unknown or not finite."""
@@ -170,3 +175,32 @@ COSTS = _by_name(
 )
 
 OBJECTIVES = QUALITIES | ENERGIES | COSTS
+
+
+@cache
+def of_class(quality: str, name: str) -> Objective:
+    """A quality of one of several classes, such as `dice:csf`; runs without this class have no value.
+
+    Args:
+        quality: a name in `QUALITIES`.
+        name: name of the class.
+    """
+
+    def read(run: "Run") -> float | None:
+        scores = run.metrics.classes.get(name)
+        return getattr(scores, quality) if scores else None
+
+    whole = QUALITIES[quality]
+    return replace(
+        whole,
+        name=f"{quality}:{name}",
+        heading=f"{name} {whole.heading}",
+        read=read,
+        describe=f"{whole.describe}, of {name}",
+    )
+
+
+def named(name: str) -> Objective | None:
+    """The objective with this name, which may be that of a class; None if there is none."""
+    quality, colon, of = name.partition(":")
+    return of_class(quality, of) if colon and quality in QUALITIES else OBJECTIVES.get(name)

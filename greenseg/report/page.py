@@ -11,7 +11,8 @@ from greenseg.report.columns import column, default_columns
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.curves import Curve, curve
 from greenseg.report.labels import setting_text, source
-from greenseg.report.objectives import OBJECTIVES, Objective
+from greenseg.report.objectives import Objective, named
+from greenseg.report.results import objectives_of
 from greenseg.report.run import Run
 from greenseg.report.table import title
 from greenseg.settings import Settings
@@ -33,8 +34,9 @@ def as_html(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | 
 
 def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> dict[str, Any]:
     """The data for the page's script."""
-    known = [o for o in OBJECTIVES.values() if any(row.result.figure(o) is not None for row in rows)]
-    shown = [column(comparison, name) for name in (names or default_columns(comparison)) if name not in OBJECTIVES]
+    known = [o for o in objectives_of(comparison.results).values() if any(row.result.figure(o) for row in rows)]
+    names = names or default_columns(comparison)
+    shown = [column(comparison, name) for name in names if not named(name)]
     place = {id(row.result): i for i, row in enumerate(rows)}
     curves = _curves(rows)
     kinds: dict[Any, int] = {}
@@ -46,7 +48,7 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
         "figures": [_figure(comparison, objective) for objective in known],
         "axes": comparison.differing,
         "columns": [{"name": one.name, "heading": one.heading, "figure": one.figure} for one in shown],
-        "shownFigures": [name for name in (names or default_columns(comparison)) if name in OBJECTIVES],
+        "shownFigures": [name for name in names if named(name)],
         "rows": [
             {
                 "id": row.result.configuration,
@@ -96,7 +98,7 @@ def _figure(comparison: Comparison, objective: Objective) -> dict[str, Any]:
     unit, size = comparison.unit(objective)
     return {
         "name": objective.name,
-        "heading": objective.heading.format(unit).strip(),
+        "heading": objective.titled(unit),
         "size": size,
         "more": objective.more_is_better,
         "describe": objective.describe,

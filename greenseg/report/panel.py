@@ -12,6 +12,7 @@ from greenseg.model_names import join_model
 from greenseg.report.labels import value_text
 from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
+from greenseg.runs.record import ClassScores
 
 
 def run_panel(run: Run) -> Panel:
@@ -34,6 +35,8 @@ def run_panel(run: Run) -> Panel:
     grid.add_row("IoU", "–" if metrics.iou is None else f"{metrics.iou:.4f}")
     if metrics.hd95 is not None:
         grid.add_row("HD95", f"{metrics.hd95:.2f} mm")
+    for name, scores in metrics.classes.items():
+        grid.add_row(Text(name), _class_text(scores))
     phases = run.record.energy.phases if run.record.energy else {}
     for reading in energy.readings:
         text = f"{joules(reading.joules)}  source: {', '.join([reading.source, *sorted(reading.marks)])}"
@@ -73,6 +76,12 @@ def run_panel(run: Run) -> Panel:
     model = join_model(settings["encoder"], settings["decoder"])
     title = Text(f"{model}, seed {settings['seed']}")  # a Panel reads a plain string as markup
     return Panel(grid, title=title, title_align="left", border_style="green")
+
+
+def _class_text(scores: ClassScores) -> str:
+    shown = [("Dice", scores.dice, 4, ""), ("IoU", scores.iou, 4, ""), ("HD95", scores.hd95, 2, " mm")]
+    known = [f"{name} {value:.{digits}f}{unit}" for name, value, digits, unit in shown if value is not None]
+    return ", ".join(known) or "in no validation subject"
 
 
 def _chosen(run: Run) -> Iterator[tuple[str, str]]:

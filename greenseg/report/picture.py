@@ -176,8 +176,8 @@ def _scales(ax: Axes, comparison: Comparison, values: Sequence[float]) -> float:
     unit, size = comparison.unit(energy)
     if values and min(values) > 0 and max(values) > 10 * min(values):
         _logarithmic(ax)
-    ax.set_xlabel(energy.heading.format(unit).strip().replace("total ", "energy of the run, "))
-    ax.set_ylabel(quality.heading)
+    ax.set_xlabel(energy.titled(unit).replace("total ", "energy of the run, "))
+    ax.set_ylabel(quality.heading, parse_math=False)
     return size
 
 

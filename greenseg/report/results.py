@@ -10,7 +10,7 @@ from typing import Any
 
 from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
-from greenseg.report.objectives import ENERGIES, QUALITIES, Objective
+from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective, of_class
 from greenseg.report.run import NEUTRAL, Run, Way
 from greenseg.report.statistics import Mean, mean_of
 from greenseg.runs.record import Watts
@@ -140,6 +140,17 @@ class Result:
         statuses = sorted({run.status for run in self.runs})
         reasons = sorted({run.failure for run in self.runs} - {""})
         return ", ".join(statuses) + (f": {', '.join(reasons)}" if reasons else "")
+
+
+def classes_of(results: Iterable[Result]) -> list[str]:
+    """Names of the classes of all runs with several classes, in their order."""
+    return list(dict.fromkeys(name for result in results for run in result.runs for name in run.metrics.classes))
+
+
+def objectives_of(results: Iterable[Result]) -> dict[str, Objective]:
+    """Name → objective, for all objectives, also those of each class."""
+    of_classes = [of_class(quality, name) for name in classes_of(results) for quality in QUALITIES]
+    return OBJECTIVES | {objective.name: objective for objective in of_classes}
 
 
 def mean_figure(objective: Objective, runs: Sequence[Run]) -> float | None:

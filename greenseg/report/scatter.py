@@ -39,7 +39,7 @@ class Scatter:
         margin = max(map(len, ends)) + 1
         width = min(options.max_width - margin - 2, _WIDEST)
         grid = _grid(rows, [math.log(x) for x in xs] if logarithmic else xs, ys, width)
-        heading = f"{quality.heading} against {cost.heading.format(unit).strip()}{', log' if logarithmic else ''}"
+        heading = f"{quality.heading} against {cost.titled(unit)}{', log' if logarithmic else ''}"
         yield Text(f"{' ' * margin}{heading}", style="bold")
         for number_, line in enumerate(grid):
             tick = ends[0] if number_ == 0 else ends[1] if number_ == len(grid) - 1 else ""

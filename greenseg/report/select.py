@@ -13,13 +13,13 @@ from greenseg.model_names import ALIASES
 from greenseg.report.columns import column, column_names, sort
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import MODEL, setting, value_text
-from greenseg.report.objectives import COSTS, ENERGIES, OBJECTIVES, QUALITIES, Objective
-from greenseg.report.results import Result, best_first
+from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES, Objective, of_class
+from greenseg.report.results import Result, best_first, classes_of, objectives_of
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "=": operator.eq, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-_CONDITION = re.compile(r"\s*([\w-]+)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_CONDITION = re.compile(r"\s*([\w-]+(?::[^=<>!]+?)?)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*", re.DOTALL)
 _WORDS = {"true": value_text(True), "false": value_text(False), **dict.fromkeys(("", "none", "null"), value_text(None))}
 _MOST_LISTED = 12
 _STATUS = "status"
@@ -57,6 +57,8 @@ def find_name(option: str, name: str, valid: Sequence[str]) -> str:
     Raises:
         UserError: there is none; the message lists the valid names and the nearest one.
     """
+    if name in valid:
+        return name
     for candidate in valid:
         if candidate.replace("-", "_") == name.strip().replace("-", "_"):
             return candidate
@@ -80,6 +82,27 @@ def objective(option: str, name: str, valid: Mapping[str, Objective], results: S
         if any(other.of(run) is not None for result in results for run in result.finished)
     ]
     raise UserError(f"{option} {name}: no run has it; available: {', '.join(have) or 'none'}")
+
+
+def quality(option: str, name: str, results: Sequence[Result]) -> Objective:
+    """The quality with a name, which may be that of a class, such as `dice:csf`.
+
+    Raises:
+        UserError: there is no such quality or class, or no finished run has it; the message lists the available ones.
+    """
+    of, colon, wanted = name.partition(":")
+    if not colon:
+        return objective(option, name, QUALITIES, results)
+    of = find_name(option, of, list(QUALITIES))
+    classes = _classes(f"{option} {name}", results)
+    valid = {each.name: each for each in (of_class(of, name) for name in classes)}
+    return objective(option, f"{of}:{find_name(f'{option} {of}', wanted, classes)}", valid, results)
+
+
+def _classes(option: str, results: Sequence[Result]) -> list[str]:
+    if classes := classes_of(results):
+        return classes
+    raise UserError(f"{option}: no run has several classes")
 
 
 def where(results: Sequence[Result], conditions: Sequence[str]) -> list[Result]:
@@ -125,10 +148,11 @@ def _condition(option: str, text: str, results: Sequence[Result]) -> Callable[[R
     if match is None:
         raise UserError(f"{option}: '{text}' is not a condition such as precision=16-mixed or dice>=0.8")
     settings = list(results[0].settings)
-    key = find_name(option, match[1], [*settings, MODEL, _STATUS, *OBJECTIVES])
+    objectives = objectives_of(results)
+    key = find_name(option, match[1], [*settings, MODEL, _STATUS, *objectives])
     sign, wanted = match[2], match[3]
-    if key in OBJECTIVES:
-        return _by_figure(option, text, OBJECTIVES[key], sign, wanted)
+    if key in objectives:
+        return _by_figure(option, text, objectives[key], sign, wanted)
     if sign in ("=", "!="):
         return _by_value(option, key, sign, wanted, results)
     return _by_number(option, text, key, sign, wanted, results)
@@ -237,6 +261,7 @@ class Query:
         columns: names, separated by commas; empty for the default columns.
         front_only: only rows on the front.
         allow_mixed_sources: rank measured and estimated joules against each other.
+        classes: also show the quality of each class.
     """
 
     quality: str = "dice"
@@ -249,6 +274,7 @@ class Query:
     columns: str = ""
     front_only: bool = False
     allow_mixed_sources: bool = False
+    classes: bool = False
 
     def compare(self, results: Sequence[Result], notes: Sequence[str] = ()) -> Comparison:
         """The requested comparison.
@@ -262,14 +288,16 @@ class Query:
         """
         with Problems() as problems:
             chosen = problems.of(lambda: where(results, self.where))
-            quality = problems.of(lambda: objective("--quality", self.quality, QUALITIES, results))
+            best = problems.of(lambda: quality("--quality", self.quality, results))
             energy = problems.of(lambda: objective("--energy", self.energy, ENERGIES, results))
             third = problems.of(lambda: objective("--and", self.third, COSTS, results)) if self.third else None
-            base = problems.of(lambda: baseline(results, self.baseline, quality)) if self.baseline else None
+            base = problems.of(lambda: baseline(results, self.baseline, best)) if self.baseline else None
+            if self.classes:
+                problems.of(lambda: _classes("--classes", results))
         assert chosen
-        assert quality
+        assert best
         assert energy
-        return Comparison(chosen, quality, energy, third, base, self.allow_mixed_sources, notes)
+        return Comparison(chosen, best, energy, third, base, self.allow_mixed_sources, notes)
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """The rows to show, in their order.

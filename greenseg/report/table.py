@@ -142,7 +142,7 @@ def fitted_table(columns: Sequence[tuple[str, bool]], widths: Sequence[Width], r
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, width=_total(shares))
     for (heading, right), share in zip(columns, shares, strict=True):
         # The width is explicit, because rich would cut numbers if space is short.
-        table.add_column(heading, width=share, justify="right" if right else "left", overflow="fold")
+        table.add_column(Text(heading), width=share, justify="right" if right else "left", overflow="fold")
     return table
 
 

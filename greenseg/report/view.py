@@ -6,6 +6,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from greenseg.report import answer
+from greenseg.report.classes import class_table
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.scatter import Scatter
 from greenseg.report.table import UNLIMITED, ParetoTable, Width, fitted_table, longest_word
@@ -27,6 +28,7 @@ class ReportView:
         names: names of the columns; None for the default columns.
         all_rows: show all rows, even if there are very many.
         wide: show all columns without folding.
+        classes: also show the quality of each class; that of a single configuration is always shown.
     """
 
     def __init__(
@@ -36,13 +38,16 @@ class ReportView:
         names: Sequence[str] | None = None,
         all_rows: bool = False,
         wide: bool = False,
+        classes: bool = False,
     ) -> None:
         self._comparison, self._names, self._wide = comparison, names, wide
         self._rows = list(rows) if all_rows else [row for i, row in enumerate(rows) if i < ROWS or row.on_front]
         self._hidden = len(rows) - len(self._rows)
+        self._classes = classes or len(comparison.results) == 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         comparison = self._comparison
+        room = UNLIMITED if self._wide else options.max_width
         yield ParetoTable(comparison, self._rows, self._names, self._wide)
         if self._hidden:
             yield Text(
@@ -53,12 +58,14 @@ class ReportView:
         if failures := answer.failures(comparison):
             yield Text(failures, style="red")
         yield Text()
+        if self._classes:
+            yield from class_table(comparison, self._rows, room)
         yield Scatter(comparison)
         yield Text()
         for said in answer.decision(comparison):
             yield Text(said)
         yield Text()
-        yield from self._effects(UNLIMITED if self._wide else options.max_width)
+        yield from self._effects(room)
         for warning in answer.warnings(comparison):
             yield Text(warning, style="yellow")
 

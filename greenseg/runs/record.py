@@ -242,6 +242,24 @@ class Data(Part):
     """Split → subjects."""
     preparation: EnergyJson | Annotated[dict[str, float], Field(max_length=0)] | None = None
     """Energy of making them; empty if it was not measured."""
+    classes: dict[Name, str] = Field(default_factory=dict)
+    """Class → labels of the masks that form it, in the order of their numbers; only of several classes or channels."""
+    channels: int | None = None
+    """Number of channels of an image; only of several classes or channels."""
+
+
+class ClassScores(Part):
+    """Quality of one of several classes: means over subjects, and the values of the subjects; None if undefined."""
+
+    dice: float | None = None
+    iou: float | None = None
+    volume_dice: Scores = Field(default_factory=dict)
+    hd95: float | None = None
+    volume_hd95: Scores = Field(default_factory=dict)
+
+
+Classes = dict[Name, ClassScores]
+"""Class → quality, in the order of their numbers; empty for a single class."""
 
 
 class Surface(Part):
@@ -250,6 +268,7 @@ class Surface(Part):
     epoch: int | None = None
     hd95: float | None = None
     volume_hd95: Scores = Field(default_factory=dict)
+    classes: Classes = Field(default_factory=dict)
 
 
 class RunEnergy(Part):
@@ -300,6 +319,7 @@ class Metrics(Part):
     last_dice: float | None = None
     hd95: float | None = None
     volume_hd95: Scores = Field(default_factory=dict)
+    classes: Classes = Field(default_factory=dict)
     measured_epochs: int | None = None
     joules_per_epoch: float | None = None
     joules_per_slice: float | None = None
@@ -423,6 +443,7 @@ class Epoch(Part):
     dice: float | None
     iou: float | None = None
     volume_dice: Scores = Field(default_factory=dict)
+    classes: Classes = Field(default_factory=dict)
     seconds: float | None = None
     train: EnergyJson
     validation: EnergyJson

@@ -11,6 +11,8 @@ from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import (
     Attempt,
     Carbon,
+    Classes,
+    ClassScores,
     Cost,
     Data,
     Energies,
@@ -152,7 +154,7 @@ def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
 
 
 def _add_quality(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> None:
-    """Dice and IoU of the best epoch, and its HD95 if known; nothing if no epoch has a Dice."""
+    """Dice and IoU of the best epoch, and its HD95 if known, also by class; nothing if no epoch has a Dice."""
     scored = [(line.dice, line) for line in final if line.dice is not None]
     if not scored:
         return
@@ -161,8 +163,21 @@ def _add_quality(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> No
     metrics.joules_after_best = sum(_both(line).joules for line in final if line.epoch > best.epoch)
     metrics.last_dice, _ = scored[-1]
     surface = record.surface  # computed once, at the end of the run
-    if surface.epoch == best.epoch and surface.hd95 is not None:
+    measured = surface.epoch == best.epoch and surface.hd95 is not None
+    if measured:
         metrics.hd95, metrics.volume_hd95 = surface.hd95, surface.volume_hd95
+    if best.classes:
+        surfaces = surface.classes if measured else {}
+        metrics.classes = {
+            name: ClassScores(**scores.given() | surfaces.get(name, ClassScores()).given())
+            for name, scores in _with_present_names(best.classes, record).items()
+        }
+
+
+def _with_present_names(classes: Classes, record: Record) -> Classes:
+    """The scores of classes with the names of the last attempt: an earlier one may have called them otherwise."""
+    names = record.data.classes if record.data else {}
+    return dict(zip(names, classes.values(), strict=True)) if len(names) == len(classes) else classes
 
 
 def _add_means(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> None:

@@ -1,7 +1,7 @@
 """The settings of a run: fields, constraints between them, identity, documentation."""
 
 from greenseg.settings.constraints import CONSTRAINTS, Constraint, values_of, violations
-from greenseg.settings.fields import ACCOUNTING, PHANTOM, REPEATS, Layout, choices, group_of, neutral
+from greenseg.settings.fields import ACCOUNTING, MAPPINGS, PHANTOM, REPEATS, Layout, choices, group_of, neutral
 from greenseg.settings.identity import repeated_anywhere, same_training, trained_anywhere
 from greenseg.settings.problems import Problem, problems_of
 from greenseg.settings.settings import Overlays, Settings, canonical, overlay, read_config
@@ -9,6 +9,7 @@ from greenseg.settings.settings import Overlays, Settings, canonical, overlay, r
 __all__ = [
     "ACCOUNTING",
     "CONSTRAINTS",
+    "MAPPINGS",
     "PHANTOM",
     "REPEATS",
     "Constraint",

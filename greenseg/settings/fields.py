@@ -61,6 +61,13 @@ def _country(value: str) -> str:
     )
 
 
+MAPPINGS = frozenset({"labels"})
+"""Settings that a file may write as a mapping."""
+
+_NAMED = {"minProperties": 1, "additionalProperties": {"type": ["integer", "array"], "items": {"type": "integer"}}}
+"""JSON schema of classes that a mapping names."""
+
+
 def _channels(value: str) -> str:
     names = [name.strip() for name in value.split(",")]
     if names != [""] and (not all(names) or len(set(names)) < len(names)):
@@ -119,11 +126,11 @@ class Fields(BaseModel):
     )
     layout: Layout = _setting("auto", "Layout of the data set; auto = detect it.", group="Data")
     labels: Annotated[
-        str, BeforeValidator(classes.canonical), WithJsonSchema({"type": ["string", "integer", "object"]})
+        str, BeforeValidator(classes.canonical), WithJsonSchema({"type": ["string", "integer", "object"], **_NAMED})
     ] = _setting(
         "",
-        "Classes to segment, by the labels in the masks: 1,2,3 is one class, csf=1,grey_matter=2,brain=3+4+5 are three. "
-        "Other labels are background. Empty = the classes that the data set names, else any label above 0.",
+        "Classes to segment, by the labels in the masks: 1,2,3 is one class, csf=1,grey_matter=2,brain=3+4+5 are "
+        "three. Other labels are background. Empty = the classes that the data set names, else any label above 0.",
         group="Data",
     )
     channels: Annotated[str, AfterValidator(_channels)] = _setting(

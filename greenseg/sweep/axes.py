@@ -6,7 +6,7 @@ from typing import Any
 
 from greenseg import quantity
 from greenseg.errors import did_you_mean
-from greenseg.settings import Settings
+from greenseg.settings import MAPPINGS, Settings
 from greenseg.sweep.findings import Findings
 from greenseg.sweep.grid import Axis, Branch, Values, in_order, spread
 from greenseg.yamlfile import Key
@@ -68,7 +68,7 @@ class AxesReader:
         if not isinstance(content, list):
             self._found.report(key, f"{key[-1]}: an axis is a list of values; write [{content}], or move it to 'base'")
             return []
-        if content and all(isinstance(part, dict) for part in content):
+        if content and all(isinstance(part, dict) for part in content) and not _are_values(settings, content):
             return [self._branch((*key, i), settings, part) for i, part in enumerate(content)]
         return [Branch(self._rows(key, settings, content))]
 
@@ -172,3 +172,8 @@ class AxesReader:
             if values and None not in values and possible.get(name, set()).isdisjoint(values):
                 never = " or ".join(map(repr, values))
                 self._found.report(key, f"when: the axis '{name}' is never {never}, so these values are never used")
+
+
+def _are_values(settings: tuple[str, ...], mappings: list[dict[Any, Any]]) -> bool:
+    """Whether the mappings are values of the setting, not branches of its axis."""
+    return settings[0] in MAPPINGS and not any(part.keys() & set(_AXIS) for part in mappings)

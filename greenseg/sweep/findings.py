@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from greenseg.errors import UserError
-from greenseg.settings import canonical, overlay
+from greenseg.settings import MAPPINGS, canonical, overlay
 from greenseg.sweep.grid import Values
 from greenseg.yamlfile import Document, Key
 
@@ -59,12 +59,10 @@ class Findings:
         if isinstance(value, list):
             self.problems.append(f"{place}: {name}: must be one value here; a list is an axis and belongs under 'grid'")
             return None
-        try:
-            token = (name, type(value).__name__, value)
-            hash(token)
-        except TypeError:
+        if isinstance(value, dict) and name not in MAPPINGS:
             self.problems.append(f"{place}: {name}: must be one value, not a mapping")
             return None
+        token = (name, type(value).__name__, repr(value) if isinstance(value, dict) else value)
         if token not in self._known:
             try:
                 self._known[token] = (canonical(name, value), None)

@@ -21,7 +21,8 @@ from greenseg.models.memory_format import channels_last
 from greenseg.optimizers import OPTIMIZERS
 from greenseg.settings import Settings
 from greenseg.training import optimization
-from greenseg.training.predictions import Predictions
+from greenseg.training.predictions import Predictions, predicted
+from greenseg.training.task import BINARY_TASK, Task
 
 _RECENT = 16
 """Number of batches for recomputing the statistics of batch normalisation."""
@@ -48,23 +49,29 @@ def _without_twins(module: torch.nn.Module, state: dict[str, Any], *_: Any) -> N
 
 
 class Segmentation(pl.LightningModule):
-    """Binary segmentation of slices.
+    """Segmentation of slices.
 
     Args:
         settings: settings of the run.
         volumes: names of the validation subjects.
+        task: channels of the images and classes of the masks.
+
+    Attributes:
+        scores: result of the last validation, as from `VolumeOverlap.compute`.
     """
 
-    def __init__(self, settings: Settings, volumes: list[str]) -> None:
+    def __init__(self, settings: Settings, volumes: list[str], task: Task = BINARY_TASK) -> None:
         super().__init__()
-        self.settings = settings
-        self.network = network.build(settings)
+        self.settings, self.task = settings, task
+        self.network = network.build(settings, task.channels, task.outputs)
         self.schedules_itself = OPTIMIZERS[settings.optimizer].schedules_itself
         self.register_load_state_dict_pre_hook(_without_twins)  # type: ignore[no-untyped-call]
         self.augmentation = augment.build(settings)
-        self.loss_function = LOSSES[settings.loss]()
-        self.overlap = VolumeOverlap(volumes)
-        self.predictions = Predictions()
+        classes = len(task.classes)
+        self.loss_function = LOSSES[settings.loss](classes, task.ignored)
+        self.overlap = VolumeOverlap(volumes, classes, task.ignored)
+        self.predictions = Predictions(classes)
+        self.scores: dict[str, torch.Tensor] = {}
         self.recent: deque[torch.Tensor] = deque(maxlen=_RECENT)
 
     def configure_model(self) -> None:
@@ -73,7 +80,7 @@ class Segmentation(pl.LightningModule):
             shard(self.network, self.device_mesh["data_parallel"])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of images: float32 [batch, 1, height, width] → the same shape."""
+        """Logits of images: float32 [batch, channels, height, width] → [batch, outputs, height, width]."""
         if self.settings.channels_last:
             images = channels_last(images)
         return self.network(images)  # type: ignore[no-any-return]
@@ -126,16 +133,14 @@ class Segmentation(pl.LightningModule):
                 torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        prediction = self(batch["image"]) > 0
+        prediction = predicted(self(batch["image"]))
         self.overlap.update(prediction, batch["mask"], batch["subject"])
         self.predictions.add(prediction)
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.overlap.compute()
+        self.scores = self.overlap.compute()
         self.overlap.reset()
-        volume_dice = scores.pop("volume_dice").reshape(-1)  # torchmetrics returns a scalar for one volume
-        self.volume_dice = dict(zip(self.overlap.subjects, volume_dice.tolist(), strict=True))
-        self.log_dict({name: value.float() for name, value in scores.items()})  # already summed over ranks
+        self.log_dict({name: self.scores[name].float() for name in ("dice", "iou")})  # already summed over ranks
 
     def on_train_epoch_end(self) -> None:
         self.step_plateau(self.trainer.callback_metrics["dice"])

@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import Sampler
 
+from greenseg.classes import IGNORED
 from greenseg.data.loader import Batch, SliceDataset, TrainingBatches, loader
 from greenseg.energy import Energy
 from greenseg.failures import Failure, kind_of
@@ -21,6 +22,7 @@ from greenseg.runs.record import TriedBatch, TriedRate, TriedWorkers
 from greenseg.settings import Settings
 from greenseg.training import optimization
 from greenseg.training.module import Segmentation
+from greenseg.training.task import BINARY_TASK, Task
 
 _NO_ROOM = (Failure.OUT_OF_GPU_MEMORY, Failure.OUT_OF_MEMORY)
 _UNNOTICED = 0.02  # largest share of a step for loading in the training process
@@ -35,9 +37,9 @@ _LOST = 1.25  # loss, relative to the lowest so far, above which higher learning
 class _Loss(torch.nn.Module):
     """The loss of a batch as a forward pass, so that Fabric applies the run's precision."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, task: Task) -> None:
         super().__init__()
-        self.module = Segmentation(settings, [])
+        self.module = Segmentation(settings, [], task)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         return self.module.loss_of(batch)
@@ -46,11 +48,11 @@ class _Loss(torch.nn.Module):
 class Trial:
     """Training steps on a separate network, without loading and without the optimizer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, task: Task = BINARY_TASK) -> None:
         # Other weights cost the same, and compiling would take longer than the measurement.
         trial = settings.model_copy(update={"encoder_weights": "none", "compile": False})
         self._fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
-        self._loss = self._fabric.setup_module(_Loss(trial))
+        self._loss = self._fabric.setup_module(_Loss(trial, task))
 
     def steps(self, batch: Batch, seconds: float) -> tuple[int, float]:
         """Run steps on a batch for this many seconds, at least one; returns their number and their actual seconds.
@@ -72,7 +74,7 @@ class Trial:
             torch.cuda.synchronize()
 
 
-def workers(settings: Settings, dataset: SliceDataset) -> tuple[int, TriedWorkers]:
+def workers(settings: Settings, dataset: SliceDataset, task: Task = BINARY_TASK) -> tuple[int, TriedWorkers]:
     """The smallest number of loader processes that keep the device busy.
 
     The number is 0 if loading in the training process takes less than 2 % of a step. Otherwise, it is the smallest
@@ -81,12 +83,13 @@ def workers(settings: Settings, dataset: SliceDataset) -> tuple[int, TriedWorker
     Args:
         settings: settings of the run, with its batch size.
         dataset: the training slices.
+        task: their channels and classes.
 
     Returns:
         The number, and the measurements: seconds per `step`, and seconds per `batch` by number of workers.
     """
     batches = TrainingBatches(len(dataset), int(settings.batch_size), settings.seed)
-    count, seconds = Trial(settings).steps(dataset[next(iter(batches))], _TRY_SECONDS)
+    count, seconds = Trial(settings, task).steps(dataset[next(iter(batches))], _TRY_SECONDS)
     step = seconds / count
     batch: dict[int, float] = {}
     for number in _numbers(usable_cores() // settings.devices):
@@ -119,7 +122,7 @@ def _batch_seconds(dataset: SliceDataset, batches: Sampler[list[int]], number: i
 
 
 def batch_size(
-    settings: Settings, dataset: SliceDataset, measure: Callable[[], Energy]
+    settings: Settings, dataset: SliceDataset, measure: Callable[[], Energy], task: Task = BINARY_TASK
 ) -> tuple[int, list[TriedBatch]]:
     """The batch size with the fewest joules per slice, not the largest that fits.
 
@@ -130,6 +133,7 @@ def batch_size(
         settings: settings of the run.
         dataset: the training slices.
         measure: returns the energy since its last call.
+        task: channels and classes of the slices.
 
     Returns:
         The size, and the measurements: for each `batch_size`, `joules_per_slice` and `seconds_per_slice`, or
@@ -138,7 +142,7 @@ def batch_size(
     Raises:
         Exception: the error of the device if even the smallest size does not fit.
     """
-    trial = Trial(settings)
+    trial = Trial(settings, task)
     table: list[TriedBatch] = []
     best, chosen, worse, size = float("inf"), 2, 0, 2
     while size <= max(len(dataset) // (4 * settings.devices), 2) and worse < 2:
@@ -165,7 +169,7 @@ def batch_size(
     return chosen, table
 
 
-def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, list[TriedRate]]:
+def learning_rate(settings: Settings, dataset: SliceDataset, task: Task = BINARY_TASK) -> tuple[float, list[TriedRate]]:
     """The learning rate at which the loss falls fastest, by a range test (Smith 2015, arXiv:1506.01186).
 
     The optimizer takes a step at each of eight learning rates per decade, in ascending order, until the loss is a
@@ -176,6 +180,7 @@ def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, lis
     Args:
         settings: settings of the run, with its batch size.
         dataset: the training slices.
+        task: their channels and classes.
 
     Returns:
         The learning rate, and the measurements: for each `lr`, the `loss` before its step.
@@ -183,7 +188,7 @@ def learning_rate(settings: Settings, dataset: SliceDataset) -> tuple[float, lis
     pl.seed_everything(settings.seed, verbose=False)  # same initial weights as the run
     trial = settings.model_copy(update={"lr": float(_LEARNING_RATES[0]), "compile": False})
     fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision)
-    model = _Loss(trial).to(fabric.device)
+    model = _Loss(trial, task).to(fabric.device)
     loss_of, optimizer = fabric.setup(model, optimization.optimizer(model.module.network, trial, steps=1))
     if OPTIMIZERS[settings.optimizer].schedules_itself:
         optimizer.optimizer.train()
@@ -227,4 +232,8 @@ def _with_foreground(dataset: SliceDataset, size: int, seed: int) -> Batch:
     """The first training batch with foreground; if an epoch has none, its first batch."""
     order = list(TrainingBatches(len(dataset), size, seed))
     batches = (dataset[positions] for positions in order)
-    return next((batch for batch in batches if batch["mask"].any()), dataset[order[0]])
+    return next((batch for batch in batches if _has_foreground(batch["mask"])), dataset[order[0]])
+
+
+def _has_foreground(masks: torch.Tensor) -> bool:
+    return bool(((masks > 0) & (masks != IGNORED)).any())

@@ -12,7 +12,7 @@ from greenseg.energy import EnergyMonitor
 from greenseg.failures import Diverged
 from greenseg.machine.signals import stop_later
 from greenseg.runs.directory import RunDirectory
-from greenseg.runs.record import Epoch
+from greenseg.runs.record import ClassScores, Epoch
 from greenseg.training import events
 from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.module import Segmentation
@@ -108,11 +108,12 @@ class Recorder(Checkpoint):
             train_loss=_finite(loss),
             dice=_finite(dice),
             iou=_finite(iou),
-            volume_dice={subject: _finite(value) for subject, value in pl_module.volume_dice.items()},
+            volume_dice=_by_subject(pl_module, "volume_dice"),
             seconds=seconds,
             train=energy.train.to_json(),
             validation=energy.validation.to_json(),
             attempt_so_far={phase: e.to_json() for phase, e in self._energy.phases.items()},
+            **_of_classes(pl_module),
         )
         self._run.append_epoch(line)
         self._emit({"event": "epoch", "epoch": energy.epoch})
@@ -122,6 +123,27 @@ class Recorder(Checkpoint):
             f"{seconds:.1f} s, {energy.total.joules:.1f} J in this epoch",
             flush=True,
         )
+
+
+def _by_subject(module: Segmentation, score: str, row: int = 0) -> dict[str, float | None]:
+    """Subject → value of a score with a row for each class, or with a single row."""
+    subjects = module.overlap.subjects
+    values = module.scores[score].reshape(-1, len(subjects))[row].tolist()  # torchmetrics makes one value a scalar
+    return {subject: _finite(value) for subject, value in zip(subjects, values, strict=True)}
+
+
+def _of_classes(module: Segmentation) -> dict[str, dict[str, ClassScores]]:
+    """The field `classes` of an epoch; without it, if there is a single class."""
+    names = module.task.classes.names
+    if len(names) == 1:
+        return {}
+    means = zip(names, module.scores["class_dice"].tolist(), module.scores["class_iou"].tolist(), strict=True)
+    return {
+        "classes": {
+            name: ClassScores(dice=_finite(dice), iou=_finite(iou), volume_dice=_by_subject(module, "dice_of", row))
+            for row, (name, dice, iou) in enumerate(means)
+        }
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -53,6 +53,7 @@ from greenseg.training.checkpoints import Checkpoints, Last, PlainFiles, Unusabl
 from greenseg.training.module import Segmentation
 from greenseg.training.predictions import unpacked
 from greenseg.training.recorder import Recorder
+from greenseg.training.task import Task
 
 _PACKAGES = (
     "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "kornia", "simpleitk", "zeus",
@@ -159,9 +160,10 @@ def _fit(
     monitor.startup()
     # Everything that affects results is set before the probes, so that they measure the actual training.
     _compute_reproducibly(settings)
-    settings, probes = _chosen(run, settings, training, monitor, keep=rank > 0 or last is not None)
+    task = Task.of(slices)
+    settings, probes = _chosen(run, settings, training, task, monitor, keep=rank > 0 or last is not None)
     pl.seed_everything(settings.seed, verbose=False)  # again, since probes draw random numbers
-    module = Segmentation(settings, validation.subjects)
+    module = Segmentation(settings, validation.subjects, task)
     if last:
         try:
             last.check_network(module)
@@ -286,6 +288,13 @@ def _ran(settings: Settings, trainer: pl.Trainer, batches: TrainingBatches, limi
 
 
 def _data(slices: cache.Slices, training: SliceDataset, validation: SliceDataset, batches: TrainingBatches) -> Data:
+    several: dict[str, Any] = {
+        "classes": {
+            name: "+".join(map(str, labels))
+            for name, labels in zip(slices.classes.names, slices.classes.labels, strict=True)
+        },
+        "channels": slices.channels,
+    }
     return Data(
         cache=slices.folder.name,
         slices={"train": len(training), "validation": len(validation)},
@@ -293,11 +302,12 @@ def _data(slices: cache.Slices, training: SliceDataset, validation: SliceDataset
         bytes=slices.bytes,
         subjects={"train": training.subjects, "validation": validation.subjects},
         preparation=slices.index["preparation"],
+        **(several if len(slices.classes) > 1 or slices.channels > 1 else {}),
     )
 
 
 def _chosen(
-    run: RunDirectory, settings: Settings, training: SliceDataset, monitor: EnergyMonitor, keep: bool
+    run: RunDirectory, settings: Settings, training: SliceDataset, task: Task, monitor: EnergyMonitor, keep: bool
 ) -> tuple[Settings, Probes]:
     """The settings with measured values in place of `auto`, and the measurements.
 
@@ -316,7 +326,7 @@ def _chosen(
         value = getattr(known, name)
         if value is None:
             monitor.probe()
-            value, probes[name] = choose(settings, training)
+            value, probes[name] = choose(settings, training, task=task)
         settings = settings.model_copy(update={name: value})
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -79,3 +79,28 @@ def test_the_bias_field_is_smooth_and_about_1_on_average() -> None:
     assert fields.amax((1, 2, 3)).sub(fields.amin((1, 2, 3))).median() > 0.2, "and yet no constant"
     assert torch.equal(RandomBiasField(0.3, p=0.0)(flat), flat)
     assert RandomBiasField(0.3, p=1.0)(torch.ones(9, 1, 8, 8)).max() <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_classes_stay_classes_and_go_with_all_channels(name: str) -> None:
+    values = [0.0, 1.0, 2.0, 7.0, 254.0, 255.0]
+    masks = torch.zeros(6, 1, 32, 32)
+    for place, value in enumerate(values):
+        masks[:, :, 4 * place + 4 : 4 * place + 8, 6:24] = value
+    for seed in range(5):
+        torch.manual_seed(seed)
+        images, changed = apply(build(Settings.of({"augment": name})), masks.expand(-1, 3, -1, -1) / 255, masks.clone())
+        assert images.shape == (6, 3, 32, 32)
+        assert set(changed.flatten().tolist()) <= set(values), "no mixture of classes"
+        # Where the mask is filled up, it is background; the area without annotation only moves, or scales.
+        assert (changed == 255).sum() < 2 * (masks == 255).sum()
+        assert images[changed.expand_as(images) == 255].mean() > 0.75
+        assert images[changed.expand_as(images) == 0].mean() < 0.15
+
+
+def test_a_bias_field_is_the_same_in_all_channels() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 16, 16) * 0.2 + 0.1
+    fields = RandomBiasField(0.3, p=1.0)(images) / images
+    torch.testing.assert_close(fields[:, 1:], fields[:, :1].expand(-1, 2, -1, -1))
+    assert not torch.allclose(fields[0], fields[1])

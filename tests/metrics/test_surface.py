@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from greenseg.classes import BINARY, IGNORED, Classes
 from greenseg.data.cache import Slices
 from greenseg.metrics.surface import hausdorff_95, hausdorff_of_subjects, record_of
-from greenseg.training.predictions import Predictions, unpacked
+from greenseg.training.predictions import Predictions, predicted, unpacked
+from tests.metrics.reference import hd95_of
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
@@ -67,9 +69,14 @@ def test_nothing_predicted_is_as_bad_as_can_be_and_nothing_at_all_is_left_out() 
     assert math.isnan(hausdorff_95(nothing, nothing, (3, 1, 1)))
 
 
-def slices_of(masks: np.ndarray, subjects: list[dict[str, Any]]) -> Slices:
-    index = {"preprocessing": {"spacing": 2.0}, "subjects": [s | {"split": "validation"} for s in subjects]}
-    slices = Slices(Path(), index)
+def slices_of(
+    masks: np.ndarray, subjects: list[dict[str, Any]], classes: Classes = BINARY, ignored: bool = False
+) -> Slices:
+    index = {
+        "preprocessing": {"spacing": 2.0}, "subjects": [s | {"split": "validation"} for s in subjects],
+        "ignored": int(ignored),
+    }  # fmt: skip
+    slices = Slices(Path(), index, classes=classes)
     slices.__dict__["masks"] = masks.astype(np.uint8)
     return slices
 
@@ -87,6 +94,39 @@ def test_subjects_are_told_apart_and_their_volumes_as_well() -> None:
     ]
     assert scores == {"two": pytest.approx(np.mean(each)), "flat": None}, "2D images do not say how far apart they are"
     assert record_of(slices, prediction, 7) == {"epoch": 7, "hd95": pytest.approx(np.mean(each)), "volume_hd95": scores}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_every_class_has_the_distances_of_its_own_masks(seed: int, hidden: bool) -> None:
+    rng = np.random.default_rng(seed)
+    truth, prediction = (rng.integers(0, 4, (9, 8, 8)).astype(np.uint8) for _ in range(2))
+    truth[truth == 2] = 0  # nobody has class 2
+    truth[5:][truth[5:] == 3] = 0
+    prediction[5:][prediction[5:] == 3] = 0  # nor "b" class 3
+    if hidden:
+        truth[:, 2:4] = IGNORED
+    subjects = [
+        {"name": "a", "first": 0, "volumes": [{"slices": 5, "distance": 3.0}]},
+        {"name": "b", "first": 5, "volumes": [{"slices": 4, "distance": 1.0}]},
+    ]
+    classes = Classes(("one", "two", "three"), ((1,), (2,), (3,)))
+    slices = slices_of(truth, subjects, classes, ignored=hidden)
+    found = record_of(slices, prediction, 7)
+
+    def expected(number: int, rows: slice, distance: float) -> float:
+        mine = (prediction[rows] == number) & (truth[rows] != IGNORED)
+        return hd95_of(mine, truth[rows] == number, (distance, 2, 2))
+
+    one = {"a": expected(1, slice(5), 3.0), "b": expected(1, slice(5, 9), 1.0)}
+    three = expected(3, slice(5), 3.0)
+    assert found["classes"] == {
+        "one": {"hd95": pytest.approx(np.mean(list(one.values()))), "volume_hd95": pytest.approx(one)},
+        "two": {"hd95": None, "volume_hd95": {"a": None, "b": None}},
+        "three": {"hd95": pytest.approx(three), "volume_hd95": {"a": pytest.approx(three), "b": None}},
+    }
+    assert found["hd95"] == pytest.approx(np.mean([np.mean(list(one.values())), three]))
+    assert found["volume_hd95"] == {"a": pytest.approx(np.mean([one["a"], three])), "b": pytest.approx(one["b"])}
 
 
 @settings(deadline=None, max_examples=30)
@@ -120,3 +160,33 @@ def test_predictions_of_all_ranks_lie_in_the_order_of_the_slices(monkeypatch: py
     )
     monkeypatch.setattr(torch, "distributed", fake)
     np.testing.assert_array_equal(unpacked(mine.gathered(), 5, 8), masks[:5, 0].numpy())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 254), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_predictions_of_classes_take_as_few_bits_as_they_can(classes: int, slices: int, batch: int, seed: int) -> None:
+    masks = np.random.default_rng(seed).integers(0, classes + 1, (slices, 1, 8, 8)).astype(np.uint8)
+    predictions = Predictions(classes)
+    for part in torch.split(torch.from_numpy(masks), batch):
+        predictions.add(part)
+    packed = predictions.gathered()
+    assert packed.nbytes == math.ceil(math.log2(classes + 1)) * slices * 8 * 8 // 8
+    np.testing.assert_array_equal(unpacked(packed, slices, 8), masks[:, 0])
+
+
+def test_a_single_class_is_packed_as_it_was() -> None:
+    masks = np.random.default_rng(0).random((5, 1, 16, 16)) < 0.5
+    predictions = Predictions()
+    predictions.add(torch.from_numpy(masks))
+    np.testing.assert_array_equal(predictions.gathered(), np.packbits(masks.reshape(5, -1), axis=1, bitorder="little"))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_predicted_class_has_the_largest_logit(memory_format: torch.memory_format) -> None:
+    logits = torch.randn(3, 5, 8, 8).to(memory_format=memory_format)
+    expected = np.argmax(logits.numpy(), 1)[:, None]
+    assert predicted(logits).dtype == torch.uint8
+    np.testing.assert_array_equal(predicted(logits), expected)
+    np.testing.assert_array_equal(predicted(logits[:, :1]), logits[:, :1].numpy() > 0)
+    two = torch.cat([torch.zeros_like(logits[:, :1]), logits[:, :1]], 1)
+    assert torch.equal(predicted(two), predicted(logits[:, :1])), "a sigmoid is a softmax with 0 for the background"

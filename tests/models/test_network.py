@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from greenseg.errors import UserError
+from greenseg.losses import LOSSES
 from greenseg.model_names import DECODERS, NETWORKS, incompatible, timm_names
 from greenseg.models import network
 from greenseg.models.memory_format import channels_last
@@ -46,6 +47,32 @@ def test_a_network_trains_on_the_smallest_images_and_batches_that_are_accepted(m
     logits = net(torch.randn(batch, 1, size, size))
     assert logits.shape == (batch, 1, size, size)
     logits.mean().backward()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *NETWORKS, *(f"mobilenetv3-tiny-{decoder}" for decoder in DECODERS if decoder != "dpt"),
+        "tu-vit_tiny_patch16_224-dpt",
+    ],
+)  # fmt: skip
+def test_a_network_learns_from_several_channels_to_tell_several_classes(model: str) -> None:
+    torch.manual_seed(0)
+    size = max(smallest(model), 64)
+    settings = Settings.of({"model": model, "image_size": size})
+    net = network.build(settings, channels=4, outputs=6)
+    optimizer, images = torch.optim.SGD(net.parameters(), 0.1), torch.randn(2, 4, size, size)
+    logits = net(channels_last(images))
+    assert logits.shape == (2, 6, size, size)
+    LOSSES["dice_ce"](5)(logits, torch.randint(0, 6, (2, 1, size, size)).float()).backward()  # type: ignore[no-untyped-call]
+    first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels == 4)
+    before = first.weight.detach().clone()
+    optimizer.step()
+    assert (first.weight != before).flatten(2).any(2).all(0).all(), "it learns from each channel"
+
+    parameters, macs = network.size(settings, 4, 6)
+    assert parameters == network.parameters(net)
+    assert macs > network.size(settings)[1]
 
 
 @pytest.mark.parametrize(

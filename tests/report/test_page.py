@@ -76,6 +76,7 @@ def another(name: str) -> Any:
         "encoder": "resnet34",
         "decoder": "fpn",
         "country": "",
+        "channels": "T2w,T1w",
         "pue": 1.5,
         "image_size": 64,
     }

@@ -266,6 +266,7 @@ def other(name: str) -> Any:
         "encoder": "tu-mobilenetv3_small_050",
         "decoder": "fpn",
         "country": "FRA",
+        "channels": "T2w,T1w",
     }
     if name == "pue":
         return 1.5

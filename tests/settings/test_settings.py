@@ -40,7 +40,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "spacing": st.floats(0, 100, exclude_min=True),
     "validation_share": st.floats(0, 1, exclude_min=True, exclude_max=True),
     "workers": st.integers(0, 256) | st.just("auto"),
-    "labels": st.sets(st.integers(1, 99), max_size=4).map(lambda labels: ",".join(map(str, sorted(labels)))),
+    "labels": st.sets(st.integers(1, 99), max_size=4).map(lambda labels: ",".join(map(str, sorted(labels))))
+    | st.sampled_from(["csf=1,brain=2+3", "brain=2+3,csf=1"]),
+    "channels": st.sampled_from(["", "T2w", "T2w,T1w"]),
     "split_seed": st.integers(0, 2**32 - 1),
     "folds": st.integers(11, 1000),
     "fold": st.integers(0, 10),
@@ -169,6 +171,7 @@ def test_neutral_values_never_change() -> None:
         "spacing": 1.5,
         "layout": "auto",
         "labels": "",
+        "channels": "",
         "validation_share": 0.2,
         "split_seed": 0,
         "folds": 0,
