@@ -152,8 +152,9 @@ def check(
     listing = look(root, layout, channels)
     problems, notes = listing.problems + ([] if labels else listing.class_problems), list(listing.notes)
     classes = Classes.of(labels) or listing.classes or BINARY
+    is_listed = not problems
     of_subject: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    split_of = _splits(listing, root)
+    split_of = _splits(listing, root, labels)
     for entry in listing.entries:
         of_subject[entry.subject, entry.split or split_of.get(entry.subject, "")].append(entry)
     reports: list[CaseReport] = []
@@ -185,7 +186,7 @@ def check(
                 problems += error.problems
         if picture and seen.best:
             picture(seen.best)
-    if not problems:
+    if is_listed:
         try:
             refuse_ignored(cases(listing, root, 0.2, 0, 0, 0, labels), classes, root)
         except UserError as error:
@@ -301,10 +302,10 @@ def _hint(labels: Sequence[int]) -> str:
     return f" (255 often marks pixels without annotation: --labels {others} leaves it out)" if _VOID in labels else ""
 
 
-def _splits(listing: Listing, root: Path) -> dict[str, str]:
+def _splits(listing: Listing, root: Path, labels: str) -> dict[str, str]:
     """Subject → split with the default settings; empty if the data set cannot be split."""
     try:
-        return {case.subject: case.split for case in cases(listing, root, 0.2, 0, 0, 0)}
+        return {case.subject: case.split for case in cases(listing, root, 0.2, 0, 0, 0, labels)}
     except UserError:
         return {}
 

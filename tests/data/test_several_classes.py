@@ -144,7 +144,7 @@ def test_the_nearest_table_and_the_root_of_derivatives_count(home: Path, tmp_pat
         (THREE, Classes(("csf", "grey", "white"), ((1,), (2,), (3,)))),
         ({"0": "background", "1": "csf", "3": "white"}, Classes(("csf", "white"), ((1,), (3,)))),
         ({"background": 0, "x": 3, "y": [1, 2]}, Classes(("x", "y"), ((3,), (1, 2)))),
-        ({"background": 0, "a: b, c": 1, "d": 2}, Classes(("a_ b_ c", "d"), ((1,), (2,)))),
+        ({"background": 0, "a: b, c": 1, "d": 2}, Classes(("a_b_c", "d"), ((1,), (2,)))),
         ({"background": 0, "brain": 1}, BINARY),
         ({"background": 0, "brain": 1, "ignore": 2}, BINARY),
         ({}, BINARY),
@@ -168,6 +168,8 @@ def test_pixels_with_the_ignored_label_are_kept_apart(home: Path, tmp_path: Path
     assert nothing.index["ignored"] == 72
     (refused,) = problems(tmp_path, labels="1,9")
     assert "label 9 is 'ignore'" in refused
+    shutil.copy(tmp_path / "imagesTr/a_0000.nii.gz", tmp_path / "imagesTr/b_0000.nii.gz")
+    assert len(check(tmp_path, labels="1,9").problems) == 2, "a duplicate, too"
 
 
 def test_labels_above_255_form_classes(home: Path, tmp_path: Path) -> None:
@@ -200,6 +202,7 @@ def test_classes_of_nnunet_that_are_none_are_said(labels: Any, said: list[str], 
         assert words in problem
     assert check(data).problems[0].endswith(problem)
     assert prepare(data, labels="one=1,three=3").classes.names == ("one", "three"), "the setting decides"
+    assert {case.split for case in check(data, labels="one=1,three=3").cases} == {"train", "validation"}
 
 
 def test_a_label_twice_in_a_dataset_json_is_said(home: Path, tmp_path: Path) -> None:
