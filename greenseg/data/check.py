@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from greenseg.data.listing import Entry, Listing, labels_text, masks_have, some
 from greenseg.data.placement import is_isotropic
 from greenseg.data.splits import cases, refuse_ignored
 from greenseg.data.stacks import Part, volumes
-from greenseg.data.volume import class_numbers, has_spacing, labels_in, read_channels, read_whole, values_problem
+from greenseg.data.volume import (
+    class_numbers,
+    ct_problem,
+    has_spacing,
+    labels_in,
+    read_channels,
+    read_whole,
+    values_problem,
+)
 from greenseg.errors import UserError
 from greenseg.settings import Layout
 
@@ -167,7 +175,8 @@ def check(
         for entry in entries:
             try:
                 content, count = seen.add(entry)
-                with_channels.setdefault(count, entry)
+                if entry.mask:
+                    with_channels.setdefault(count, entry)
                 if (same := first_with.setdefault(content, entry)) is not entry and same.image != entry.image:
                     problems.append(
                         f"{entry.where}: duplicate; has the same pixels, in the same place, as {same.image}"
@@ -227,9 +236,20 @@ def check(
                     f"{report.subject}: values below 0{which} (down to {channel.intensity[0]:.4g}) become background"
                 )
     return Check(
-        listing.layout, reports, list(dict.fromkeys(problems)), notes, list(listing.channels), of_classes,
-        [] if classes == BINARY else others,
-    )  # fmt: skip
+        layout=listing.layout,
+        cases=reports,
+        problems=list(dict.fromkeys(problems)),
+        notes=notes,
+        channels=_channel_names(listing, with_channels),
+        classes=of_classes,
+        other_labels=[] if classes == BINARY else others,
+    )
+
+
+def _channel_names(listing: Listing, counts: Iterable[int]) -> list[str]:
+    """The names of the channels; their numbers if images have other channels than the layout names."""
+    count = max(counts, default=len(listing.channels))
+    return list(listing.channels) if count in (1, len(listing.channels)) else [str(n + 1) for n in range(count)]
 
 
 def _classes(reports: Sequence[CaseReport], classes: Classes, ignored: set[int]) -> tuple[list[ClassReport], list[int]]:
@@ -343,6 +363,8 @@ class _Seen:
         images, mask = read_whole(entry.images, entry.mask) if entry.mask else (read_channels(entry.images), None)
         if mask is None and (problem := next(filter(None, map(values_problem, images)), None)):
             raise UserError(f"{entry.image}: {problem}")
+        if problem := ct_problem(images, entry.images, entry.ct):
+            raise UserError(problem)
         image, *_ = images
         self._entries.append(entry)
         if not has_spacing(image):

@@ -189,6 +189,21 @@ def test_ct_that_is_constant_in_the_foreground_is_refused(home: Path, tmp_path: 
     assert problem.endswith("CT is 7 in the foreground of all subjects; check the masks")
 
 
+def test_a_vector_beside_ct_is_refused(home: Path, tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, "x", "y")
+    for row in rows:
+        row |= {"image": write(tmp_path / f"{row['subject']}.mha", np.stack([grey(1)] * 2, -1), is_vector=True)}
+        row |= {"ct_channels": 2}
+    data = write_csv(tmp_path / "data.csv", rows)
+    found = problems(data)
+    assert len(found) == 3
+    assert found[0].endswith("/a.mha: 3 channels in 2 files, one of CT; write one file per channel")
+    assert found[0] in check(data).problems
+    data.write_text(data.read_text().replace("ct_channels", "other"))
+    assert prepare(data).channels == 3
+    assert check(data).channels == ["1", "2", "3"]
+
+
 # ── mistakes
 
 
