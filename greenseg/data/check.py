@@ -15,6 +15,7 @@ from greenseg.data.grid import ByteArray, is_foreground
 from greenseg.data.intensity import floor_of
 from greenseg.data.layout import look
 from greenseg.data.listing import Entry, Listing, labels_text, masks_have, some
+from greenseg.data.montage import Picture
 from greenseg.data.placement import is_isotropic
 from greenseg.data.splits import cases, refuse_ignored
 from greenseg.data.stacks import Part, volumes
@@ -124,15 +125,6 @@ class Check:
     channels: list[str] = field(default_factory=list)
     classes: list[ClassReport] = field(default_factory=list)
     other_labels: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The slice of a case with the most foreground: grey values of the first channel and classes, both [y, x]."""
-
-    subject: str
-    slice: np.ndarray[Any, Any]
-    classes: np.ndarray[Any, Any]
 
 
 def check(
@@ -411,8 +403,8 @@ class _Seen:
         for number, channel in enumerate(report.channels):
             if channel.intensity and channel.intensity[0] < 0:
                 # Read again, because few data sets need it, and all images of a subject may not fit into memory.
-                images = [read_channels(entry.images)[number] for entry in self._entries]
-                arrays = [sitk.GetArrayFromImage(image).astype(np.float32).ravel() for image in images]
+                images = [read_channels(entry.images)[number : number + 1] for entry in self._entries]
+                arrays = [sitk.GetArrayFromImage(i).astype(np.float32).ravel() for of_entry in images for i in of_entry]
                 channel.floor = floor_of(np.concatenate(arrays))
         return report
 
@@ -432,54 +424,3 @@ class _Seen:
 def _note(known: list[Any], value: Any) -> None:
     if value not in known:
         known.append(value)
-
-
-_COLOURS = [
-    240, 228, 66, 255, 176, 0, 100, 143, 255, 220, 38, 127, 0, 158, 115, 254, 97, 0, 120, 94, 240, 86, 180, 233,
-]  # fmt: skip
-"""Red, green and blue for the classes 8, 1, 2 … 7, as ITK counts, then again. Colour blindness keeps them distinct."""
-
-
-def montage(pictures: Sequence[Picture], file: Path, side: int = 256, columns: int = 6) -> None:
-    """Write a PNG with one tile per case: the slice with the most foreground, and the contours of its classes.
-
-    Args:
-        pictures: pictures of the cases.
-        file: file to write; its suffix sets the format.
-        side: side of a tile, in pixels.
-        columns: number of tiles per row.
-
-    Raises:
-        UserError: there is nothing to show, or the file cannot be written.
-    """
-    if not pictures:
-        raise UserError(f"{file}: no case with a mask to show")
-    tiles = []
-    for picture in pictures:
-        low, high = np.percentile(picture.slice, (0.5, 99.5))
-        grey = np.clip((picture.slice - low) / max(high - low, 1e-6), 0, 1) * 255
-        scale = max(picture.slice.shape) / side
-        big = [
-            sitk.Resample(
-                sitk.GetImageFromArray(array.astype(np.uint8)),
-                (side, side),
-                sitk.Transform(),
-                interpolation,
-                (0.0, 0.0),
-                (scale, scale),
-            )
-            for array, interpolation in ((grey, sitk.sitkLinear), (picture.classes, sitk.sitkNearestNeighbor))
-        ]
-        overlay = sitk.LabelMapContourOverlay(
-            sitk.Cast(big[1], sitk.sitkLabelUInt8), big[0], opacity=1.0, contourThickness=[2, 2],
-            colormap=_COLOURS,
-        )  # fmt: skip
-        tiles.append(sitk.GetArrayFromImage(overlay))
-    columns = min(columns, len(tiles))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    image = sitk.GetImageFromArray(np.concatenate(rows), isVector=True)
-    try:
-        sitk.WriteImage(image, str(file))
-    except RuntimeError as error:
-        raise UserError(f"{file}: cannot be written: {str(error).strip().splitlines()[-1]}") from None

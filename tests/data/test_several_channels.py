@@ -228,7 +228,7 @@ def test_a_channel_on_another_grid_is_said_with_both_grids(home: Path, tmp_path:
 
 def test_different_numbers_of_channels_are_said(home: Path, tmp_path: Path) -> None:
     for number, name in enumerate(NAMES):
-        array = np.stack([grey(number), grey(number + 5)], -1)[..., : 1 if name == "b" else 2]
+        array = np.stack([grey(number), grey(number + 5) - 500], -1)[..., : 1 if name == "b" else 2]
         write(tmp_path / "images" / f"{name}.mha", array, is_vector=True)
         write(tmp_path / "masks" / f"{name}.mha", labelled())
     (problem,) = problems(tmp_path)
@@ -236,6 +236,9 @@ def test_different_numbers_of_channels_are_said(home: Path, tmp_path: Path) -> N
         ": images have different numbers of channels: 1 in /images/b.mha, 2 in /images/a.mha; all must have the same"
     )
     assert check(tmp_path).problems[0].replace(str(tmp_path), "") == problem
+    rows = [{"image": tmp_path / f"images/{n}.mha", "mask": tmp_path / f"masks/{n}.mha", "subject": n} for n in NAMES]
+    rows[0]["subject"] = "b"
+    assert "different numbers of channels" in check(write_csv(tmp_path / "data.csv", rows)).problems[0]
 
 
 def test_a_bids_image_that_lacks_a_channel_is_said(home: Path, tmp_path: Path) -> None:
