@@ -113,8 +113,6 @@ def test_seven_tissues_of_a_bids_table(home: Path, tmp_path: Path) -> None:
         ("dseg.tsv", ("a", "b")),
         ("desc-manual_dseg.tsv", BINARY.names),
         ("rec-mial_dseg.tsv", ("a", "b")),
-        ("sub-1/dseg.tsv", ("a", "b")),
-        ("sub-1/anat/sub-1_rec-mial_dseg.tsv", ("a", "b")),
         ("sub-2/anat/other-dseg.tsv", BINARY.names),
     ],
 )
@@ -122,6 +120,9 @@ def test_a_table_applies_where_bids_says(place: str, named: tuple[str, ...], hom
     data = write_bids(tmp_path, {name: labelled((1, 2)) for name in "12"}, table="")
     (data / place).write_text("\ufeffname\tindex\nbackground\t0\na\t1\nb\t2\n", encoding="utf-8")
     assert prepare(data).classes.names == named
+    for number in "12":
+        (data / f"sub-{number}/anat/sub-{number}_rec-mial_dseg.tsv").write_text("index\tname\n1\tx\n2\ty\n")
+    assert prepare(data).classes.names == ("x", "y"), "the nearest"
 
 
 def test_the_nearest_table_and_the_root_of_derivatives_count(home: Path, tmp_path: Path) -> None:
@@ -227,6 +228,20 @@ def test_mistakes_in_a_bids_table_are_said(table: str, said: str, home: Path, tm
     (problem,) = problems(data)
     assert problem.startswith(f"/dseg.tsv: {said}")
     assert "--labels csf=1" in problem
+    assert len(prepare(data, labels="a=1,b=2").classes) == 2
+
+
+@pytest.mark.parametrize("other", ["mask", "dseg"])
+def test_a_mask_without_a_table_beside_those_with_one_is_said(other: str, home: Path, tmp_path: Path) -> None:
+    data = write_bids(tmp_path, {name: labelled((1, 2)) for name in "abc"}, table="")
+    for name in "ab":
+        (data / f"sub-{name}" / "dseg.tsv").write_text("index\tname\n1\ta\n2\tb\n")
+    mask = data / "sub-c/anat/sub-c_rec-mial_dseg.nii.gz"
+    mask = mask.rename(mask.with_name(f"sub-c_rec-mial_{other}.nii.gz"))
+    (problem,) = problems(data)
+    assert problem.startswith(
+        f"{str(mask).removeprefix(str(data))}: no dseg.tsv names its classes, but /sub-a/dseg.tsv "
+    )
     assert len(prepare(data, labels="a=1,b=2").classes) == 2
 
 
