@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 from rich.console import Console
 from rich.table import Table
@@ -34,9 +35,9 @@ def write_classes(folder: Path) -> None:
     for path in folder.rglob("masks/*"):
         mask = sitk.ReadImage(str(path))
         labels = sitk.GetArrayFromImage(mask)
-        rows = labels.shape[1]
-        for row in range(rows):
-            labels[:, row][labels[:, row] > 0] = 1 + row * CLASSES // rows
+        rows = np.flatnonzero(labels.any((0, 2)))
+        for place, row in enumerate(rows):
+            labels[:, row][labels[:, row] > 0] = 1 + place * CLASSES // len(rows)
         cut = sitk.GetImageFromArray(labels)
         cut.CopyInformation(mask)
         sitk.WriteImage(cut, str(path))
