@@ -29,14 +29,14 @@ test: $(READY) lint ## Lint, check types, run all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ALONE:%=--ignore=%)
 	$(BIN)/python -m pytest $(ALONE)
 
-# Tests without training and without new processes.
+# Tests without training and without new processes, with a fifth of the random examples.
 FAST := tests/settings tests/sweep tests/runs tests/test_yamlfile.py tests/test_failures.py \
 	tests/report/test_answer.py tests/report/test_comparison.py tests/report/test_emissions.py \
 	tests/report/test_export.py tests/report/test_front.py tests/report/test_results.py tests/report/test_select.py \
 	tests/report/test_statistics.py tests/report/test_table.py
 
 test-fast: $(READY) ## Run the tests without new processes, training and network access, in under a minute
-	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal -m 'not process' $(FAST)
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal --hypothesis-profile fast -m 'not process' $(FAST)
 
 lint: $(READY) ## Lint, check types and import contracts
 	$(BIN)/ruff check .

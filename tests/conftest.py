@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,13 +21,22 @@ from greenseg.data.phantom import write_phantom
 from greenseg.energy import neighbours
 from tests import warm
 
-settings.register_profile("greenseg", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
+PATIENT: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # on a busy machine
+settings.register_profile("greenseg", **PATIENT)
+settings.register_profile("fast", max_examples=20, **PATIENT)  # pytest --hypothesis-profile fast
 settings.load_profile("greenseg")
+
+
+def times(factor: int) -> int:
+    """So many times as many examples as hypothesis tries otherwise."""
+    return factor * settings().max_examples
+
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 SMALL = [
-    "--model", "mobilenetv3-tiny-unet", "--image-size", "32", "--spacing", "8", "--epochs", "2", "--accelerator", "cpu",
+    "--model", "mobilenetv3-tiny-unet", "--image-size", "32", "--spacing", "8", "--batch-size", "32", "--epochs", "2",
+    "--accelerator", "cpu",
 ]  # fmt: skip
 """Options of a run of about a second."""
 

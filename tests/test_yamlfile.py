@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from greenseg.errors import UserError
 from greenseg.yamlfile import Document, dump, load
+from tests.conftest import times
 
 
 def read(folder: Path, text: str | bytes) -> Document:
@@ -246,7 +247,7 @@ _YAMLISH = st.lists(
 
 
 @given(text=st.text() | _YAMLISH | st.binary())
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=times(4))
 def test_any_file_is_a_document_or_a_mistake(text: str | bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp()
     problems = ["none"]

@@ -3,7 +3,8 @@
 `Popen` and `run` are those of `subprocess`, and start the same program with the same files, environment, folder and
 signals. A program is forked where nothing that it could notice differs from a new Python (see `_suits`), and started as
 usual otherwise. It is a real process and a real child of its starter, so that waiting, killing and process groups work:
-the warm process forks twice, and a `greenseg` command has a warm process of its own for the runs that it starts.
+the warm process forks twice, and a `greenseg` command has a warm process of its own for the runs that it starts, as a
+run has for its ranks.
 
 What is forked has its imports already. A test of imports, of their cost, or of how Python itself starts must use
 `subprocess`.
@@ -18,6 +19,7 @@ import importlib
 import io
 import json
 import os
+import resource
 import runpy
 import signal
 import socket
@@ -36,10 +38,14 @@ from greenseg.energy import neighbours
 _STACK = (
     "greenseg.cli", "greenseg.data.check", "greenseg.data.phantom", "greenseg.energy.doctor", "greenseg.launch.prepare",
     "greenseg.launch.queue", "greenseg.launch.server", "greenseg.report.answer", "greenseg.report.export",
-    "greenseg.report.picture", "greenseg.training.program", "greenseg.training.run", "zeus.monitor", "rich.live",
-    "rich.progress", "rich.table",
+    "greenseg.report.picture", "greenseg.training.program", "greenseg.training.run", "nibabel", "pydicom.pixels",
+    "timm.optim", "torch._dynamo", "torch.distributed.checkpoint.state_dict", "torch.distributed.tensor",
+    "torch.utils.serialization.config", "zeus.monitor", "rich.live", "rich.progress", "rich.table",
 )  # fmt: skip
 """Not `greenseg.cli.view`: when it is imported, it looks at the terminal."""
+
+_STARTERS = ("greenseg", "greenseg.training", "tests.energy.two_ranks")
+"""Programs that start other Pythons."""
 
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_", "HF_", "TORCH", "OMP_", "KMP_", "MPL")
 """What the names of variables begin with that count only when Python, or a library, starts."""
@@ -47,11 +53,17 @@ _AT_START = ("PYTHON", "LC_", "LANG", "LD_", "HF_", "TORCH", "OMP_", "KMP_", "MP
 _GIVEN_LATER = {"PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8"}
 """Those of them that a fork can heed."""
 
+SITE = "GREENSEG_TEST_SITE"
+"""Variable: a folder at the head of PYTHONPATH whose `sitecustomize.py` does as well after imports as before them."""
+
+COLD = "GREENSEG_TEST_COLD"
+"""Variable: a module that starts as a Python of its own, however it is started."""
+
 METERS = "GREENSEG_TEST_METERS"
 """Variable: the folder in which meters of these tests find each other, and no others."""
 
 _ROOT = Path(__file__).parents[1]
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36  # prctl(2)
 _prctl = ctypes.CDLL(None).prctl
 
 
@@ -129,6 +141,7 @@ class Popen(subprocess.Popen[Any]):
             "env": variables,
             "affinity": sorted(os.sched_getaffinity(0)),
             "ignored": [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_IGN],
+            "file size": resource.getrlimit(resource.RLIMIT_FSIZE),
             "session": start_new_session,
             "pass": list(pass_fds),
         }
@@ -161,10 +174,14 @@ def _suits(args: Any, variables: Mapping[str, str], new_session: bool) -> bool:
         return False
     if args[1] not in ("-m", "-c") and args[1].startswith("-"):
         return False
+    if list(args)[1:3] == ["-m", variables.get(COLD)]:
+        return False
     way = _way()
     started = {name for name in {*variables, *way.given} if name.startswith(_AT_START)} - _GIVEN_LATER
     same = all(variables.get(name) == way.given.get(name) for name in started - {"PYTHONPATH"})
-    same &= variables.get("PYTHONPATH") in (way.given.get("PYTHONPATH"), str(_ROOT))
+    path = variables.get("PYTHONPATH")
+    site = SITE in variables and path is not None and path.split(os.pathsep)[0] == variables[SITE]
+    same &= site or path in (way.given.get("PYTHONPATH"), str(_ROOT))
     encoding = variables.get("PYTHONIOENCODING", "utf-8").partition(":")[0]
     plain = variables.get("PYTHONUTF8") in (None, "1") and encoding == "utf-8"
     return same and plain and (new_session or os.getsid(0) == way.session)
@@ -229,7 +246,9 @@ def _begin(control: socket.socket, given: Mapping[str, str], parent: int, descri
         control.send(str(os.getpid()).encode())
         control.close()
         _take_over(request, descriptors[1:])
-        if request["args"][1:3] == ["-m", "greenseg"]:
+        if request["args"][1] == "-m":
+            _prctl(_PR_SET_NAME, request["args"][2].rpartition(".")[2].encode(), 0, 0, 0)  # tells `server` from `run`
+        if request["args"][1] == "-m" and request["args"][2] in _STARTERS:
             _have_warm(given)
         code = _interpret(request["args"])
     except BaseException:
@@ -252,6 +271,7 @@ def _take_over(request: dict[str, Any], descriptors: list[int]) -> None:
     if request["session"]:
         os.setsid()
     os.sched_setaffinity(0, request["affinity"])
+    resource.setrlimit(resource.RLIMIT_FSIZE, request["file size"])
     for number in (signal.SIGINT, signal.SIGHUP):
         default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
@@ -300,6 +320,9 @@ def _interpret(args: list[str]) -> int:
     sys.orig_argv = list(args)
     code = 0
     try:
+        if SITE in os.environ:
+            sys.path.insert(0, os.environ[SITE])
+            runpy.run_path(os.path.join(os.environ[SITE], "sitecustomize.py"))  # noqa: PTH118
         if args[1] == "-m":
             sys.argv = ["-m", *args[3:]]
             sys.path.insert(0, os.getcwd())  # noqa: PTH109

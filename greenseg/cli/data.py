@@ -16,16 +16,17 @@ def check(
     data: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the data set, or its CSV file.")],
     layout: Annotated[str, typer.Option(metavar="NAME", help="Layout of the data set; see `greenseg train`.")] = "auto",
     labels: Annotated[
-        str, typer.Option(metavar="N,N", help="Mask labels that count as foreground; empty = any above 0.")
+        str, typer.Option(metavar="NAME=N+N,…", help="Classes, by the labels in the masks; see `greenseg train`.")
     ] = "",
+    channels: Annotated[str, typer.Option(metavar="NAME,…", help="Channels of an image; see `greenseg train`.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     montage: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="Write a picture with one slice per case and the contour of its mask."),
+        typer.Option(metavar="PNG", help="Write a picture with one slice per case and the contours of its classes."),
     ] = None,
 ) -> None:
     """List the cases of a data set and all its problems. The exit code is 2 if there are any."""
-    settings = Settings.of({"data": str(data), "layout": layout, "labels": labels})
+    settings = Settings.of({"data": str(data), "layout": layout, "labels": labels, "channels": channels})
     if montage and (montage.suffix.lower() != ".png" or not montage.parent.is_dir()):
         raise UserError(f"--montage {montage}: name a .png file in an existing folder")
 
@@ -35,15 +36,15 @@ def check(
 
     from greenseg.cli.view import FilesView, print_uncut, say, warn
     from greenseg.data import check as checks
-    from greenseg.data.volume import labels_of
-    from greenseg.report.cases import case_table
+    from greenseg.report.cases import case_table, class_table
 
     pictures: list[checks.Picture] = []
     with FilesView("checking images", disable=as_json) as view:
         found = checks.check(
             data,
             settings.layout,
-            labels_of(settings.labels),
+            settings.labels,
+            settings.channels,
             progress=view.update,
             picture=pictures.append if montage else None,
         )
@@ -53,6 +54,8 @@ def check(
     else:
         if found.cases:
             print_uncut(case_table(found))
+        if len(found.classes) > 1:
+            print_uncut(class_table(found))
         for note in found.notes:
             say(f"note: {note}")
         for problem in found.problems:
@@ -90,7 +93,7 @@ def cache(
     for made in slices.cached():
         how = made.index["preprocessing"]
         grid = f"{how['image_size']}² × {how['spacing']:g} mm"
-        labels = how["labels"] or "any"
+        labels = how["labels"] or made.index.get("classes") or "any"
         table.add_row(size(made.bytes), str(made.index["shape"][0]), grid, labels, made.index["data"])
         total, number = total + made.bytes, number + 1
     if number:

@@ -3,13 +3,14 @@ derivatives/."""
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from greenseg.data.dseg import name_classes
 from greenseg.data.listing import BROKEN, Entry, Listing, broken, images_in, is_broken_folder, natural, second, some
 
-_IMAGE, _MASKS = "T2w", ("dseg", "mask")
+_DEFAULT, _MASKS = ("T2w",), ("dseg", "mask")
 _OF_DERIVATIVES = {"desc", "space", "label", "res", "den", "hemi", "atlas", "seg"}  # not of the image
 
 
@@ -32,7 +33,12 @@ _Places = dict[str, list[_File]]
 
 
 def list_bids(root: Path, found: Listing) -> None:
-    """List the T2w images of a BIDS data set, with their masks."""
+    """List the images of a BIDS data set with the wanted suffixes, by default T2w, with their masks."""
+    channels = found.wanted or _DEFAULT
+    if wrong := [channel for channel in channels if channel in _MASKS]:
+        found.problems.append(f"{root}: channels: '{wrong[0]}' is the suffix of masks, not of images")
+        return
+    found.channels = channels
     raw = _files(root, found)
     derivatives = sorted(root.glob("derivatives/*"))
     broken([root / "derivatives", *derivatives], found.problems)
@@ -43,12 +49,19 @@ def list_bids(root: Path, found: Listing) -> None:
         here = [file for file in raw.get(place, []) if file.suffix not in _MASKS]
         masks = [file for places in (raw, *derived) for file in places.get(place, []) if file.suffix in _MASKS]
         images[_subject(place)] += here
-        spare += [(place, mask) for mask in _pair_up([f for f in here if f.suffix == _IMAGE], masks, place, found)]
+        spare += [(place, mask) for mask in _pair_up(here, masks, channels, place, found)]
     for place, mask in spare:
         if not any(mask.facts <= image.facts for image in images[_subject(place)]):
-            expected = root / place / f"{'_'.join(e for e in mask.entities.split('_') if e in mask.facts)}_{_IMAGE}"
+            expected = (
+                root / place / f"{'_'.join(e for e in mask.entities.split('_') if e in mask.facts)}_{channels[0]}"
+            )
             found.problems.append(f"{mask.path}: mask without image; expected {expected}.nii.gz")
-    _say_who_has_none(root, {place: images[place] for place in raw if place == _subject(place)}, found)
+    of_subject = {place: images[place] for place in raw if place == _subject(place)}
+    for channel in channels:
+        _say_who_has_none(root, of_subject, channel, found)
+    roots = [*derivatives, root]
+    of_masks = [e.mask for e in found.entries if e.mask and e.mask.name.partition(".")[0].endswith("_dseg")]
+    name_classes(((mask, next(r for r in roots if mask.is_relative_to(r))) for mask in of_masks), found)
 
 
 def _subject(place: str) -> str:
@@ -90,14 +103,20 @@ def _anatomies(folder: Path, found: Listing, above: tuple[tuple[int, int], ...] 
                 yield from _anatomies(path, found, (*above, here))
 
 
-def _pair_up(images: Iterable[_File], masks: Iterable[_File], place: str, found: Listing) -> list[_File]:
-    """Add the images of a folder, each with its mask; returns the masks without an image."""
-    image_of: dict[str, _File] = {}
+def _pair_up(
+    images: Iterable[_File], masks: Iterable[_File], channels: Sequence[str], place: str, found: Listing
+) -> list[_File]:
+    """Add the images of a folder, each with its mask; returns the masks without an image.
+
+    The channels of an image have the same entities. A mask with an image that lacks a channel is a problem.
+    """
+    images_of: dict[str, dict[str, Path]] = {}
     for image in images:
-        first = image_of.setdefault(image.entities, image)
-        if first is not image:
-            found.problems.append(second(image.path, "image", first.path))
-    masks_of: dict[str, list[_File]] = {entities: [] for entities in image_of}
+        if image.suffix in channels:
+            first = images_of.setdefault(image.entities, {}).setdefault(image.suffix, image.path)
+            if first is not image.path:
+                found.problems.append(second(image.path, "image", first))
+    masks_of: dict[str, list[_File]] = {entities: [] for entities in images_of}
     spare: list[_File] = []
     for mask in masks:
         # sub-1_run-2_mask belongs to sub-1_run-2_T2w, not to sub-1_T2w.
@@ -105,30 +124,40 @@ def _pair_up(images: Iterable[_File], masks: Iterable[_File], place: str, found:
         while owner and owner not in masks_of:
             owner = owner.rpartition("_")[0]
         (masks_of[owner] if owner else spare).append(mask)
-    for entities, image in image_of.items():
+    for entities, of_channel in images_of.items():
         own = masks_of[entities]
         exact = [mask for mask in own if mask.entities == entities]
         chosen = exact if len(exact) == 1 else own
-        if len(chosen) == 1:
-            found.entries.append(Entry(image.path, chosen[0].path, _subject(place), None, str(image.path)))
+        there = next(iter(of_channel.values()))
+        lacking = [channel for channel in channels if channel not in of_channel]
+        if lacking:
+            expected = there.parent / f"{entities}_{lacking[0]}.nii.gz"
+            said = f"{there}: no {' and no '.join(lacking)} image beside it; expected {expected}"
+            (found.problems if own else found.notes).append(said)
+        elif len(chosen) == 1:
+            first_channel, *more = (of_channel[channel] for channel in channels)
+            mask_path = chosen[0].path
+            found.entries.append(
+                Entry(first_channel, mask_path, _subject(place), None, str(first_channel), more=tuple(more))
+            )
         elif chosen:
             names = ", ".join(mask.path.name for mask in chosen)
-            found.problems.append(f"{image.path}: several masks ({names}); keep one")
+            found.problems.append(f"{there}: several masks ({names}); keep one")
         else:
-            expected = image.path.parent / f"{entities}_dseg.nii.gz"
-            found.problems.append(f"{image.path}: image without mask; expected {expected} or …_mask.nii.gz")
+            expected = there.parent / f"{entities}_dseg.nii.gz"
+            found.problems.append(f"{there}: image without mask; expected {expected} or …_mask.nii.gz")
     return spare
 
 
-def _say_who_has_none(root: Path, images: dict[str, list[_File]], found: Listing) -> None:
-    """List the subjects without a T2w image; a problem if no subject has one."""
+def _say_who_has_none(root: Path, images: dict[str, list[_File]], channel: str, found: Listing) -> None:
+    """List the subjects without an image of a channel; a problem if no subject has one."""
     kinds = Counter(image.suffix for of_subject in images.values() for image in of_subject)
-    without = [s for s, of_subject in images.items() if all(image.suffix != _IMAGE for image in of_subject)]
+    without = [s for s, of_subject in images.items() if all(image.suffix != channel for image in of_subject)]
     if images and len(without) == len(images) and not found.problems:
         have = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
         found.problems.append(
-            f"{root}: no {_IMAGE} image in any folder anat{f', but {have}' if have else ''}; greenseg reads only "
-            f"{_IMAGE} images from BIDS: name others, with their masks, in a CSV"
+            f"{root}: no {channel} image in any folder anat{f', but {have}' if have else ''}; name others with "
+            f"--channels{f', such as {next(iter(kinds))}' if kinds else ''}, or with their masks in a CSV"
         )
     elif without:
-        found.notes.append(f"no {_IMAGE} image for {some(without)}")
+        found.notes.append(f"no {channel} image for {some(without)}")

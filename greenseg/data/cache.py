@@ -12,30 +12,26 @@ ranks of a machine share it through the page cache.
 
 import errno
 import json
-import math
 import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import SimpleITK as sitk
 
-from greenseg.classes import BINARY, Classes
+from greenseg.classes import BINARY, IGNORED, Classes
 from greenseg.data import phantom
 from greenseg.data.content import Content, preprocessing
-from greenseg.data.grid import ByteArray, FloatArray, foreground_outside, mask_to_grid, normalise, to_grid
-from greenseg.data.intensity import lifted
-from greenseg.data.listing import some
-from greenseg.data.splits import Case, cases_of, refuse_ignored
-from greenseg.data.stacks import Part, Volume
-from greenseg.data.stacks import volumes as volumes_of
-from greenseg.data.volume import labels_of, read_pair
+from greenseg.data.grid import ByteArray, FloatArray
+from greenseg.data.hounsfield import windows
+from greenseg.data.listing import labels_text, masks_have, some
+from greenseg.data.prepared import on_grid, read
+from greenseg.data.splits import Case, cases_of, classes_of, refuse_ignored
 from greenseg.errors import UserError
 from greenseg.files import CACHE_REMEDY, cache_folder, locked, write_json
 from greenseg.settings import PHANTOM, Settings
@@ -100,8 +96,8 @@ class Slices:
 
         Each is a mapping with `name`, `split`, `first` slice, number of `slices`, indices of the `empty` slices
         (without foreground), the share of the foreground that is `cut_off`, the foreground in mm³ (`brain`), the finest
-        `pixel` in mm, both as in the files, and `volumes`: each with its number of `slices` and their `distance` in mm,
-        or None if unknown.
+        `pixel` in mm, both as in the files, `volumes`: each with its number of `slices` and their `distance` in mm,
+        or None if unknown, and `pixels`: the number of pixels of each class on the grid; earlier versions lack it.
         """
         return [subject for subject in self.index["subjects"] if subject["split"] == split]
 
@@ -145,9 +141,10 @@ def prepare(
     """
     root = root or data_root(settings)
     cases = cases_of(settings, root)
-    refuse_ignored(cases, labels_of(settings.labels), root)
+    classes = classes_of(settings.labels, cases)
+    refuse_ignored(cases, classes, root)
     try:
-        slices = _slices(cases, settings, root, verify, progress, cost)
+        slices = _slices(cases, classes, settings, root, verify, progress, cost)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -160,6 +157,27 @@ def prepare(
     if problems := [problem for split in _SPLITS if (problem := _without_foreground(slices, split, settings, root))]:
         raise UserError(problems)
     return slices
+
+
+def absent(slices: Slices) -> list[str]:
+    """Sentences for the user about classes that no slice of a split has."""
+    sentences = []
+    for split, words in _SPLITS.items():
+        of_subject = [subject["pixels"] for subject in slices.subjects(split) if "pixels" in subject]
+        counts = [sum(of_class) for of_class in zip(*of_subject, strict=True)]
+        names = [f"'{name}'" for name, count in zip(slices.classes.names, counts, strict=False) if not count]
+        if names and len(slices.classes) > 1:
+            so = "it cannot be learned" if split == "train" else "its Dice cannot be measured"
+            so = so if len(names) == 1 else so.replace("its", "their").replace("it ", "they ")
+            sentences.append(f"No {words} slice has class{'es' if len(names) > 1 else ''} {', '.join(names)}: {so}.")
+    return sentences
+
+
+def without_class(slices: Slices) -> str:
+    """A sentence for the user about the labels of the masks that belong to none of several classes; may be empty."""
+    if others := slices.index.get("other_labels", []):
+        return f"The masks also have {labels_text(others)}, in no class: background."
+    return ""
 
 
 def _without_foreground(
@@ -191,6 +209,7 @@ def _without_foreground(
 
 def _slices(
     cases: list[Case],
+    classes: Classes,
     settings: Settings,
     root: Path,
     verify: bool,
@@ -206,13 +225,13 @@ def _slices(
             if index is None:
                 for remains in (folder, *folder.parent.glob(f".{folder.name}-*")):  # left by a killed process
                     shutil.rmtree(remains, ignore_errors=True)
-                _build(cases, settings, root, folder, progress, cost)
+                _build(cases, classes, settings, root, folder, progress, cost)
                 index, built = _whole(folder, verify=False), True
     if index is None:
         raise OSError(f"{folder}: the slices are missing, although they were just written")
     split_of = {case.subject: case.split for case in cases}
     index["subjects"] = [subject | {"split": split_of[subject["name"]]} for subject in index["subjects"]]
-    return Slices(folder, index, tuple(cases), built, content)
+    return Slices(folder, index, tuple(cases), built, content, classes)
 
 
 def cached() -> Iterator[Slices]:
@@ -293,6 +312,7 @@ class _Appended:
 
 def _build(
     cases: list[Case],
+    classes: Classes,
     settings: Settings,
     root: Path,
     folder: Path,
@@ -305,86 +325,68 @@ def _build(
         subjects: list[dict[str, Any]] = []
         problems: list[str] = []
         equal: list[str] = []
-        first, done, total = 0, 0, sum(len(case.files) for case in cases)
+        labels: set[int] = set()
+        channels: dict[int, Path] = {}  # number of channels → first image that has it
+        first, ignored, done = 0, 0, 0
+        total = sum(len(case.files) * (2 if case.ct else 1) for case in cases)
 
         def advance() -> None:
             nonlocal done
             done += 1
             progress(done, total)
 
-        for case in sorted(cases, key=lambda case: case.subject):
+        ordered = sorted(cases, key=lambda case: case.subject)
+        scales = windows(ordered, classes, advance)
+        for case in ordered:
             try:
-                pairs, volumes = _read(case, labels_of(settings.labels), advance)
+                files = read(case, classes, advance)
             except UserError as error:
                 problems += error.problems
-            if problems:
-                continue  # the rest is only read to find all problems
-            stack: list[FloatArray] = []
-            mask_stack: list[ByteArray] = []
-            foreground, outside, pixel = 0.0, 0.0, math.inf
-            grey = lifted([image for image, _ in pairs])
-            for number in (number for volume in volumes for number in volume.parts):
-                mask = pairs[number][1]
-                stack.append(to_grid(grey[number], settings.image_size, settings.spacing))
-                mask_stack.append(mask_to_grid(mask, settings.image_size, settings.spacing))
-                here, cut = foreground_outside(mask, settings.image_size, settings.spacing)
-                foreground, outside, pixel = foreground + here, outside + cut, min(pixel, *mask.GetSpacing()[:2])
-            whole, inside = np.concatenate(stack), np.concatenate(mask_stack)
-            grid = normalise(whole)
-            if np.ptp(grid) == 0 and inside.any():
-                equal.append(
-                    f"{case.files[0][0]}: every pixel of subject {case.subject!r} is {grid.flat[0]:g} on the grid of "
-                    f"{settings.image_size}×{settings.image_size} pixels of {settings.spacing:g} mm, although there is "
-                    f"foreground; set --spacing and --image-size to suit the subject, or check its values"
-                )
                 continue
-            images.append(grid)
+            labels |= files.labels
+            for path, (of_image, _) in zip(case.images, files.pairs, strict=True):
+                channels.setdefault(len(of_image), path[0])
+            if problems or len(channels) > 1:
+                continue  # the rest is only read to find all problems
+            try:
+                whole, inside, about = on_grid(case, files, classes, scales, settings)
+            except UserError as error:
+                equal += error.problems
+                continue
+            images.append(whole)
             masks.append(inside)
-            subjects.append(
-                {
-                    "name": case.subject,
-                    "first": first,
-                    "slices": len(whole),
-                    "empty": np.flatnonzero(~inside.any((1, 2))).tolist(),
-                    "volumes": [{"slices": volume.slices, "distance": volume.distance} for volume in volumes],
-                    "cut_off": outside / foreground if foreground else 0.0,
-                    "brain": foreground,  # the key that caches on disk have
-                    "pixel": pixel,
-                }
-            )
+            ignored += int((inside == IGNORED).sum()) if case.ignored else 0
+            subjects.append({"first": first} | about)
             first += len(whole)
-        files = {_IMAGES: images.close(), _MASKS: masks.close()}
-        if problems or equal:
-            raise UserError(problems + equal)
+        files_index = {_IMAGES: images.close(), _MASKS: masks.close()}
+        problems += equal
+        if len(channels) > 1:
+            shown = ", ".join(f"{number} in {path}" for number, path in sorted(channels.items()))
+            problems.append(f"{root}: images have different numbers of channels: {shown}; all must have the same")
+        known = {label for of_class in classes.labels for label in of_class}
+        void = {label for case in cases for label in case.ignored}
+        if not problems and len(classes) > 1:
+            problems += [
+                f"{root}: no mask has class '{name}' ({labels_text(of_class)}); {masks_have(sorted(labels))}: name the "
+                f"classes that they have with --labels"
+                for name, of_class in zip(classes.names, classes.labels, strict=True)
+                if not labels & {*of_class}
+            ]
+        if problems:
+            raise UserError(problems)
         index = {
             "data": str(root.absolute()),
             "preprocessing": preprocessing(settings),
             "shape": [first, settings.image_size, settings.image_size],
+            "channels": next(iter(channels)),
+            "ignored": ignored,
+            "classes": classes.without_names,
+            "other_labels": sorted(labels - known - void),
             "subjects": subjects,
-            "files": files,
+            "files": files_index,
             "preparation": cost(),
         }
         write_json(unfinished / _INDEX, index | {"crc32": _crc_of(index)})
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _read(
-    case: Case, labels: Sequence[int], advance: Callable[[], None]
-) -> tuple[list[tuple[sitk.Image, sitk.Image]], list[Volume]]:
-    """The pairs of a case, and the volumes that they form; `advance` is called after each pair.
-
-    Raises:
-        UserError: all their problems.
-    """
-    pairs, problems = [], list[str]()
-    for image_path, mask_path in case.files:
-        try:
-            pairs.append(read_pair(image_path, mask_path, labels, case.ignored))
-        except UserError as error:
-            problems += error.problems
-        advance()
-    if problems:
-        raise UserError(problems)
-    return pairs, volumes_of([Part.of(path, image) for (path, _), (image, _) in zip(case.files, pairs, strict=True)])

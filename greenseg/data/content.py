@@ -1,10 +1,9 @@
-"""The content of the data of a run: the bytes of its files and the split, independent of the folder.
+"""The content of the data of a run: the bytes of its files, its classes and the split, independent of the folder.
 
 Two runs are the same only if their content is the same. A moved data set has the same content. Another mask under the
 same name is different content.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from greenseg.classes import without_names
 from greenseg.data import PREPROCESSING, UNNAMED, builtin_phantom
 from greenseg.data.fingerprint import digest, digests
 from greenseg.data.listing import some
 from greenseg.data.numbering import stacked
-from greenseg.data.splits import SPLIT_BY, Case, cases_of
+from greenseg.data.splits import SPLIT_BY, Case, cases_of, read_split
 from greenseg.errors import UserError
 from greenseg.settings import PHANTOM, Settings, values_of
 
@@ -59,17 +59,28 @@ class Content:
             OSError: a file cannot be read.
         """
         ordered = sorted(cases, key=lambda case: case.subject)
-        found = iter(digests([path for case in ordered for pair in case.files for path in pair]))
+        files = [(*pair, *more) for case in ordered for pair, (_, *more) in zip(case.files, case.images, strict=True)]
+        found = iter(digests([path for of_pair in files for path in of_pair]))
         subjects, parts, pairs, order = {}, list[str](), list[str](), list[str]()
         for case in ordered:
             images, masks = list[list[str]](), list[list[str]]()
-            for _ in case.files:
+            for _, *further in case.images:
                 images.append(next(found))
                 masks.append(next(found))
                 parts += images[-1] + masks[-1]
+                for channel in range(2, len(further) + 2):
+                    images.append([f"channel {channel}", *next(found)])
+                    parts += images[-1]
                 pairs.append(case.subject)
-            if case.ignored:  # they affect pixels like a mask
-                masks.append([f"ignore {label}" for label in case.ignored])
+            # What follows affects pixels like the files.
+            if case.ct:
+                images.append([f"CT {channel + 1}" for channel in case.ct])
+                parts += images[-1]
+            if case.ignored:  # "ignore" was the word when they counted as background
+                masks.append([f"not annotated {label}" for label in case.ignored])
+                parts += masks[-1]
+            if case.classes:
+                masks.append([f"classes {case.classes.without_names}"])
                 parts += masks[-1]
             stacks = stacked([image for image, _ in case.files])
             if len(stacks) < len(case.files):  # names decide the stacking and order of slice files
@@ -148,7 +159,11 @@ class Content:
 
 def preprocessing(settings: Settings) -> dict[str, Any]:
     """The settings that decide the slices of a file."""
-    return {"image_size": settings.image_size, "spacing": settings.spacing, "labels": settings.labels}
+    return {
+        "image_size": settings.image_size,
+        "spacing": settings.spacing,
+        "labels": without_names(settings.labels),
+    }
 
 
 class Contents:
@@ -185,17 +200,8 @@ def recomputed(split_csv: Path, slices_key: str, settings: Settings) -> Content 
         slices_key: name of the run's slices in the cache, to verify the files.
         settings: settings of the run.
     """
-    files: dict[tuple[str, str, str], list[tuple[Path, Path]]] = {}
     try:
-        with split_csv.open(encoding="utf-8", newline="") as text:
-            for row in csv.DictReader(text):
-                pair = (Path(row["image"]), Path(row["mask"]))
-                files.setdefault((row["subject"], row["split"], row.get("ignore") or ""), []).append(pair)
-        cases = [
-            Case(subject, split, tuple(pairs), tuple(map(int, ignored.split())))  # type: ignore[arg-type]
-            for (subject, split, ignored), pairs in files.items()
-        ]
-        content = Content.of(cases).before_it_was_named()
+        content = Content.of(read_split(split_csv)).before_it_was_named()
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
     return content if content.slices_key(settings) == slices_key else None

@@ -1,15 +1,20 @@
 """Bringing slices to one pixel size and number of pixels, and their intensities to one scale."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+
+from greenseg.classes import IGNORED
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 ByteArray = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 _SAME = 1e-3  # relative difference up to which two spacings, or multiples, count as the same
-_HALF = 0.5 - 1e-4  # of a pixel, but for rounding
+_ROUNDING = 1e-4  # of a pixel
+_HALF = 0.5 - _ROUNDING
 
 
 def to_grid(volume: sitk.Image, size: int, spacing: float) -> FloatArray:
@@ -26,28 +31,54 @@ def to_grid(volume: sitk.Image, size: int, spacing: float) -> FloatArray:
     Returns:
         float32 [slices, size, size]; 0 outside the volume.
     """
-    return _on_grid(volume, size, spacing, by_area=False)
+    rows, columns = _of_axes(volume, size, spacing, by_area=False)
+    return _on_grid(sitk.GetArrayViewFromImage(volume), rows, columns)
 
 
-def mask_to_grid(mask: sitk.Image, size: int, spacing: float) -> ByteArray:
-    """Every slice of a mask on the grid of `to_grid`: 1 where at least half of a pixel's area is 1.
+def mask_to_grid(mask: sitk.Image, size: int, spacing: float, numbers: Sequence[int] = (1,)) -> ByteArray:
+    """Every slice of a mask on the grid of `to_grid`: each pixel gets the number with the largest share of its area.
+
+    The background, and what lies outside the mask, is a number like the others. A pixel with equal shares gets the
+    number that comes first in `numbers`, and the background last. With a single number, a pixel has it if at least half
+    of its area has.
 
     Args:
-        mask: [x, y, slice], 0 or 1.
+        mask: [x, y, slice], 0 or one of `numbers`.
         size: as in `to_grid`.
         spacing: likewise.
+        numbers: numbers to look for, above 0.
 
     Returns:
-        uint8 [slices, size, size], 0 or 1.
+        uint8 [slices, size, size], 0 or one of `numbers`.
     """
-    return (_on_grid(mask, size, spacing, by_area=True) >= _HALF).astype(np.uint8)
+    values = sitk.GetArrayViewFromImage(mask)
+    rows, columns = _of_axes(mask, size, spacing, by_area=True)
+    there = [number for number in numbers if (values == number).any()] if len(numbers) > 1 else list(numbers)
+    result: ByteArray = np.zeros((len(values), size, size), np.uint8)
+    if len(there) == 1:
+        share = _on_grid(values == there[0], rows, columns)
+        result[share >= _HALF] = there[0]
+        return result
+    largest = np.zeros(result.shape, np.float32)
+    background = np.ones(result.shape, np.float32)
+    for number in there:  # one at a time, to save memory
+        share = _on_grid(values == number, rows, columns)
+        background -= share
+        larger = share > largest + _ROUNDING
+        result[larger], largest[larger] = number, share[larger]
+    result[largest < background - 2 * _ROUNDING] = 0  # twice, as in `_HALF`: one share is 1 less the other
+    return result
 
 
-def _on_grid(volume: sitk.Image, size: int, spacing: float, by_area: bool) -> FloatArray:
+def _of_axes(volume: sitk.Image, size: int, spacing: float, by_area: bool) -> tuple[FloatArray, FloatArray]:
+    """The weights along y and along x."""
     plane = zip(volume.GetSize()[:2], volume.GetSpacing()[:2], strict=True)
     columns, rows = (_weights(pixels, pixel, size, spacing, by_area) for pixels, pixel in plane)
-    values: FloatArray = sitk.GetArrayViewFromImage(volume).astype(np.float32)
-    return np.asarray(rows @ values @ columns.T, np.float32)
+    return rows, columns
+
+
+def _on_grid(values: np.ndarray[Any, Any], rows: FloatArray, columns: FloatArray) -> FloatArray:
+    return np.asarray(rows @ values.astype(np.float32) @ columns.T, np.float32)
 
 
 def _place(pixels: int, pixel: float, size: int, spacing: float) -> tuple[float, float]:
@@ -87,17 +118,22 @@ def foreground_outside(mask: sitk.Image, size: int, spacing: float) -> tuple[flo
     """Foreground of a mask, and its part outside the square that `to_grid` keeps, both in mm³.
 
     Args:
-        mask: [x, y, slice], 0 or 1.
+        mask: [x, y, slice]: 0, the number of a class, or `IGNORED`, which does not count.
         size: as in `to_grid`.
         spacing: likewise.
     """
-    inside = sitk.GetArrayViewFromImage(mask) > 0
+    inside = is_foreground(sitk.GetArrayViewFromImage(mask))
     kept = []
     for pixels, pixel in zip(inside.shape[1:], mask.GetSpacing()[1::-1], strict=True):
         first, step = _place(pixels, pixel, size, spacing)
         kept.append(np.abs(np.arange(pixels) + 0.5 - first - size * step / 2) <= size * step / 2)
     volume = math.prod(mask.GetSpacing())
     return float(inside.sum()) * volume, float(inside[:, ~np.logical_and.outer(*kept)].sum()) * volume
+
+
+def is_foreground(numbers: ByteArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Where a class is: neither background nor `IGNORED`."""
+    return np.asarray((numbers > 0) & (numbers != IGNORED))
 
 
 def normalise(slices: FloatArray) -> FloatArray:

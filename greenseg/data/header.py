@@ -24,9 +24,8 @@ def problem_of_content(sizes: Sequence[int], components: int, is_complex: bool) 
     """
     if not 0 < math.prod(sizes) <= _MOST_PIXELS or min(sizes) < 1:
         return f"its header gives impossible sizes {list(sizes)}"
-    if components > 1:
-        what = " (a colour image)" if components in (3, 4) else ""
-        return f"{components} values per pixel{what}; convert it to a grey image"
+    if problem := problem_of_components(components):
+        return problem
     if is_complex:
         return "complex values; write their magnitude"
     if len(sizes) < 2:
@@ -34,6 +33,14 @@ def problem_of_content(sizes: Sequence[int], components: int, is_complex: bool) 
     if (volumes := math.prod(sizes[3:])) > 1:
         return f"{len(sizes)} dimensions, {volumes} volumes; write one volume per file"
     return None
+
+
+def problem_of_components(components: int) -> str | None:
+    """Why pixels with several values are not grey, or None."""
+    if components < 2:
+        return None
+    what = " (a colour image)" if components in (3, 4) else ""
+    return f"{components} values per pixel{what}; convert it to a grey image, or write one file per channel"
 
 
 def is_right(directions: Matrix) -> bool:

@@ -1,11 +1,8 @@
 """Finds the images, masks and subjects of a data set in the supported layouts."""
 
-import csv
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import get_args
 
 from greenseg.data.bids import list_bids
 from greenseg.data.listing import (
@@ -20,20 +17,21 @@ from greenseg.data.listing import (
     images_in,
     is_broken_folder,
     missing,
-    stem_of,
     subject_of,
 )
 from greenseg.data.nnunet import is_nnunet, list_nnunet
-from greenseg.errors import UserError, did_you_mean
+from greenseg.data.table import list_csv
+from greenseg.errors import UserError
 from greenseg.settings import Layout
 
 
-def look(root: Path, layout: Layout = "auto") -> Listing:
+def look(root: Path, layout: Layout = "auto", channels: str = "") -> Listing:
     """List a data set.
 
     Args:
         root: folder of the data set, or a CSV file.
         layout: layout of the data set; auto = detect it.
+        channels: the setting: names of channels, with commas between them; empty = those of the layout.
 
     Raises:
         UserError: there is no such folder or file.
@@ -43,7 +41,8 @@ def look(root: Path, layout: Layout = "auto") -> Listing:
             f"{root}: no such folder; --data needs a data set in one of these layouts:\n{EXPECTED}\n"
             f"  Leave --data out to use the built-in phantom."
         )
-    found = Listing(_layout_of(root) if layout == "auto" else layout)
+    wanted = tuple(channels.split(",")) if channels else ()
+    found = Listing(_layout_of(root) if layout == "auto" else layout, wanted)
     if root.is_dir() and found.layout == "csv":
         raise UserError(f"{root}: is a folder; layout csv needs a CSV file")
     if root.is_file() and (found.layout != "csv" or (layout == "auto" and root.suffix.lower() != ".csv")):
@@ -59,7 +58,7 @@ def look(root: Path, layout: Layout = "auto") -> Listing:
     found.problems += [
         f"{path}: {BROKEN}"
         for entry in found.entries
-        for path in (entry.image, entry.mask)
+        for path in (*entry.images, entry.mask)
         if path and not (path.is_file() or path.is_dir())
     ]
     found.problems = [problem.encode(errors="backslashreplace").decode() for problem in found.problems]
@@ -79,7 +78,7 @@ def _layout_of(root: Path) -> str:
 def _is_text(entry: Entry) -> bool:
     """Whether the names of an entry can be printed, hashed and written to a file: on Linux, they may be any bytes."""
     try:
-        f"{entry.image}{entry.mask}{entry.subject}".encode()
+        f"{''.join(map(str, entry.images))}{entry.mask}{entry.subject}".encode()
     except UnicodeEncodeError:
         return False
     return True
@@ -89,8 +88,11 @@ def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
     first: dict[Path, Entry] = {}
     split_of: dict[str, Entry] = {}
     for entry in entries:
-        if (same := first.setdefault(entry.image, entry)) is not entry:
-            yield f"{entry.where}: duplicate; {entry.image} was listed before ({same.where})"
+        if len(set(entry.images)) < len(entry.images):
+            yield f"{entry.where}: one image is two channels: {', '.join(map(str, entry.images))}"
+        for image in entry.images:
+            if (same := first.setdefault(image, entry)) is not entry:
+                yield f"{entry.where}: duplicate; {image} was listed before ({same.where})"
         earlier = split_of.setdefault(entry.subject, entry)
         if earlier.split != entry.split:
             here, there = (e.split or "training or validation" for e in (entry, earlier))
@@ -105,6 +107,11 @@ def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
 
 
 def _list_e2mip(root: Path, found: Listing) -> None:
+    if found.wanted:
+        found.problems.append(
+            f"{root}: channels: images of layout e2mip have one channel; leave --channels out, or name the channels in "
+            f"a CSV: columns image, image_2, …"
+        )
     broken((root / name for name in ("training_data", "validation_data", "testing_data")), found.problems)
     training = root / "training_data"
     folders: dict[Split, Path] = {"train": training if training.is_dir() else root}
@@ -143,70 +150,9 @@ def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> 
         found.problems.append(f"{images}: no images ({', '.join(SUFFIXES)})")
 
 
-# ── CSV
-
-_COLUMNS = ("image", "mask", "subject", "split", "ignore")
-_SPLITS: dict[str, Split | None] = {split: split for split in get_args(Split)} | {"val": "validation", "": None}
-
-
-def _list_csv(file: Path, found: Listing) -> None:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.reader(text)
-            rows = [(reader.line_num, cells) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        found.problems.append(f"{file}: not readable as CSV: {error}")
-        return
-    columns = [name.strip().lower() for name in rows[0][1]] if rows else []
-    for needed in ("image", "mask"):
-        if needed not in columns:
-            found.problems.append(f"{file}:1: no column '{needed}'; columns: {', '.join(_COLUMNS)}")
-    if found.problems and len(columns) == 1 and (other := re.search(r"[;\t|]", columns[0])):
-        found.problems = [f"{file}:1: columns are separated by {other[0]!r}; use commas"]
-        return
-    for name in columns:
-        if name not in _COLUMNS and (hint := did_you_mean(name, [c for c in _COLUMNS if c not in columns])):
-            found.problems.append(f"{file}:1: unknown column '{name}'{hint}")
-    found.problems += [
-        f"{file}:1: {columns.count(name)} columns '{name}'; keep one" for name in _COLUMNS if columns.count(name) > 1
-    ]
-    if found.problems:
-        return
-    if len(rows) == 1:
-        found.problems.append(f"{file}: no line below the column names")
-    for number, cells in rows[1:]:
-        where = f"{file}:{number}"
-        if not any(cell.strip() for cell in cells):
-            continue
-        row = defaultdict(str, {name: cell.strip() for name, cell in zip(columns, cells, strict=False)})
-        if row["split"].lower() not in _SPLITS:
-            hint = did_you_mean(row["split"].lower(), list(_SPLITS))
-            valid = ", ".join(get_args(Split))
-            found.problems.append(f"{where}: split '{row['split']}' is not valid{hint}; valid: {valid}, or empty")
-            continue
-        if not re.fullmatch(r"([1-9]\d*\s*)*", row["ignore"]):
-            found.problems.append(f"{where}: ignore '{row['ignore']}' is not valid; valid: labels above 0, such as 2 3")
-            continue
-        split = _SPLITS[row["split"].lower()]
-        image = file.parent / row["image"]
-        mask = file.parent / row["mask"] if row["mask"] else None
-        gone = [f"{where}: {path}: no such file" for path in (image, mask) if path and not path.exists()]
-        if not row["image"]:
-            gone = [f"{where}: names no image"]
-        elif mask is None and split != "test":
-            gone.append(f"{where}: image without mask")
-        elif mask is not None and mask.resolve() == image.resolve():
-            gone.append(f"{where}: {mask}: is the image itself, not its mask")
-        found.problems += gone
-        if not gone:
-            stem = stem_of(image) or image.stem
-            ignored = tuple(map(int, row["ignore"].split()))
-            found.entries.append(Entry(image, mask, row["subject"] or subject_of(stem), split, where, ignored))
-
-
 _LISTERS: dict[str, Callable[[Path, Listing], None]] = {
     "e2mip": _list_e2mip,
     "nnunet": list_nnunet,
     "bids": list_bids,
-    "csv": _list_csv,
+    "csv": list_csv,
 }

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from greenseg.classes import Classes
+
 Split = Literal["train", "validation", "test"]
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -31,7 +33,9 @@ class Entry:
         subject: name of the subject.
         split: the split that the data set names for it, or None.
         where: its place for messages: its path, or file and line.
-        ignored: labels of its mask that mean "not annotated" and do not count as foreground.
+        ignored: labels of its mask that mean "not annotated".
+        more: images of its further channels, on the same grid.
+        ct: indices of the channels in Hounsfield units, 0 for `image`.
     """
 
     image: Path
@@ -40,6 +44,13 @@ class Entry:
     split: Split | None
     where: str
     ignored: tuple[int, ...] = ()
+    more: tuple[Path, ...] = ()
+    ct: tuple[int, ...] = ()
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The images of all channels, in order."""
+        return (self.image, *self.more)
 
 
 @dataclass
@@ -51,12 +62,20 @@ class Listing:
         entries: the entries, in the order of their names.
         problems: problems that prevent training.
         notes: notes for the user.
+        wanted: the channels that the setting names; empty = those of the layout.
+        channels: names of the channels, in order; empty if the layout has none.
+        classes: the classes that the data set names; None if it names fewer than two.
+        class_problems: problems with these names. They matter only if the setting `labels` is empty.
     """
 
     layout: str
+    wanted: tuple[str, ...] = ()
     entries: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    channels: tuple[str, ...] = ()
+    classes: Classes | None = None
+    class_problems: list[str] = field(default_factory=list)
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -73,6 +92,17 @@ def some(names: Sequence[str], most: int = 3) -> str:
     """The first names, and the number of the others."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def labels_text(labels: Sequence[int]) -> str:
+    """`label 3`, `labels 1, 2, 3`; the first ten of many."""
+    more = f", … ({len(labels)} in total)" if len(labels) > 10 else ""
+    return f"label{'s' if len(labels) > 1 else ''} {', '.join(map(str, labels[:10]))}{more}"
+
+
+def masks_have(labels: Sequence[int]) -> str:
+    """The labels above 0 of all masks, in words."""
+    return f"masks have the {labels_text(labels)}" if labels else "masks have only the label 0"
 
 
 def subject_of(stem: str) -> str:

@@ -122,6 +122,14 @@ def _turned(mask: sitk.Image, image: sitk.Image) -> sitk.Image:
     return sitk.Flip(sitk.PermuteAxes(mask, order), backwards)
 
 
+def described(image: sitk.Image) -> str:
+    """The grid of an image, in words: size, spacing, origin and directions of the axes."""
+    axes = 2 if _is_flat(image) else 3
+    shape, spacing = _sizes(image, axes), "×".join(f"{s:.4g}" for s in image.GetSpacing()[:axes])
+    origin, directions = (", ".join(f"{v:.4g}" for v in values) for values in (image.GetOrigin(), image.GetDirection()))
+    return f"size {shape}, spacing {spacing} mm, origin ({origin}), direction ({directions})"
+
+
 def _described(image: sitk.Image) -> str:
     axes = 2 if _is_flat(image) else 3
     return f"{axes}D ({_sizes(image, axes)} pixels)"

@@ -1,4 +1,4 @@
-"""Reading volumes: an image, or an image and its mask on the same grid. NIfTI with nibabel, the rest with SimpleITK."""
+"""Reading volumes: the channels of an image, and its mask, on one grid. NIfTI with nibabel, the rest with SimpleITK."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from greenseg.classes import BINARY, IGNORED, Classes
 from greenseg.data import detached, kinds, nifti, series
-from greenseg.data.header import problem_of_content, problem_of_grid
+from greenseg.data.grid import ByteArray
+from greenseg.data.header import problem_of_components, problem_of_content, problem_of_grid
 from greenseg.data.listing import BROKEN, stem_of
-from greenseg.data.placement import across_slices, together
+from greenseg.data.placement import across_slices, described, together
 from greenseg.errors import UserError
 
 _CHECKED = ("GDCMImageIO", "PNGImageIO", "TIFFImageIO")  # parts of ITK that detect truncated files
@@ -33,11 +35,72 @@ def read(path: Path) -> sitk.Image:
     Raises:
         UserError: the file is not an image, is damaged or truncated, has several volumes, or several values per pixel.
     """
-    return across_slices(_as_stored(path))
+    return across_slices(_grey(path))
+
+
+def read_channels(paths: Sequence[Path]) -> list[sitk.Image]:
+    """All channels of an image as volumes on one grid; see `read`.
+
+    Args:
+        paths: the image of each channel. A NRRD or MetaImage file with several values per pixel has several channels.
+
+    Raises:
+        UserError: as `read`, or the grids of the channels differ; lists all problems.
+    """
+    channels, problems = _channels(paths)
+    if not problems:
+        channels, problems = _on_one_grid(channels)
+    if problems:
+        raise UserError(problems)
+    return [image for _, image in channels]
+
+
+_Channels = list[tuple[Path, sitk.Image]]
+"""The file and image of each channel."""
+
+
+def _channels(paths: Sequence[Path]) -> tuple[_Channels, list[str]]:
+    """The channels in the axes of their files, and the problems of the files."""
+    channels: _Channels = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            image = _as_stored(path)
+        except UserError as error:
+            problems += error.problems
+            continue
+        components = image.GetNumberOfComponentsPerPixel()
+        channels += [
+            (path, sitk.VectorIndexSelectionCast(image, n) if components > 1 else image) for n in range(components)
+        ]
+    return channels, problems
+
+
+def _on_one_grid(channels: _Channels) -> tuple[_Channels, list[str]]:
+    """The channels as volumes on the grid of the first one, with the slice axis last, and the problems with that."""
+    (first_path, first), *others = channels
+    result, problems = [(first_path, across_slices(first))], list[str]()
+    for path, image in others:
+        _, volume, problem = together(first, image)
+        result.append((path, volume))
+        if problem:
+            problems.append(
+                f"{path}: its grid differs from the first channel's ({first_path}): {described(image)}, not "
+                f"{described(first)}; resample it to the first channel's grid"
+            )
+    return result, list(dict.fromkeys(problems))
+
+
+def _grey(path: Path) -> sitk.Image:
+    """The image in the axes of the file, with one value per pixel."""
+    image = _as_stored(path)
+    if problem := problem_of_components(image.GetNumberOfComponentsPerPixel()):
+        raise UserError(f"{path}: {problem}")
+    return image
 
 
 def _as_stored(path: Path) -> sitk.Image:
-    """The image in the axes of the file, with two or three axes."""
+    """The image in the axes of the file, with two or three axes; in NRRD and MetaImage, maybe of several channels."""
     name = path.name.lower()
     try:
         if path.is_dir():
@@ -85,7 +148,11 @@ def _from_itk(path: Path) -> sitk.Image:
             header.SetFileName(str(path))
             header.ReadImageInformation()
             is_complex = header.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
-            if problem := problem_of_content(header.GetSize(), header.GetNumberOfComponents(), is_complex):
+            components = header.GetNumberOfComponents()
+            is_colour = components in (3, 4) and header.GetPixelID() == sitk.sitkVectorUInt8
+            if path.name.lower().endswith(detached.SUFFIXES) and not is_complex and not is_colour:
+                components = 1  # each is a channel
+            if problem := problem_of_content(header.GetSize(), components, is_complex):
                 raise UserError(f"{path}: {problem}")
             if stem_of(path) is None and (problem := series.problem_of(header)):
                 raise UserError(f"{path}: {problem}")
@@ -118,68 +185,78 @@ def _reason(error: RuntimeError) -> str:
     return (nrrd[-1:] or lines[:1] or ["damaged"])[0]
 
 
-def read_whole(image_path: Path, mask_path: Path) -> tuple[sitk.Image, sitk.Image]:
-    """An image and its mask with all labels, as volumes on the same grid; see `read`.
+def read_whole(images: Sequence[Path], mask_path: Path) -> tuple[list[sitk.Image], sitk.Image]:
+    """The channels of an image, and its mask with all labels, as volumes on the same grid; see `read_channels`.
 
-    The slice axis is the image's. A mask that is stored along other axes is reoriented. Labels that a slope left
-    slightly off a whole number are rounded.
+    The slice axis is the first channel's. A mask that is stored along other axes is reoriented. Labels that a slope
+    left slightly off a whole number are rounded.
 
     Raises:
-        UserError: one of them is unreadable, their grids differ, the image has values that are not finite, or the mask
-            has values that are not labels; lists all problems.
+        UserError: a file is unreadable, grids differ, a channel has values that are not finite, or the mask has values
+            that are not labels; lists all problems.
     """
-    pair, problems = [], []
-    for path in (image_path, mask_path):
-        try:
-            pair.append(_as_stored(path))
-        except UserError as error:
-            problems += error.problems
+    channels, problems = _channels(images)
+    try:
+        stored = _grey(mask_path)
+    except UserError as error:
+        problems += error.problems
     if problems:
         raise UserError(problems)
-    image, mask, problem = together(*pair)
+    (_, first), *_ = channels
+    _, mask, problem = together(first, stored)
     if problem:
-        problems.append(f"{mask_path}: {problem} ({image_path})")
+        problems.append(f"{mask_path}: {problem} ({images[0]})")
     mask, problem = _as_labels(mask)
     if problem:
         problems.append(f"{mask_path}: {problem}")
-    if problem := values_problem(image):
-        problems.append(f"{image_path}: {problem}")
+    channels, of_grids = _on_one_grid(channels)
+    problems += of_grids
+    problems += [f"{path}: {problem}" for path, image in channels if (problem := values_problem(image))]
     if problems:
         raise UserError(problems)
-    return image, mask
+    return [image for _, image in channels], mask
 
 
-def labels_of(text: str) -> list[int]:
-    """The labels of a setting such as `1,2,3`."""
-    return [int(label) for label in text.split(",") if label]
-
-
-def is_foreground(
-    mask: sitk.Image, labels: Sequence[int], ignored: Sequence[int] = ()
-) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """The foreground of a mask, [slice, y, x]: these labels, or if none are given, all above 0 except the ignored."""
-    values = sitk.GetArrayViewFromImage(mask)
-    return np.isin(values, labels) if labels else (values > 0) & ~np.isin(values, ignored)
-
-
-def read_pair(
-    image_path: Path, mask_path: Path, labels: Sequence[int] = (), ignored: Sequence[int] = ()
-) -> tuple[sitk.Image, sitk.Image]:
-    """An image, and its mask on the same grid as uint8: 1 if the label counts as foreground, else 0.
+def class_numbers(mask: sitk.Image, classes: Classes, ignored: Sequence[int] = ()) -> ByteArray:
+    """The classes of a mask, as uint8 [slice, y, x]: 0 background, from 1 up the number of the class, `IGNORED`.
 
     Args:
-        image_path: see `read`.
-        mask_path: likewise.
-        labels: labels that count as foreground; empty = any above 0.
-        ignored: labels above 0 that do not count as foreground.
+        mask: mask with all labels.
+        classes: classes and their labels.
+        ignored: labels that mean "not annotated".
+    """
+    values = sitk.GetArrayViewFromImage(mask)
+    numbers = np.zeros(values.shape, np.uint8)
+    for number, labels in enumerate(classes.labels, 1):
+        numbers[np.isin(values, labels) if labels else values > 0] = number
+    if ignored:
+        numbers[np.isin(values, ignored)] = IGNORED
+    return numbers
+
+
+def labels_in(mask: sitk.Image) -> list[int]:
+    """The labels above 0 in a mask, ascending."""
+    return [label for label in np.unique(sitk.GetArrayViewFromImage(mask)).astype(int).tolist() if label > 0]
+
+
+def read_case(
+    images: Sequence[Path], mask_path: Path, classes: Classes = BINARY, ignored: Sequence[int] = ()
+) -> tuple[list[sitk.Image], sitk.Image]:
+    """The channels of an image, and its mask on the same grid as uint8; see `class_numbers`.
+
+    Args:
+        images: see `read_channels`.
+        mask_path: mask of the image.
+        classes: classes and their labels.
+        ignored: labels that mean "not annotated".
 
     Raises:
         UserError: see `read_whole`.
     """
-    image, mask = read_whole(image_path, mask_path)
-    foreground = sitk.GetImageFromArray(is_foreground(mask, labels, ignored).astype(np.uint8))
-    foreground.CopyInformation(image)
-    return image, foreground
+    channels, mask = read_whole(images, mask_path)
+    numbers = sitk.GetImageFromArray(class_numbers(mask, classes, ignored))
+    numbers.CopyInformation(channels[0])
+    return channels, numbers
 
 
 def has_spacing(volume: sitk.Image) -> bool:

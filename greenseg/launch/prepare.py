@@ -30,12 +30,12 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
 
     runs = list(runs)
     weights.check(runs)
-    made_of = ("data", "layout", "labels", "image_size", "spacing")
+    made_of = ("data", "layout", "labels", "channels", "image_size", "spacing")
     split_by = ("validation_share", "split_seed", "folds", "fold")
     distinct = {tuple(getattr(run, name) for name in made_of + split_by): run for run in runs}
     roots = {data: cache.data_root(run, say) for data, run in {run.data: run for run in runs}.items()}
     problems: dict[str, None] = {}
-    said: set[Any] = set()  # slices that are verified and reported
+    said: set[Any] = set()  # slices that are verified and reported, and sentences about them
     for kind, run in distinct.items():
         meter, first_time = EnergyMeter(), kind[: len(made_of)] not in said
 
@@ -51,6 +51,13 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
         if slices.built:
             count, side, _ = slices.index["shape"]
             say(f"Prepared {count} slices of {side}×{side}: {slices.bytes / 1e6:,.1f} MB in {slices.folder}")
+        if first_time and (sentence := cache.without_class(slices)):
+            say(sentence)
+        of_fold = f"Fold {run.fold}: " if run.folds else ""
+        for sentence in (f"{of_fold}{text}" for text in cache.absent(slices)):
+            if sentence not in said:
+                say(sentence)
+            said.add(sentence)
         cut = [f"{s['name']} ({s['cut_off']:.0%})" for s in slices.index["subjects"] if s["cut_off"] > _NEGLIGIBLE]
         if cut and first_time:
             say(

@@ -13,15 +13,8 @@ def case_table(found: Check) -> Table:
     splits = Counter(case.split or "unknown" for case in found.cases)
     slices = sum(case.slices for case in found.cases)
     title = f"{count(len(found.cases), 'case')} ({', '.join(f'{n} {split}' for split, n in splits.items())})"
-    table = Table(
-        title=f"{title}, {count(slices, 'slice')}, layout {found.layout}",
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    channels = f", channels {', '.join(found.channels)}" if len(found.channels) > 1 else ""
+    table = _table(f"{title}, {count(slices, 'slice')}, layout {found.layout}{channels}")
     table.add_column("case", overflow="fold")
     table.add_column("split", no_wrap=True)
     for name in ("slices", "empty", "size", "mm", "axes", "type", "mask", "intensity"):
@@ -37,9 +30,34 @@ def case_table(found: Check) -> Table:
             "\n".join(case.orientations),
             "\n".join(case.types),
             "–" if case.foreground is None else f"{case.foreground:.1%}",
-            "–".join(f"{value:.4g}" for value in case.intensity),
+            "\n".join("–".join(f"{v:.4g}" for v in c.intensity) for c in case.channels),
         )
     return table
+
+
+def class_table(found: Check) -> Table:
+    """One row per class."""
+    table = _table(f"{len(found.classes)} classes")
+    table.add_column("class", overflow="fold")
+    for name in ("labels", "foreground", "cases"):
+        table.add_column(name, justify="right", no_wrap=name != "labels")
+    for of_class in found.classes:
+        labels = "+".join(map(str, of_class.labels))
+        share = "–" if of_class.share is None else f"{of_class.share:.1%}"
+        table.add_row(of_class.name, labels, share, str(of_class.subjects))
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
 
 
 def _plane(x: float, y: float) -> str:

@@ -19,9 +19,9 @@ from tests.conftest import Command
 
 @pytest.fixture
 def sweep_file(tmp_path: Path, phantom: Path) -> Path:
-    """Three runs of about two seconds."""
-    base = {"data": str(phantom), "image_size": 32, "spacing": 8.0, "epochs": 2, "accelerator": "cpu"}
-    grid = {"encoder": ["mobilenetv3-tiny", "efficientnet-b0", "resnet18"]}
+    """Three runs of about a second."""
+    base = {"data": str(phantom), "image_size": 32, "spacing": 8.0, "epochs": 2, "accelerator": "cpu", "batch_size": 32}
+    grid = {"encoder": ["mobilenetv3-tiny", "efficientnet-b0", "tu-tinynet_e"]}
     path = tmp_path / "trial.yaml"
     path.write_text(yaml.safe_dump({"name": "trial", "base": base, "grid": grid}))
     return path
@@ -70,7 +70,7 @@ def test_one_failure_does_not_stop_the_rest_and_nothing_is_done_twice(
 
     # A value more: only what is new runs. The sweep's name and the order of its keys are not what is trained.
     more = yaml.safe_load(sweep_file.read_text())
-    more["grid"] = {"encoder": ["resnet18", "mobilenetv3-tiny"]}
+    more["grid"] = {"encoder": ["tu-tinynet_e", "mobilenetv3-tiny"]}
     more["seeds"] = [0, 1]
     more["name"] = "renamed"
     sweep_file.write_text(yaml.safe_dump(more, sort_keys=False))
@@ -82,8 +82,8 @@ def test_one_failure_does_not_stop_the_rest_and_nothing_is_done_twice(
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(greenseg: Command, sweep_file: Path, tmp_path: Path) -> None:
     sweep = yaml.safe_load(sweep_file.read_text())
-    sweep["base"]["epochs"] = 10
-    sweep["grid"] = {"encoder": ["mobilenetv3-tiny"], "batch_size": [8, 16]}
+    sweep["base"]["epochs"] = 5
+    sweep["grid"] = {"encoder": ["mobilenetv3-tiny"], "batch_size": [16, 32]}
     sweep_file.write_text(yaml.safe_dump(sweep))
     running = warm.Popen(
         [sys.executable, "-m", "greenseg", "sweep", str(sweep_file)],
@@ -107,7 +107,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(greenseg: Command, sweep_
 
 def test_a_run_that_another_process_trains_is_left_to_it(greenseg: Command, sweep_file: Path, tmp_path: Path) -> None:
     sweep = yaml.safe_load(sweep_file.read_text())
-    sweep["base"]["epochs"] = 15
+    sweep["base"]["epochs"] = 10
     sweep["grid"] = {"encoder": ["mobilenetv3-tiny"]}
     sweep_file.write_text(yaml.safe_dump(sweep))
     command = [sys.executable, "-m", "greenseg", "sweep", str(sweep_file)]
@@ -125,7 +125,7 @@ def test_a_run_that_another_process_trains_is_left_to_it(greenseg: Command, swee
 
 def test_two_sweeps_at_once_share_the_work(greenseg: Command, sweep_file: Path, tmp_path: Path) -> None:
     sweep = yaml.safe_load(sweep_file.read_text())
-    sweep["grid"] = {"encoder": ["mobilenetv3-tiny"], "batch_size": [8, 16]}
+    sweep["grid"] = {"encoder": ["mobilenetv3-tiny"], "batch_size": [16, 32]}
     sweep_file.write_text(yaml.safe_dump(sweep))
     command = [sys.executable, "-m", "greenseg", "sweep", str(sweep_file)]
     both = [warm.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -169,7 +169,7 @@ def test_data_that_a_sweep_cannot_read_is_said_before_anything_starts(
 
 def test_a_damaged_record_is_named_and_the_rest_reported(greenseg: Command, sweep_file: Path, tmp_path: Path) -> None:
     sweep = yaml.safe_load(sweep_file.read_text())
-    sweep["grid"] = {"encoder": ["mobilenetv3-tiny"], "batch_size": [8, 16]}
+    sweep["grid"] = {"encoder": ["mobilenetv3-tiny"], "batch_size": [16, 32]}
     sweep_file.write_text(yaml.safe_dump(sweep))
     assert greenseg("sweep", sweep_file).returncode == 0
     damaged, whole = sorted(tmp_path.rglob("run.json"))

@@ -128,9 +128,12 @@ def test_ctrl_c_once_keeps_every_finished_epoch_and_twice_ends_at_once(
 
 def test_a_full_disk_is_said_and_truncates_no_record(greenseg: Command, sweep_file: Path, tmp_path: Path) -> None:
     # No file may grow beyond 5 MB: records fit, checkpoints do not, and the error is that of a full quota.
-    running = start(
-        tmp_path, "sweep", sweep_file, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20,) * 2)
-    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20, before[1]))
+    try:
+        running = start(tmp_path, "sweep", sweep_file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     output, _ = running.communicate(timeout=600)
     assert running.returncode == 3, output
     assert "File too large" in output

@@ -330,7 +330,11 @@ def test_an_ignored_label_is_no_brain(home: Path, tmp_path: Path) -> None:
     assert every.content
     assert without.content
     assert every.content.files != without.content.files
-    assert (int(every.masks.sum()), int(without.masks.sum())) == (3 * (3 * 64 + 27), 3 * 3 * 64)
+    assert np.bincount(every.masks.ravel()).nonzero()[0].tolist() == [0, 1]
+    assert np.bincount(without.masks.ravel()).nonzero()[0].tolist() == [0, 1, 255]
+    assert (int(every.masks.sum()), int((without.masks == 1).sum())) == (3 * (3 * 64 + 27), 3 * 3 * 64)
+    assert (every.has_ignored, without.has_ignored, without.index["ignored"]) == (False, True, 3 * 27)
+    assert [subject["pixels"] for subject in without.index["subjects"]] == [[3 * 64]] * 3
     with pytest.raises(UserError, match="label 2 is 'ignore'"):
         prepare(tmp_path / "ignore.csv", labels="1,2")
     (tmp_path / "wrong.csv").write_text("image,mask,subject,ignore\n" + "\n".join(f"{line},void" for line in lines))

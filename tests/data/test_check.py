@@ -133,11 +133,11 @@ def test_a_data_set_that_is_all_right(columns: str, greenseg: Command, phantom: 
 def test_labels_decide_what_is_brain(tmp_path: Path) -> None:
     spoilt(tmp_path)
     (both,) = [case for case in check(tmp_path).cases if case.subject == "multi"]
-    (one,) = [case for case in check(tmp_path, labels=[3]).cases if case.subject == "multi"]
+    (one,) = [case for case in check(tmp_path, labels="3").cases if case.subject == "multi"]
     assert one.empty_slices == 5
     assert both.empty_slices == 4
-    assert not any("labels" in note for note in check(tmp_path, labels=[3]).notes)
-    assert "ok: no foreground in any slice" in check(tmp_path, labels=[3]).notes
+    assert not any("labels" in note for note in check(tmp_path, labels="3").notes)
+    assert "ok: no foreground in any slice" in check(tmp_path, labels="3").notes
 
 
 def test_labels_that_no_training_mask_holds_are_a_problem(greenseg: Command, phantom: Path) -> None:
@@ -185,8 +185,8 @@ def test_labels_that_a_split_lacks_are_noted(tmp_path: Path) -> None:
     notes = check(data).notes
     assert "label 255: in no validation mask" in notes
     assert any("--labels 1 leaves it out" in note for note in notes)
-    assert check(data, labels=[1]).notes == []
-    assert "label 7: in no training mask" in check(data, labels=[1, 7]).notes
+    assert check(data, labels="1").notes == []
+    assert "label 7: in no training mask" in check(data, labels="1,7").notes
 
 
 def test_headers_of_the_same_bytes_are_no_duplicates(tmp_path: Path) -> None:

@@ -326,15 +326,38 @@ def test_nnunet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "description", [None, '{"modality": {"0": "T2", "1": "DWI"}}', '{"channel_names": {"1": "DWI", "0": "T2"}}']
 )
-def test_the_first_channel_is_used_and_said(description: str | None, tmp_path: Path) -> None:
+def test_all_channels_are_used_or_those_that_are_named(description: str | None, tmp_path: Path) -> None:
     nnunet(tmp_path, "a", "b", description=description)
+    touch(tmp_path, "imagesTr/a_0001.nii.gz", "imagesTr/b_0001.nii.gz", "imagesTs/c_0000.nii", "imagesTs/c_0001.nii")
+    names = ("0", "1") if description is None else ("T2", "DWI")
+    for channels, numbers in {"": (0, 1), "0": (0,), ",".join(names[::-1]): (1, 0), names[1]: (1,)}.items():
+        found = look(tmp_path, channels=channels)
+        assert (found.problems, found.notes) == ([], [])
+        used = [[path.name[:6] for path in entry.images] for entry in found.entries]
+        assert used == [[f"{case}_{number:04}" for number in numbers] for case in "abc"]
+        assert found.channels == tuple(names[number] for number in numbers)
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        ("DWY", "no channel 'DWY'; valid: 0 (T2), 1 (DWI)"),
+        ("T2,2", "no channel '2'; valid: 0 (T2), 1 (DWI)"),
+        ("T2,0", "'0' is channel 0 (T2) again; name it once"),
+    ],
+)
+def test_channels_that_nnunet_lacks_are_said(channels: str, said: str, tmp_path: Path) -> None:
+    nnunet(tmp_path, "a", "b", description='{"channel_names": {"0": "T2", "1": "DWI"}}')
     touch(tmp_path, "imagesTr/a_0001.nii.gz", "imagesTr/b_0001.nii.gz")
-    found = look(tmp_path)
-    assert [e.image.name for e in found.entries] == ["a_0000.nii.gz", "b_0000.nii.gz"]
-    assert found.problems == []
-    assert found.notes == (
-        [f"{tmp_path}: 2 channels per case; greenseg uses the first one{'' if description is None else ', T2'}"]
-    )
+    assert look(tmp_path, channels=channels).problems == [f"{tmp_path}: channels: {said}"]
+
+
+def test_two_channels_with_one_name_are_told_apart_by_number(tmp_path: Path) -> None:
+    nnunet(tmp_path, "a", "b", description='{"channel_names": {"0": "T2", "1": "T2"}}')
+    touch(tmp_path, "imagesTr/a_0001.nii.gz", "imagesTr/b_0001.nii.gz")
+    assert look(tmp_path, channels="1").problems == []
+    (problem,) = look(tmp_path, channels="T2").problems
+    assert problem.endswith("2 channels have the name 'T2'; name their numbers: 0, 1")
 
 
 _NO_DESCRIPTION = "not a description of an nnU-Net data set: "
@@ -372,7 +395,7 @@ def test_a_dataset_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None
     ("labels", "ignored"),
     [
         ({"background": 0, "brain": 1, "ignore": 2}, (2,)),
-        ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "ignore": 4}, (4,)),
+        ({"background": 0, "whole": [1, 2, 3], "core": 5, "ignore": 4}, (4,)),
         ({"background": 0, "brain": 1, "Ignore": [255]}, (255,)),
         ({"0": "background", "1": "brain", "2": "ignore"}, (2,)),
         ({"0": "background", "1": "brain"}, ()),
@@ -399,8 +422,7 @@ def test_a_label_ignore_that_is_none_is_named(value: str, tmp_path: Path) -> Non
     ("description", "files", "notes"),
     [
         ('{"channel_names": {"0": "T2"}}', 2,
-         ["{}: 2 channels per case; greenseg uses the first one, T2",
-          "{}/dataset.json: names 1 channel (T2), but case a has 2"]),
+         ["{}/dataset.json: names 1 channel (T2), but case a has 2"]),
         ('{"channel_names": {"0": "T2", "1": "DWI"}}', 1,
          ["{}/dataset.json: names 2 channels (T2, DWI), but case a has 1"]),
     ],
@@ -411,11 +433,15 @@ def test_channels_are_those_of_the_files(description: str, files: int, notes: li
     assert look(tmp_path).notes == [note.format(tmp_path) for note in notes]
 
 
-def test_a_case_without_its_first_channel_is_said(tmp_path: Path) -> None:
+def test_a_case_that_lacks_a_channel_is_said(tmp_path: Path) -> None:
     touch(nnunet(tmp_path, "a", "b"), "imagesTr/c_0001.nii.gz", "imagesTr/d_0001.nii.gz", "labelsTr/d.nii.gz")
-    assert mistakes(tmp_path) == [
-        f"imagesTr/{case}_0000.nii.gz: missing, but this case has other channels" for case in "cd"
+    assert [problem.partition(", which")[0] for problem in mistakes(tmp_path)] == [
+        "imagesTr/a_0001.nii.gz: missing; case a lacks channel 1",
+        "imagesTr/b_0001.nii.gz: missing; case b lacks channel 1",
+        "imagesTr/c_0000.nii.gz: missing; case c lacks channel 0 (T2)",
+        "imagesTr/d_0000.nii.gz: missing; case d lacks channel 0 (T2)",
     ]
+    assert [entry.subject for entry in look(tmp_path, channels="T2").entries] == ["a", "b"]
 
 
 def test_nnunet_files_that_dataset_json_names(tmp_path: Path) -> None:
@@ -423,13 +449,17 @@ def test_nnunet_files_that_dataset_json_names(tmp_path: Path) -> None:
     cases = {"a": {"images": ["x/1.nii", "x/2.nii"], "label": "m1.nii"},
              "b": {"images": [str(tmp_path / "y/3.nii")], "label": "m2.nii"}}  # fmt: skip
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"ignore": 3}, "dataset": cases}))
-    found = look(tmp_path)
+    (problem,) = mistakes(tmp_path)
+    assert problem.startswith("dataset.json: dataset: b: lacks channel 1, which other cases have: ")
+    found = look(tmp_path, channels="0")
     assert (found.layout, found.problems) == ("nnunet", [])
     assert [(e.subject, e.image.name, e.mask and e.mask.name, e.ignored) for e in found.entries] == [
         ("a", "1.nii", "m1.nii", (3,)), ("b", "3.nii", "m2.nii", (3,)),
     ]  # fmt: skip
+    cases["b"]["images"] += ["x/2.nii"]  # type: ignore[operator]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"ignore": 3}, "dataset": cases}))
     (tmp_path / "m2.nii").unlink()
-    assert mistakes(tmp_path) == [f"dataset.json: dataset: b: {tmp_path}/m2.nii: {BROKEN}"]
+    assert mistakes(tmp_path)[:1] == [f"dataset.json: dataset: b: {tmp_path}/m2.nii: {BROKEN}"]
     (tmp_path / "dataset.json").write_text('{"dataset": {"a": {"images": "x/1.nii"}}}')
     assert mistakes(tmp_path)[0].startswith("dataset.json: dataset: ")
 

@@ -81,7 +81,7 @@ def test_it_does_not_matter_whether_image_or_mask(which: str, tmp_path: Path) ->
         for name in ("image", "mask")
     ]
     with pytest.raises(UserError) as caught:
-        read_whole(*paths)
+        read_whole(paths[:1], paths[1])
     (problem,) = caught.value.problems
     assert problem.startswith(f"{tmp_path / which}.nii: its sform")
 
@@ -192,7 +192,7 @@ def test_a_pair_with_nan_or_cut_or_without_its_other_half_is_refused(name: str, 
     nib.save(kind(values, AFFINE), tmp_path / "a.img")
     nib.save(kind(PIXELS % 2, AFFINE), tmp_path / "m.img")
     with pytest.raises(UserError, match="not finite"):
-        read_whole(tmp_path / name, tmp_path / "m.hdr")
+        read_whole([tmp_path / name], tmp_path / "m.hdr")
     (tmp_path / "a.img").write_bytes((tmp_path / "a.img").read_bytes()[:-5])
     assert refused(tmp_path / name).startswith("truncated: ")
     other = "a.img" if name == "a.hdr" else "a.hdr"

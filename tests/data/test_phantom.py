@@ -43,6 +43,6 @@ def test_neither_tissues_nor_further_channels_change_the_volume() -> None:
 
 
 def test_an_unknown_contrast_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="T1W.*valid: DWI, FMRI, T2W"):
+    with pytest.raises(UserError, match=r"T1W.*valid: DWI, FMRI, T2W"):
         write_phantom(tmp_path / "x", 2, seed=0, channels=["T1W"])
     assert not (tmp_path / "x").exists()

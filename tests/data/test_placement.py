@@ -30,7 +30,7 @@ def affine(directions: np.ndarray, spacing: tuple[float, ...] = (1.5, 1.5, 4.0))
 
 def refused(image: Path, mask: Path) -> str:
     with pytest.raises(UserError) as caught:
-        read_whole(image, mask)
+        read_whole([image], mask)
     (problem,) = caught.value.problems
     return problem.removeprefix(f"{mask}: ").removesuffix(f" ({image})")
 
@@ -48,7 +48,7 @@ def test_a_mask_stored_along_other_axes_is_turned_exactly(suffix: str, oblique: 
         nib.save(stored, tmp_path / "m.nii.gz")
         if suffix == ".nrrd":
             sitk.WriteImage(sitk.ReadImage(str(tmp_path / "m.nii.gz")), str(tmp_path / "m.nrrd"))
-        image, mask = read_whole(tmp_path / "i.nii", tmp_path / f"m{suffix}")
+        (image,), mask = read_whole([tmp_path / "i.nii"], tmp_path / f"m{suffix}")
         np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), MASK.T)
         assert mask.GetDirection() == image.GetDirection()
 
@@ -101,7 +101,7 @@ def test_isotropic_oblique_volumes_are_all_cut_along_their_last_axis(suffix: str
             made.SetSpacing((0.9375,) * 3)
             made.SetDirection(directions)
             sitk.WriteImage(made, str(tmp_path / f"{name}{path}"))
-        image, mask = read_whole(tmp_path / "imagei.nii.gz", tmp_path / f"maskm{suffix}")
+        (image,), mask = read_whole([tmp_path / "imagei.nii.gz"], tmp_path / f"maskm{suffix}")
         assert image.GetSize() == mask.GetSize() == (8, 9, 4)
 
 
@@ -111,7 +111,7 @@ def test_the_image_decides_the_slice_axis_of_both(tmp_path: Path) -> None:
         made = sitk.GetImageFromArray(MASK.T)
         made.SetSpacing(spacing)
         sitk.WriteImage(made, str(tmp_path / name))
-    image, mask = read_whole(tmp_path / "i.nrrd", tmp_path / "m.nrrd")
+    (image,), mask = read_whole([tmp_path / "i.nrrd"], tmp_path / "m.nrrd")
     assert image.GetSize() == mask.GetSize()
 
 
@@ -127,7 +127,7 @@ def test_a_mask_a_few_pixels_beside_its_image_is_refused_however_small_they_are(
             made.SetOrigin((x, 0.0, 0.0))
             sitk.WriteImage(made, str(tmp_path / name))
         if fits:
-            read_whole(tmp_path / "i.nii", tmp_path / "m.nii")
+            read_whole([tmp_path / "i.nii"], tmp_path / "m.nii")
         else:
             assert refused(tmp_path / "i.nii", tmp_path / "m.nii").startswith(f"lies up to {shift * pixel:.3g} mm")
 
@@ -143,7 +143,7 @@ def test_an_image_of_two_axes_goes_with_a_single_slice(flat: str, suffix: str, t
     whole.SetOrigin((3.0, -5.0, 7.0))
     for name in ("image", "mask"):
         sitk.WriteImage(whole[:, :, 2] if name == flat else whole[:, :, 2:3], str(tmp_path / f"{name}{suffix}"))
-    image, mask = read_whole(tmp_path / f"image{suffix}", tmp_path / f"mask{suffix}")
+    (image,), mask = read_whole([tmp_path / f"image{suffix}"], tmp_path / f"mask{suffix}")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), MASK.T[2:3])
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), MASK.T[2:3])
     assert slice_distance(image) == (None if flat == "image" else 4.0)
@@ -189,7 +189,7 @@ def test_a_flat_mask_stored_backwards_is_turned(axis: int, affine: np.ndarray, t
         made.set_sform(placed, 1)
         made.set_qform(placed, 1)
         nib.save(made, tmp_path / f"{name}.nii")
-    image, mask = read_whole(tmp_path / "i.nii", tmp_path / "m.nii")
+    (image,), mask = read_whole([tmp_path / "i.nii"], tmp_path / "m.nii")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(image))
     assert slice_distance(image) is None
 

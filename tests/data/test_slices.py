@@ -16,7 +16,7 @@ from greenseg.data import cache as slice_cache
 from greenseg.data.grid import normalise, to_grid
 from greenseg.data.loader import NOBODY, SliceDataset, TrainingBatches, ValidationBatches, loader
 from greenseg.data.phantom import write_phantom
-from greenseg.data.volume import read, read_pair
+from greenseg.data.volume import read, read_case
 from greenseg.errors import UserError
 from greenseg.settings import Settings
 from tests import warm
@@ -46,11 +46,11 @@ def test_the_same_seed_draws_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_phantom_has_what_makes_real_data_hard(phantom: Path) -> None:
     pairs = [
-        read_pair(p, Path(str(p).replace("images", "masks").replace(".nii", "_mask.nii")))
+        read_case([p], Path(str(p).replace("images", "masks").replace(".nii", "_mask.nii")))
         for p in phantom.rglob("images/*")
     ]
-    assert len({scan.GetSize()[0] for scan, _ in pairs}) == 3, "mixed sizes"
-    assert len({scan.GetDirection() for scan, _ in pairs}) == len(pairs), "any direction"
+    assert len({scan.GetSize()[0] for (scan,), _ in pairs}) == 3, "mixed sizes"
+    assert len({scan.GetDirection() for (scan,), _ in pairs}) == len(pairs), "any direction"
     brain = [sitk.GetArrayFromImage(mask).any((1, 2)) for _, mask in pairs]
     assert any(not slices.all() for slices in brain), "slices without brain"
     assert all(slices.any() for slices in brain)
@@ -106,7 +106,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     array[0, 0, 0] = np.nan
     sitk.WriteImage(image(array, (1, 1, 1)), str(tmp_path / "i.nrrd"))
     with pytest.raises(UserError, match="not finite"):
-        read_pair(tmp_path / "i.nrrd", tmp_path / "m.nrrd")
+        read_case([tmp_path / "i.nrrd"], tmp_path / "m.nrrd")
 
 
 @pytest.mark.parametrize(("pixels", "spacing"), [(128, 2.0), (256, 1.0), (100, 2.56), (64, 4.0)])

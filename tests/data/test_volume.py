@@ -236,7 +236,7 @@ def test_values_that_cannot_be_calculated_with_are_refused(value: float, suffix:
     sitk.WriteImage(image, str(tmp_path / f"i{suffix}"))
     sitk.WriteImage(volume(np.uint8), str(tmp_path / "m.nii"))
     with pytest.raises(UserError, match="not finite" if value != 1e300 else "too large for an image"):
-        read_whole(tmp_path / f"i{suffix}", tmp_path / "m.nii")
+        read_whole([tmp_path / f"i{suffix}"], tmp_path / "m.nii")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_mask_that_does_not_fit_is_refused(
     sitk.WriteImage(volume(), str(tmp_path / "i.nii"))
     sitk.WriteImage(mask if changed is None else changed, str(tmp_path / "m.nii"))
     with pytest.raises(UserError) as caught:
-        read_whole(tmp_path / "i.nii", tmp_path / "m.nii")
+        read_whole([tmp_path / "i.nii"], tmp_path / "m.nii")
     (problem,) = caught.value.problems
     assert problem.startswith(f"{tmp_path / 'm.nii'}: ")
     assert message in problem
@@ -270,7 +270,7 @@ def test_rounding_in_a_header_is_no_disagreement(tmp_path: Path) -> None:
     mask.SetSpacing((1.5001, 1.5, 4.0))
     sitk.WriteImage(volume(), str(tmp_path / "i.nii"))
     sitk.WriteImage(mask, str(tmp_path / "m.mha"))
-    read_whole(tmp_path / "i.nii", tmp_path / "m.mha")
+    read_whole([tmp_path / "i.nii"], tmp_path / "m.mha")
 
 
 @pytest.mark.parametrize(("slope", "stored"), [(1 / 255, 255), (1 / 3, 3), (1 / 7, 7), (0.1, 10)])
@@ -279,7 +279,7 @@ def test_labels_kept_with_a_slope_are_labels(slope: float, stored: int, tmp_path
     labels = (np.arange(4 * 9 * 8).reshape(4, 9, 8) % 2).astype(np.uint8)
     path = edited(tmp_path, "m.nii", field(112, "<f", slope), sitk.GetImageFromArray(labels * np.uint8(stored)))
     sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / "i.nii"))
-    _, mask = read_whole(tmp_path / "i.nii", path)
+    _, mask = read_whole([tmp_path / "i.nii"], path)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), labels)
 
 
@@ -292,7 +292,7 @@ def test_values_that_are_no_labels_are_named_with_the_remedy(value: float, shown
     for name, array in (("i.nii", np.ones((4, 9, 8), np.uint8)), ("m.nii", values)):
         sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / name))
     with pytest.raises(UserError) as caught:
-        read_whole(tmp_path / "i.nii", tmp_path / "m.nii")
+        read_whole([tmp_path / "i.nii"], tmp_path / "m.nii")
     (problem,) = caught.value.problems
     assert problem.startswith(f"{tmp_path / 'm.nii'}: has values that are not labels ({shown}); ")
     assert "write it as integers" in problem
@@ -379,4 +379,4 @@ def test_a_label_that_would_become_0_is_refused(value: float, tmp_path: Path) ->
     sitk.WriteImage(volume(np.float32), str(tmp_path / "i.nrrd"))
     sitk.WriteImage(sitk.Cast(volume(np.int16) > 5, sitk.sitkFloat32) * value, str(tmp_path / "m.nrrd"))
     with pytest.raises(UserError, match="has values that are not labels"):
-        read_whole(tmp_path / "i.nrrd", tmp_path / "m.nrrd")
+        read_whole([tmp_path / "i.nrrd"], tmp_path / "m.nrrd")

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from greenseg.energy import EnergyMonitor
 from greenseg.energy.estimate import Model
+from tests import warm
 from tests.conftest import free_port
 from tests.energy.fakes import FakeRapl
 
@@ -116,7 +116,7 @@ def test_with_two_ranks_every_device_is_counted_once(rapl: bool, nodes: int, tmp
         if nodes > 1:
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         every = [
-            subprocess.Popen(
+            warm.Popen(
                 arguments, cwd=Path(__file__).parents[2], stdout=out, start_new_session=True,
                 env=environment | ({"NODE_RANK": str(node)} if nodes > 1 else {}),
             )

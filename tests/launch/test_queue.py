@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -27,6 +28,9 @@ from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
 from tests.energy.fakes import FakeRapl
 from tests.runs import lines_of, recorded
+
+COLD = subprocess.Popen
+"""A Python of its own, see `conftest.py`."""
 
 Act = Callable[[Job, dict[str, Any]], None]
 
@@ -86,9 +90,12 @@ def outcome_of(audience: Audience, wanted: Job) -> Outcome:
     return [outcome for job, outcome in audience.outcomes if job is wanted][-1]
 
 
-def test_a_forked_run_is_bit_for_bit_that_of_a_fresh_process(phantom: Path, tmp_path: Path) -> None:
+def test_a_forked_run_is_bit_for_bit_that_of_a_fresh_process(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forked, fresh = job(phantom, tmp_path / "forked", epochs=2), job(phantom, tmp_path / "fresh", epochs=2)
     launch(forked)
+    monkeypatch.setattr(subprocess, "Popen", COLD)  # it imports everything itself
     launch(fresh, warm=False)
     results = [[(e["train_loss"], e["dice"], e["volume_dice"]) for e in lines_of(j.run)] for j in (forked, fresh)]
     assert len(results[0]) == 2
@@ -134,12 +141,12 @@ def test_a_kill_for_want_of_memory_is_an_answer(phantom: Path, tmp_path: Path, m
 def test_a_run_that_hangs_and_one_that_takes_too_long_are_ended(phantom: Path, tmp_path: Path) -> None:
     hung, slow = job(phantom, tmp_path, epochs=2), job(phantom, tmp_path, epochs=1000, seed=1)
     hang = in_the_second_epoch_of(hung, lambda pid: os.kill(pid, signal.SIGSTOP))
-    audience = launch(hung, act=hang, no_progress=5)
+    audience = launch(hung, act=hang, no_progress=3)
     outcome = outcome_of(audience, hung)
-    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.NO_PROGRESS, "no progress for 5 s")
-    audience = launch(slow, timeout=10)
+    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.NO_PROGRESS, "no progress for 3 s")
+    audience = launch(slow, timeout=5)
     outcome = outcome_of(audience, slow)
-    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.TIMEOUT, "took longer than 10 s")
+    assert (outcome.status, outcome.kind, outcome.reason) == ("failed", Failure.TIMEOUT, "took longer than 5 s")
     record = recorded(slow.run)
     assert record["error"]["kind"] == "timeout"
     assert record["attempts"][0]["status"] == "interrupted", "it was asked first"

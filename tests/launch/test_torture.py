@@ -21,6 +21,7 @@ import yaml
 
 from greenseg.report.reader import read_runs
 from greenseg.runs.directory import find_runs
+from tests import warm
 from tests.conftest import Command
 from tests.runs import recorded
 
@@ -32,7 +33,7 @@ RUNS, EPOCHS = (3, 3) if KILLS < 20 else (4, KILLS // 4)
 def targets(sweep: "subprocess.Popen[bytes]") -> dict[str, list[psutil.Process]]:
     """What there is to kill, by kind."""
     try:
-        servers = [p for p in psutil.Process(sweep.pid).children() if "greenseg.launch.server" in p.cmdline()]
+        servers = [p for p in psutil.Process(sweep.pid).children() if p.name() == "server"]  # see `tests.warm`
         runs = [run for server in servers for run in server.children()]
     except psutil.Error:
         return {}
@@ -56,24 +57,13 @@ def joules(energy: dict[str, Any]) -> float:
     return sum(sum(by.values()) for by in energy["joules"].values())
 
 
-@pytest.fixture(autouse=True)
-def _warm() -> None:
-    """All processes are real here: they are what is killed."""
-
-
 @pytest.fixture
-def leaves_nothing_running() -> Iterator[None]:
-    before = set(psutil.pids())
+def leaves_nothing_running(tmp_path: Path) -> Iterator[None]:
     yield
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        left = [p for p in psutil.process_iter(["cmdline", "pid"]) if p.pid not in before]
-        ours = [p for p in left if "greenseg.launch.server" in " ".join(p.info["cmdline"] or [])]
-        mine = [p for p in ours if str(os.getpid()) in str(p.environ().get("GREENSEG_TORTURE", ""))]
-        if not mine:
-            return
+    while left := [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(tmp_path)]:
+        assert time.monotonic() < deadline, f"still running: {left}"
         time.sleep(0.2)
-    raise AssertionError(f"still running: {mine}")
 
 
 @pytest.mark.timeout(900 + 60 * KILLS)
@@ -91,19 +81,17 @@ def test_a_sweep_survives_every_kill_and_ends_as_if_undisturbed(
     choose = random.Random(SEED)
     killed = dict.fromkeys(("run", "server", "sweep"), 0)
     starts = 0
-    environment = os.environ | {"GREENSEG_TORTURE": str(os.getpid())}
     while True:
         with (tmp_path / "output").open("ab") as output:
-            running = subprocess.Popen(
-                [sys.executable, "-m", "greenseg", *command], cwd=tmp_path, env=environment, stdout=output,
-                stderr=output,
-            )  # fmt: skip
+            running = warm.Popen(
+                [sys.executable, "-m", "greenseg", *command], cwd=tmp_path, stdout=output, stderr=output
+            )
         starts += 1
         while running.poll() is None and sum(killed.values()) < KILLS:
             wanted = choose.choice(["run", "run", "server", "sweep"])
-            pause = time.monotonic() + choose.uniform(0, 4)
+            pause = time.monotonic() + choose.uniform(0, 1)
             while running.poll() is None and (time.monotonic() < pause or not targets(running).get(wanted)):
-                time.sleep(0.1)
+                time.sleep(0.02)
             victims = targets(running).get(wanted) if running.poll() is None else None
             if victims:
                 os.kill(choose.choice(victims).pid, signal.SIGKILL)

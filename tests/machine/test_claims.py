@@ -351,6 +351,8 @@ def everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
         """)
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *sys.path]))
+    monkeypatch.setenv(warm.SITE, str(site))
+    monkeypatch.setattr(subprocess, "Popen", warm.Popen)
     return FakeNvml([gpu(0), gpu(1)], registers=registers).install(monkeypatch.setattr)
 
 

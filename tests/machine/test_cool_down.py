@@ -1,5 +1,6 @@
 """Pauses between runs."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from greenseg.machine.cool_down import CoolDown, Pause
+from tests import warm
 from tests.energy.fakes import FakeNvml, constant, forget_nvml
 from tests.launch.test_queue import job, launch
 
@@ -128,6 +130,7 @@ def test_a_sweep_looks_at_the_gpus_of_the_run_that_is_next(
     phantom: Path, tmp_path: Path, now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", warm.Popen)
     FakeNvml([constant(10, celsius=40)]).install(monkeypatch.setattr)
     jobs = [job(phantom, tmp_path, seed=seed) for seed in range(2)]  # on the CPU
     launch(*jobs, slots=1, cool_down=CoolDown(60, temperature=50))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from greenseg.errors import UserError
 from greenseg.settings import Settings
 from greenseg.sweep.file import Sweep, read_sweep
+from tests.conftest import times
 
 Values = dict[str, Any]
 
@@ -286,7 +287,7 @@ def reference(
 @given(content=sweeps())
 @example(content={"grid": {"epochs": [1, 2]}, "exclude": [{"epochs": 1}, {"epochs": 2}]})
 @example(content={"grid": {"epochs": [1, 2]}, "include": [{"workers": 1}, {"workers": 0, "epochs": 2}]})
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=times(3))
 def test_expansion_is_that_of_github_actions(content: Values, tmp_path_factory: pytest.TempPathFactory) -> None:
     expected = reference(**content)
     folder = tmp_path_factory.getbasetemp()
@@ -487,7 +488,7 @@ _ALMOST_A_SWEEP = st.fixed_dictionaries(
 
 
 @given(content=_ALMOST_A_SWEEP | _NESTED)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=times(3))
 def test_any_content_is_a_sweep_or_a_mistake(content: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp()
     runs: tuple[Settings, ...] = ()

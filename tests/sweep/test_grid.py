@@ -14,6 +14,7 @@ from greenseg.errors import UserError
 from greenseg.settings import Overlays, Settings, overlay, problems_of
 from greenseg.sweep.file import Sweep, read_sweep
 from greenseg.sweep.grid import spread
+from tests.conftest import times
 from tests.settings.test_settings import MAPPINGS
 from tests.sweep.test_file import Values, differing, mistakes, sweep
 
@@ -132,7 +133,7 @@ def reference(content: Values, axes: list[list[Branch]]) -> tuple[list[Values], 
 
 @pytest.mark.parametrize("downward", [True, False])
 @given(data=st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=times(2))
 def test_expansion_is_that_of_the_reference(
     downward: bool, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -14,6 +14,7 @@ from greenseg.errors import UserError
 from greenseg.settings import Settings, choices
 from greenseg.sweep.file import KEYS, read_sweep
 from greenseg.sweep.schema import schema
+from tests.conftest import times
 from tests.settings.test_settings import VALUES
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +118,7 @@ _SWEEP = st.fixed_dictionaries(
 @example(content={"grid": {"lr": [1], "batch_size": {"values": [1], "when": {"lr": [1.0]}}}})
 @example(content={"grid": {"lr": [1], "batch_size": {"values": [1], "when": {"lr": []}}}})
 @example(content={"grid": {"lr": [1], "batch_size": {"values": [1], "when": {}}}})
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=times(4))
 def test_what_the_loader_accepts_is_what_the_schema_accepts(
     content: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -1,4 +1,5 @@
-"""Two ranks step each optimizer on a sharded network and, beside it, with ddp; run by test_strategies under torchrun.
+"""Two ranks step each optimizer on a sharded network and, beside it, with ddp; started by test_strategies as
+torchrun does.
 
 In float64, so that nothing but a mistake makes them differ. Half-way the sharded network goes on from a full state, as
 from a checkpoint. Prints, as JSON, by how much the weights differ in the end, as a share of how far they have come.
@@ -27,7 +28,7 @@ from greenseg.settings import Settings
 from greenseg.training import optimization
 from greenseg.training.module import Segmentation, shard
 
-STEPS = 6
+STEPS = 4
 
 
 def made(settings: Settings, sharded: bool) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -87,6 +88,7 @@ if __name__ == "__main__":
     timm.optim.muon.zeropower_via_newtonschulz = lambda *a, **k: exact(
         *a, **{n: v for n, v in k.items() if n != "dtype"}
     )
+    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     images = torch.randn(2, 4, 1, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))[rank]

@@ -21,12 +21,15 @@ from greenseg.settings import Settings
 from tests.energy.fakes import FakeRapl
 
 PROGRAM = """
+import os
 import sys
 from pathlib import Path
+from tests import warm
 from tests.energy.fakes import look_for_rapl_in
 from greenseg.training.program import run_and_exit
 
 if __name__ == "__main__":
+    warm.meet_in(Path(os.environ[warm.METERS]))
     look_for_rapl_in(Path(sys.argv[2]))
     run_and_exit(Path(sys.argv[1]))
 """

@@ -38,7 +38,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def settings_of(phantom: Path, **values: Any) -> Settings:
     base = {
-        "model": "mobilenetv3-tiny-unet", "data": str(phantom), "image_size": 32, "spacing": 8, "epochs": 3,
+        "model": "contextnet", "width": 0.25, "data": str(phantom), "image_size": 32, "spacing": 8, "epochs": 3,
         "accelerator": "cpu", "batch_size": 64, "augment": "none", "lr": 0.01,
     }  # fmt: skip
     return Settings.of(base | values)
@@ -141,7 +141,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     **{f"schedule={name}": {"schedule": name} for name in choices("schedule")},
     "early_stopping": {"early_stopping": 2},
-    "freeze_encoder": {"freeze_encoder": 2},
+    "freeze_encoder": {"freeze_encoder": 2, "model": "mobilenetv3-tiny-unet", "width": 1.0},
     "accumulate": {"accumulate": 2},
     "gradient_clip": {"gradient_clip": 0.1},
     "gradient_checkpointing": {"gradient_checkpointing": True},
@@ -160,8 +160,7 @@ def test_a_stopped_run_ends_as_if_undisturbed(
     name: str, phantom: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "_METER_SECONDS", 0.1)
-    smallest = {} if "freeze_encoder" in CASES[name] else {"model": "contextnet", "width": 0.25}
-    settings = settings_of(phantom, **({"batch_size": 32} | smallest | CASES[name]))
+    settings = settings_of(phantom, **({"batch_size": 32} | CASES[name]))
     whole, copies = undisturbed(settings)
     assert different(whole, train_in(copies["epoch 1 last.ckpt"], settings)) == []
 
@@ -284,7 +283,7 @@ UNUSABLE: dict[str, Callable[[Path], object]] = {
 @pytest.fixture(scope="module")
 def stopped(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, RunDirectory, Path]:
     """Settings, the run undisturbed, and a copy of it after its second epoch."""
-    settings = settings_of(phantom, model="contextnet", width=0.25)
+    settings = settings_of(phantom)
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(events.THREADS, "1")

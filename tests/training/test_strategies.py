@@ -13,6 +13,7 @@ import pytest
 from greenseg.errors import UserError
 from greenseg.machine import gpus, preflight
 from greenseg.settings import Settings, problems_of
+from tests import warm
 from tests.cli.test_train import epochs, only_run, record, start, wait_for_epochs
 from tests.conftest import SMALL, Command, free_port
 
@@ -71,14 +72,18 @@ def test_a_strategy_that_lightning_has_not_for_the_device_is_refused(monkeypatch
 
 
 def test_every_optimizer_that_fsdp_takes_steps_as_with_ddp() -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "tests.training.sharded"],
-        cwd=Path(__file__).parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    torchrun = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [
+        warm.Popen(
+            [sys.executable, "-m", "tests.training.sharded"],
+            cwd=Path(__file__).parents[2], env=torchrun | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [rank.communicate(timeout=600) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    found = json.loads(next(line for line in outputs[0][0].splitlines() if line.startswith("{")))
     assert {"adamw", "adam", "sgd", "nadam", "lion", "muon", "schedule-free-adamw"} == set(found)
     assert max(found.values()) < 1e-6, found
 
@@ -87,7 +92,7 @@ def test_an_fsdp_run_that_was_stopped_goes_on_and_ends_as_if_undisturbed(
     greenseg: Command, phantom: Path, tmp_path: Path
 ) -> None:
     arguments = ["train", "--data", str(phantom), *SMALL, "--model", "contextnet", "--epochs", "4"]
-    arguments += ["--strategy", "fsdp", "--devices", "2", "--precision", "bf16-mixed"]
+    arguments += ["--batch-size", "16", "--strategy", "fsdp", "--devices", "2", "--precision", "bf16-mixed"]
     running = start(tmp_path, *arguments)
     run = wait_for_epochs(tmp_path / "runs", 1)
     running.send_signal(signal.SIGINT)
@@ -134,17 +139,21 @@ def test_what_several_nodes_do_not_go_with(greenseg: Command, tmp_path: Path) ->
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_nodes_train_as_two_devices_of_one(strategy: str, greenseg: Command, phantom: Path, tmp_path: Path) -> None:
-    values = ["--data", str(phantom), *SMALL, "--model", "contextnet", "--strategy", strategy]
+    values = ["--data", str(phantom), *SMALL, "--model", "contextnet", "--batch-size", "8", "--strategy", strategy]
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    core = min(os.sched_getaffinity(0))
-    nodes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "greenseg", "train", *values, "--nodes", "2"],
-            cwd=tmp_path, env=environment | {"NODE_RANK": str(node)}, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-        )
-        for node in (1, 0)
-    ]  # fmt: skip
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(everywhere)})
+    try:
+        nodes = [
+            warm.Popen(
+                [sys.executable, "-m", "greenseg", "train", *values, "--nodes", "2"],
+                cwd=tmp_path, env=environment | {"NODE_RANK": str(node)}, text=True, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for node in (1, 0)
+        ]  # fmt: skip
+    finally:
+        os.sched_setaffinity(0, everywhere)
     outputs = [node.communicate(timeout=600)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
     assert "with node 0, which leads" in outputs[0]
