@@ -2,11 +2,12 @@
 
 import sys
 
-from benchmarks import cli, data, energy, plan, report, speed, sweep
+from benchmarks import classes, cli, data, energy, plan, report, speed, sweep
 
 BENCHMARKS = {
     "cli": cli.main,
     "speed": speed.main,
+    "classes": classes.main,
     "energy": energy.main,
     "data": data.main,
     "plan": plan.main,

@@ -1,11 +1,12 @@
 """Typical training loops: `python -m benchmarks.peers.loops LOOP SETTINGS FOLDER EPOCHS WORKERS`.
 
 Trains the network of the settings (JSON) on the slices in the folder (images.npy and masks.npy, and one file per
-slice), and prints the seconds of every epoch as JSON.
+slice), and prints its peak memory in GB, then the seconds of every epoch, as JSON.
 """
 
 import contextlib
 import json
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -22,9 +23,10 @@ from greenseg.settings import Settings
 Seconds = Iterator[float]
 
 
-def network_of(settings: Settings) -> torch.nn.Module:
+def network_of(settings: Settings, outputs: int = 1) -> torch.nn.Module:
     """The network from its library: NCHW, without our changes."""
-    return network.build(settings.model_copy(update={"channels_last": False, "precision": "32-true"})).train()
+    plain = settings.model_copy(update={"channels_last": False, "precision": "32-true"})
+    return network.build(plain, outputs=outputs).train()
 
 
 def autocast(settings: Settings) -> contextlib.AbstractContextManager[Any]:
@@ -37,15 +39,37 @@ def plain(settings: Settings, folder: Path, epochs: int, workers: int) -> Second
     import segmentation_models_pytorch as smp
 
     images, masks = (torch.from_numpy(np.load(folder / f"{kind}.npy")).float() for kind in ("images", "masks"))
+    dice, cross_entropy = smp.losses.DiceLoss("binary"), torch.nn.BCEWithLogitsLoss()
+    return _loop(settings, images[:, None], masks[:, None], 1, (dice, cross_entropy), epochs, workers)
+
+
+def softmax(settings: Settings, folder: Path, epochs: int, workers: int) -> Seconds:
+    """The same with several classes: those of the setting `labels`, and the background."""
+    import segmentation_models_pytorch as smp
+
+    images, masks = (torch.from_numpy(np.load(folder / f"{kind}.npy")) for kind in ("images", "masks"))
+    outputs = 1 + settings.labels.count("=")
+    losses = smp.losses.DiceLoss("multiclass"), torch.nn.CrossEntropyLoss()
+    return _loop(settings, images[:, None], masks.long(), outputs, losses, epochs, workers)
+
+
+def _loop(
+    settings: Settings,
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    outputs: int,
+    losses: tuple[torch.nn.Module, torch.nn.Module],
+    epochs: int,
+    workers: int,
+) -> Seconds:
     loader = DataLoader(
-        TensorDataset(images[:, None], masks[:, None]),
+        TensorDataset(images, masks),
         batch_size=int(settings.batch_size),
         shuffle=True,
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    model = network_of(settings)
-    dice, cross_entropy = smp.losses.DiceLoss("binary"), torch.nn.BCEWithLogitsLoss()
+    model, (dice, cross_entropy) = network_of(settings, outputs), losses
     optimizer = torch.optim.AdamW(model.parameters(), lr=float(settings.lr), weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, float(settings.lr), total_steps=epochs * len(loader))
     for _ in range(epochs):
@@ -137,5 +161,7 @@ def ours_by_hand(settings: Settings, folder: Path, epochs: int, workers: int) ->
 
 if __name__ == "__main__":
     name, values, data, count, processes = sys.argv[1:]
-    loop = {"plain": plain, "monai": monai, "ours_by_hand": ours_by_hand}[name]
-    print(json.dumps(list(loop(Settings.of(json.loads(values)), Path(data), int(count), int(processes)))))
+    loop = {"plain": plain, "softmax": softmax, "monai": monai, "ours_by_hand": ours_by_hand}[name]
+    seconds = list(loop(Settings.of(json.loads(values)), Path(data), int(count), int(processes)))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+    print(json.dumps(seconds))
