@@ -241,6 +241,7 @@ def _begin(control: socket.socket, given: Mapping[str, str], parent: int, descri
             request = json.loads(file.read())
         deadline = time.monotonic() + 300
         while os.getppid() != parent:
+            os.kill(parent, 0)  # an error, and the end, where the starter was killed meanwhile
             assert time.monotonic() < deadline
             time.sleep(0.0002)
         control.send(str(os.getpid()).encode())
