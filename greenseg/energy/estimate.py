@@ -11,6 +11,7 @@ machine, codecarbon and carbontracker by 4.6 times). So every estimate has a ran
 compared only with estimated joules of the same machine.
 """
 
+import contextlib
 import csv
 import importlib.util
 import re
@@ -142,10 +143,10 @@ class Usage:
     processes: frozenset[int] = frozenset()
 
 
-def usage() -> Usage:
-    """Usage of this process and its descendants."""
+def usage(pid: int | None = None) -> Usage:
+    """Usage of a process, by default this one, and its descendants; 0 if it has ended."""
     cpu, memory = 0.0, 0.0
-    tree = list(process_tree())
+    tree = list(process_tree(pid))
     for process in tree:
         try:
             with process.oneshot():
@@ -158,12 +159,16 @@ def usage() -> Usage:
     return Usage(cpu, memory / 1e9, frozenset(process.pid for process in tree))
 
 
-def process_tree() -> Iterator[psutil.Process]:
-    """This process, then all its living descendants."""
-    this = psutil.Process()
+def process_tree(pid: int | None = None) -> Iterator[psutil.Process]:
+    """A process, by default this one, then all its living descendants; nothing if it has ended."""
+    try:
+        this = psutil.Process(pid)
+    except psutil.Error:
+        return
     yield this
     if sys.platform != "linux" or not Path(f"/proc/{this.pid}/task/{this.pid}/children").exists():
-        yield from this.children(recursive=True)
+        with contextlib.suppress(psutil.Error):
+            yield from this.children(recursive=True)
         return
     # The kernel's own lists: psutil reads every process of the machine, which is slow on a large node.
     pending = [this.pid]

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import platformdirs
 import psutil
 
-from greenseg.energy.estimate import Usage
+from greenseg.energy.estimate import Usage, usage
 
 _FRESH_SECONDS = 60.0
 """Seconds after its last file in which a process of another pid namespace, which we cannot see, counts as running."""
@@ -51,8 +51,9 @@ class Neighbours:
     def exchange(self, used: Usage) -> float:
         """Publish the usage of this run; returns the CPU seconds of all others since the last call.
 
-        A new neighbour counts from its own start. The usage of a neighbour between its last file and its end is
-        unknown. Processes of this run's own tree are not neighbours. If no folder can be used, there are no neighbours,
+        A new neighbour counts from its own start. Living neighbours are asked for their usage now, since their files
+        are from the ends of their own windows: with these, shares of the same joules would add up to more than all of
+        them. Of neighbours in another pid namespace, and of ended ones, only the last known usage counts. Processes of this run's own tree are not neighbours. If no folder can be used, there are no neighbours,
         since this must not stop a training.
         """
         folders = [folder for folder in self._folders if _is_ours(folder)]
@@ -65,9 +66,12 @@ class Neighbours:
             alive = self._runs(name, entry)
             ended = not alive and _owner(name).namespace == self._namespace
             if not ended or name in self._seen:
-                first = entry.first if self._met and alive else entry.cpu_seconds
-                others += max(entry.cpu_seconds - self._seen.get(name, first), 0.0)
-                self._seen[name] = entry.cpu_seconds
+                known = self._seen.get(name, 0.0)
+                seconds = max(known, self._cpu_seconds(name, entry) if alive else entry.cpu_seconds)
+                if name not in self._seen:
+                    known = entry.first if self._met and alive else seconds
+                others += max(seconds - known, 0.0)
+                self._seen[name] = seconds
             if ended:
                 _remove(name, folders)
         self._met = True
@@ -105,6 +109,12 @@ class Neighbours:
                 if entry and (not known or known.published < entry.published):
                     latest[name] = entry
         return latest
+
+    def _cpu_seconds(self, name: str, entry: "_Entry") -> float:
+        """The CPU seconds of a living neighbour, now if they can be read."""
+        owner = _owner(name)
+        now = usage(owner.pid).cpu_seconds if owner.namespace == self._namespace else 0.0
+        return max(now, entry.cpu_seconds)
 
     def _runs(self, name: str, entry: "_Entry") -> bool:
         owner = _owner(name)

@@ -132,6 +132,23 @@ def test_processes_with_a_tmpdir_each_find_each_other_and_count_once(start: Star
     assert float(one.ask(0.01)) == pytest.approx(0.05, abs=0.05)
 
 
+def test_a_neighbour_counts_up_to_now_and_not_up_to_the_end_of_its_own_window(start: Start) -> None:
+    """With usage that is too old, a share is too large, and the shares of a counter add up to more than all of it."""
+    burning, watching = start(), start()
+    watching.ask(0.01)
+    assert burning.process.stdin
+    burning.process.stdin.write("1.0\n")  # one window of a second
+    burning.process.stdin.flush()
+    seen = []
+    for _ in range(3):
+        time.sleep(0.3)
+        seen.append(float(watching.ask(0.01)))
+    burning.ask()
+    seen.append(float(watching.ask(0.01)))
+    assert min(seen[:3]) > 0.1
+    assert sum(seen) == pytest.approx(1.0, abs=0.15)
+
+
 def test_meters_with_a_tmpdir_each_share_the_counter(tmp_path: Path, name: str) -> None:
     root, script = tmp_path / "powercap", tmp_path / "metered.py"
     rapl = FakeRapl(root, dram=False)
