@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from greenseg.classes import BINARY, IGNORED
 from greenseg.data.loader import SliceDataset
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
@@ -76,7 +77,7 @@ def test_a_run_learns_all_classes_and_records_each(phantom: Path, tmp_path: Path
         for subject in validation:
             rows = slice(subject["first"], subject["first"] + subject["slices"])
             truth = slices.masks[rows]
-            known = truth != 255
+            known = truth != IGNORED
             mine = (predictions[start : start + subject["slices"]] == number) & known
             start += subject["slices"]
             (volume,) = subject["volumes"]
@@ -103,6 +104,23 @@ def test_a_stopped_run_ends_as_if_undisturbed(values: dict[str, Any], phantom: P
     assert different(whole, resumed) == []
     assert [line["classes"] for line in lines_of(resumed)] == [line["classes"] for line in lines_of(whole)]
     assert recorded(resumed)["metrics"]["classes"] == recorded(whole)["metrics"]["classes"]
+
+
+def test_a_single_class_may_have_pixels_without_annotation_and_several_channels(phantom: Path, tmp_path: Path) -> None:
+    settings = settings_of(phantom)
+    slices = tissue(settings, tmp_path / "slices", classes=BINARY)
+    run = train_on(slices, settings, tmp_path / "run")
+    record = recorded(run)
+    assert record["metrics"]["dice"] > 0.7
+    assert record["data"]["channels"] == 2
+    assert "classes" not in record["metrics"].keys() | record["surface"].keys() | lines_of(run)[0].keys()
+    predictions, scores = best_masks(run), []
+    rows = [row for s in slices.subjects("validation") for row in range(s["first"], s["first"] + s["slices"])]
+    truth, subjects = slices.masks[rows], slices.subjects("validation")
+    ends = np.cumsum([subject["slices"] for subject in subjects])
+    for mine, true in zip(np.split(predictions, ends[:-1]), np.split(truth, ends[:-1]), strict=True):
+        scores.append(dice_of((mine == 1) & (true != IGNORED), true == 1))
+    assert list(record["metrics"]["volume_dice"].values()) == pytest.approx(scores)
 
 
 def test_a_class_that_no_validation_subject_has_is_left_out(phantom: Path, tmp_path: Path) -> None:
