@@ -146,8 +146,9 @@ def test_an_epoch_without_any_dice_is_no_best_epoch(phantom: Path, tmp_path: Pat
     assert "dice" not in recorded(run)["metrics"]
 
 
-def test_two_ranks_measure_all_classes_as_one_does(phantom: Path, tmp_path: Path) -> None:
-    settings = settings_of(phantom, model="contextnet", width=0.25, epochs=2, devices=2, strategy="ddp")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_measure_all_classes_as_one_does(strategy: str, phantom: Path, tmp_path: Path) -> None:
+    settings = settings_of(phantom, model="contextnet", width=0.25, epochs=2, devices=2, strategy=strategy)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     written = json.dumps(settings.resolved())
     done = subprocess.run(
