@@ -53,11 +53,29 @@ def pytest_configure(config: pytest.Config) -> None:
         os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
 
 
+LONGEST = (
+    "training/test_strategies", "cli/test_train", "training/test_resume", "cli/test_sweep", "launch/test_queue",
+    "training/test_probe", "launch/test_executors", "cli/test_sweep_run", "launch/test_torture", "machine/test_claims",
+    "data/test_slices", "training/test_optimization", "cli/test_streams", "cli/test_content",
+    "models/test_gradient_checkpointing", "models/test_network", "training/test_every_network",
+)  # fmt: skip
+"""The files of tests that take longest, longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start the command."""
+    """Mark the tests that start the command; two workers get an equal share of long files each, and begin with them."""
     for item in items:
         if {"greenseg", "greenseg_process"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.process)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        places = {f"tests/{name}.py": place for place, name in enumerate(LONGEST)}
+        shares: tuple[list[pytest.Item], list[pytest.Item]] = ([], [])
+        rest: list[pytest.Item] = []
+        for item in sorted(items, key=lambda item: places.get(item.location[0], len(places))):
+            place = places.get(item.location[0])
+            (rest if place is None else shares[place % 2]).append(item)
+        half = max(0, len(items) // 2 - len(shares[0]))  # a worker begins with half of the list
+        items[:] = [*shares[0], *rest[:half], *shares[1], *rest[half:]]
 
 
 def free_port() -> int:

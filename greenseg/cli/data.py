@@ -36,9 +36,10 @@ def check(
 
     from greenseg.cli.view import FilesView, print_uncut, say, warn
     from greenseg.data import check as checks
+    from greenseg.data.montage import Picture, write_montage
     from greenseg.report.cases import case_table, class_table
 
-    pictures: list[checks.Picture] = []
+    pictures: list[Picture] = []
     with FilesView("checking images", disable=as_json) as view:
         found = checks.check(
             data,
@@ -63,7 +64,7 @@ def check(
         if not found.problems:
             say("No problems.")
     if montage:
-        checks.montage(pictures, montage)
+        write_montage(pictures, montage)
         if not as_json:
             say(f"Wrote {montage}")
     if found.problems:

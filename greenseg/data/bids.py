@@ -60,7 +60,7 @@ def list_bids(root: Path, found: Listing) -> None:
     for channel in channels:
         _say_who_has_none(root, of_subject, channel, found)
     roots = [*derivatives, root]
-    of_masks = [e.mask for e in found.entries if e.mask and e.mask.name.partition(".")[0].endswith("_dseg")]
+    of_masks = [entry.mask for entry in found.entries if entry.mask]
     name_classes(((mask, next(r for r in roots if mask.is_relative_to(r))) for mask in of_masks), found)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,19 @@ from greenseg.data.grid import ByteArray, is_foreground
 from greenseg.data.intensity import floor_of
 from greenseg.data.layout import look
 from greenseg.data.listing import Entry, Listing, labels_text, masks_have, some
+from greenseg.data.montage import Picture
 from greenseg.data.placement import is_isotropic
 from greenseg.data.splits import cases, refuse_ignored
 from greenseg.data.stacks import Part, volumes
-from greenseg.data.volume import class_numbers, has_spacing, labels_in, read_channels, read_whole, values_problem
+from greenseg.data.volume import (
+    class_numbers,
+    ct_problem,
+    has_spacing,
+    labels_in,
+    read_channels,
+    read_whole,
+    values_problem,
+)
 from greenseg.errors import UserError
 from greenseg.settings import Layout
 
@@ -118,15 +127,6 @@ class Check:
     other_labels: list[int] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """The slice of a case with the most foreground: grey values of the first channel and classes, both [y, x]."""
-
-    subject: str
-    slice: np.ndarray[Any, Any]
-    classes: np.ndarray[Any, Any]
-
-
 def check(
     root: Path,
     layout: Layout = "auto",
@@ -152,8 +152,9 @@ def check(
     listing = look(root, layout, channels)
     problems, notes = listing.problems + ([] if labels else listing.class_problems), list(listing.notes)
     classes = Classes.of(labels) or listing.classes or BINARY
+    is_listed = not problems
     of_subject: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    split_of = _splits(listing, root)
+    split_of = _splits(listing, root, labels)
     for entry in listing.entries:
         of_subject[entry.subject, entry.split or split_of.get(entry.subject, "")].append(entry)
     reports: list[CaseReport] = []
@@ -166,7 +167,8 @@ def check(
         for entry in entries:
             try:
                 content, count = seen.add(entry)
-                with_channels.setdefault(count, entry)
+                if entry.mask:
+                    with_channels.setdefault(count, entry)
                 if (same := first_with.setdefault(content, entry)) is not entry and same.image != entry.image:
                     problems.append(
                         f"{entry.where}: duplicate; has the same pixels, in the same place, as {same.image}"
@@ -185,7 +187,7 @@ def check(
                 problems += error.problems
         if picture and seen.best:
             picture(seen.best)
-    if not problems:
+    if is_listed:
         try:
             refuse_ignored(cases(listing, root, 0.2, 0, 0, 0, labels), classes, root)
         except UserError as error:
@@ -226,9 +228,20 @@ def check(
                     f"{report.subject}: values below 0{which} (down to {channel.intensity[0]:.4g}) become background"
                 )
     return Check(
-        listing.layout, reports, list(dict.fromkeys(problems)), notes, list(listing.channels), of_classes,
-        [] if classes == BINARY else others,
-    )  # fmt: skip
+        layout=listing.layout,
+        cases=reports,
+        problems=list(dict.fromkeys(problems)),
+        notes=notes,
+        channels=_channel_names(listing, with_channels),
+        classes=of_classes,
+        other_labels=[] if classes == BINARY else others,
+    )
+
+
+def _channel_names(listing: Listing, counts: Iterable[int]) -> list[str]:
+    """The names of the channels; their numbers if images have other channels than the layout names."""
+    count = max(counts, default=len(listing.channels))
+    return list(listing.channels) if count in (1, len(listing.channels)) else [str(n + 1) for n in range(count)]
 
 
 def _classes(reports: Sequence[CaseReport], classes: Classes, ignored: set[int]) -> tuple[list[ClassReport], list[int]]:
@@ -301,10 +314,10 @@ def _hint(labels: Sequence[int]) -> str:
     return f" (255 often marks pixels without annotation: --labels {others} leaves it out)" if _VOID in labels else ""
 
 
-def _splits(listing: Listing, root: Path) -> dict[str, str]:
+def _splits(listing: Listing, root: Path, labels: str) -> dict[str, str]:
     """Subject → split with the default settings; empty if the data set cannot be split."""
     try:
-        return {case.subject: case.split for case in cases(listing, root, 0.2, 0, 0, 0)}
+        return {case.subject: case.split for case in cases(listing, root, 0.2, 0, 0, 0, labels)}
     except UserError:
         return {}
 
@@ -342,6 +355,8 @@ class _Seen:
         images, mask = read_whole(entry.images, entry.mask) if entry.mask else (read_channels(entry.images), None)
         if mask is None and (problem := next(filter(None, map(values_problem, images)), None)):
             raise UserError(f"{entry.image}: {problem}")
+        if problem := ct_problem(images, entry.images, entry.ct):
+            raise UserError(problem)
         image, *_ = images
         self._entries.append(entry)
         if not has_spacing(image):
@@ -388,8 +403,8 @@ class _Seen:
         for number, channel in enumerate(report.channels):
             if channel.intensity and channel.intensity[0] < 0:
                 # Read again, because few data sets need it, and all images of a subject may not fit into memory.
-                images = [read_channels(entry.images)[number] for entry in self._entries]
-                arrays = [sitk.GetArrayFromImage(image).astype(np.float32).ravel() for image in images]
+                images = [read_channels(entry.images)[number : number + 1] for entry in self._entries]
+                arrays = [sitk.GetArrayFromImage(i).astype(np.float32).ravel() for of_entry in images for i in of_entry]
                 channel.floor = floor_of(np.concatenate(arrays))
         return report
 
@@ -409,54 +424,3 @@ class _Seen:
 def _note(known: list[Any], value: Any) -> None:
     if value not in known:
         known.append(value)
-
-
-_COLOURS = [
-    240, 228, 66, 255, 176, 0, 100, 143, 255, 220, 38, 127, 0, 158, 115, 254, 97, 0, 120, 94, 240, 86, 180, 233,
-]  # fmt: skip
-"""Red, green and blue for the classes 8, 1, 2 … 7, as ITK counts, then again. Colour blindness keeps them distinct."""
-
-
-def montage(pictures: Sequence[Picture], file: Path, side: int = 256, columns: int = 6) -> None:
-    """Write a PNG with one tile per case: the slice with the most foreground, and the contours of its classes.
-
-    Args:
-        pictures: pictures of the cases.
-        file: file to write; its suffix sets the format.
-        side: side of a tile, in pixels.
-        columns: number of tiles per row.
-
-    Raises:
-        UserError: there is nothing to show, or the file cannot be written.
-    """
-    if not pictures:
-        raise UserError(f"{file}: no case with a mask to show")
-    tiles = []
-    for picture in pictures:
-        low, high = np.percentile(picture.slice, (0.5, 99.5))
-        grey = np.clip((picture.slice - low) / max(high - low, 1e-6), 0, 1) * 255
-        scale = max(picture.slice.shape) / side
-        big = [
-            sitk.Resample(
-                sitk.GetImageFromArray(array.astype(np.uint8)),
-                (side, side),
-                sitk.Transform(),
-                interpolation,
-                (0.0, 0.0),
-                (scale, scale),
-            )
-            for array, interpolation in ((grey, sitk.sitkLinear), (picture.classes, sitk.sitkNearestNeighbor))
-        ]
-        overlay = sitk.LabelMapContourOverlay(
-            sitk.Cast(big[1], sitk.sitkLabelUInt8), big[0], opacity=1.0, contourThickness=[2, 2],
-            colormap=_COLOURS,
-        )  # fmt: skip
-        tiles.append(sitk.GetArrayFromImage(overlay))
-    columns = min(columns, len(tiles))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    image = sitk.GetImageFromArray(np.concatenate(rows), isVector=True)
-    try:
-        sitk.WriteImage(image, str(file))
-    except RuntimeError as error:
-        raise UserError(f"{file}: cannot be written: {str(error).strip().splitlines()[-1]}") from None

@@ -20,13 +20,13 @@ def name_classes(masks: Iterable[tuple[Path, Path]], found: Listing) -> None:
     """Set the classes that the tables of these masks name.
 
     Args:
-        masks: each mask `*_dseg.*`, with the root of its data set (or of its derivatives).
+        masks: each mask, with the root of its data set (or of its derivatives).
         found: the listing; problems of the tables are added to its `class_problems`.
     """
     tables_in: dict[Path, list[Path]] = {}
-    tables = dict.fromkeys(table for mask, root in masks if (table := _table_of(mask, root, tables_in)))
+    table_of = {mask: _table_of(mask, root, tables_in) for mask, root in masks}
     read: dict[Path, Classes | None] = {}
-    for table in tables:
+    for table in dict.fromkeys(table for table in table_of.values() if table):
         try:
             read[table] = named(_classes(table))
         except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
@@ -34,8 +34,12 @@ def name_classes(masks: Iterable[tuple[Path, Path]], found: Listing) -> None:
     first = next(iter(read), None)
     if other := next((table for table in read if first and read[table] != read[first]), None):
         found.class_problems.append(f"{other}: names other classes than {first}; {remedy(*_EXAMPLE)}")
-    elif first:
+    elif first and read[first]:
         found.classes = read[first]
+        if other := next((mask for mask, table in table_of.items() if not table), None):
+            found.class_problems.append(
+                f"{other}: no {_TABLE} names its classes, but {first} those of other masks; {remedy(*_EXAMPLE)}"
+            )
 
 
 def _table_of(mask: Path, root: Path, tables_in: dict[Path, list[Path]]) -> Path | None:
@@ -43,14 +47,17 @@ def _table_of(mask: Path, root: Path, tables_in: dict[Path, list[Path]]) -> Path
 
     `tables_in` keeps the tables of each folder, since a folder may have thousands of masks.
     """
-    entities = set(mask.name.partition(".")[0].split("_")[:-1])
+    *entities, suffix = mask.name.partition(".")[0].split("_")
+    if suffix != "dseg":
+        return None
     for folder in (mask.parent, *mask.parent.parents):
         if folder not in tables_in:
             tables_in[folder] = sorted(folder.glob(f"*{_TABLE}"))
         fitting = [
             table
             for table in tables_in[folder]
-            if re.fullmatch(rf"(.*_)?{re.escape(_TABLE)}", table.name) and set(table.name.split("_")[:-1]) <= entities
+            if re.fullmatch(rf"(.*_)?{re.escape(_TABLE)}", table.name)
+            and set(table.name.split("_")[:-1]) <= {*entities}
         ]
         if fitting:
             return max(fitting, key=lambda table: table.name.count("_"))

@@ -54,11 +54,9 @@ def mask_to_grid(mask: sitk.Image, size: int, spacing: float, numbers: Sequence[
     values = sitk.GetArrayViewFromImage(mask)
     rows, columns = _of_axes(mask, size, spacing, by_area=True)
     there = [number for number in numbers if (values == number).any()] if len(numbers) > 1 else list(numbers)
-    result: ByteArray = np.zeros((len(values), size, size), np.uint8)
     if len(there) == 1:
-        share = _on_grid(values == there[0], rows, columns)
-        result[share >= _HALF] = there[0]
-        return result
+        return (_on_grid(values == there[0], rows, columns) >= _HALF) * np.uint8(there[0])
+    result: ByteArray = np.zeros((len(values), size, size), np.uint8)
     largest = np.zeros(result.shape, np.float32)
     background = np.ones(result.shape, np.float32)
     for number in there:  # one at a time, to save memory

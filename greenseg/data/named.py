@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from greenseg.classes import Classes
 
-_FORBIDDEN = re.compile(r"[=,+:]")
+_FORBIDDEN = re.compile(r"\s*[=,+:]+\s*")
 
 
 def named(classes: Sequence[tuple[str, Sequence[int]]]) -> Classes | None:

@@ -23,7 +23,7 @@ from greenseg.data.hounsfield import Window
 from greenseg.data.intensity import lifted
 from greenseg.data.splits import Case
 from greenseg.data.stacks import Part, Volume, volumes
-from greenseg.data.volume import class_numbers, labels_in, read_whole
+from greenseg.data.volume import class_numbers, ct_problem, labels_in, read_whole
 from greenseg.errors import UserError
 from greenseg.settings import Settings
 
@@ -53,6 +53,8 @@ def read(case: Case, classes: Classes, advance: Callable[[], None]) -> Files:
     for images, (_, mask_path) in zip(case.images, case.files, strict=True):
         try:
             channels, mask = read_whole(images, mask_path)
+            if problem := ct_problem(channels, images, case.ct):
+                raise UserError(problem)
             if len(classes) > 1:
                 found.labels.update(labels_in(mask))
             numbers = sitk.GetImageFromArray(class_numbers(mask, classes, case.ignored))
@@ -94,7 +96,8 @@ def on_grid(
     masks = np.concatenate([mask_to_grid(files.pairs[n][1], size, spacing, numbers) for n in order])
     channels: list[FloatArray] = []
     problems: list[str] = []
-    for channel in range(len(files.pairs[0][0])):
+    paths, count = case.images[0], len(files.pairs[0][0])
+    for channel in range(count):
         images = [images[channel] for images, _ in files.pairs]
         if window := windows.get(channel):
             grid: FloatArray = np.concatenate([to_grid(window.scaled(images[n]), size, spacing) for n in order])
@@ -102,7 +105,7 @@ def on_grid(
             grey = lifted(images)
             grid = normalise(np.concatenate([to_grid(grey[n], size, spacing) for n in order]))
         if np.ptp(grid) == 0 and is_foreground(masks).any():
-            problems.append(_equal(_path(case.images[0], channel), case, float(grid.flat[0]), settings))
+            problems.append(_equal(paths[channel if count == len(paths) else 0], case, float(grid.flat[0]), settings))
         channels.append(grid)
     if problems:
         raise UserError(problems)
@@ -119,10 +122,6 @@ def on_grid(
         "pixels": [int((masks == number).sum()) for number in range(1, len(classes) + 1)],
     }
     return (channels[0][:, None] if len(channels) == 1 else np.stack(channels, axis=1)), masks, about
-
-
-def _path(images: tuple[Path, ...], channel: int) -> Path:
-    return images[channel] if channel < len(images) else images[-1]  # a file may have several channels
 
 
 def _equal(path: Path, case: Case, value: float, settings: Settings) -> str:

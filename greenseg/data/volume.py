@@ -217,6 +217,13 @@ def read_whole(images: Sequence[Path], mask_path: Path) -> tuple[list[sitk.Image
     return [image for _, image in channels], mask
 
 
+def ct_problem(channels: Sequence[sitk.Image], paths: Sequence[Path], ct: Sequence[int]) -> str | None:
+    """Why the channels in Hounsfield units are unknown, or None: their indices count files."""
+    if not ct or len(channels) == len(paths):
+        return None
+    return f"{paths[0]}: {len(channels)} channels in {len(paths)} files, one of CT; write one file per channel"
+
+
 def class_numbers(mask: sitk.Image, classes: Classes, ignored: Sequence[int] = ()) -> ByteArray:
     """The classes of a mask, as uint8 [slice, y, x]: 0 background, from 1 up the number of the class, `IGNORED`.
 
@@ -228,9 +235,9 @@ def class_numbers(mask: sitk.Image, classes: Classes, ignored: Sequence[int] = (
     values = sitk.GetArrayViewFromImage(mask)
     numbers = np.zeros(values.shape, np.uint8)
     for number, labels in enumerate(classes.labels, 1):
-        numbers[np.isin(values, labels) if labels else values > 0] = number
+        np.putmask(numbers, np.isin(values, labels) if labels else values > 0, number)
     if ignored:
-        numbers[np.isin(values, ignored)] = IGNORED
+        np.putmask(numbers, np.isin(values, ignored), IGNORED)
     return numbers
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from greenseg.data.check import Picture, check, montage
+from greenseg.data.check import check
+from greenseg.data.montage import Picture, write_montage
 from greenseg.data.splits import scan
 from tests.conftest import Command
 
@@ -225,7 +226,7 @@ def test_volumes_of_one_spacing_that_are_cut_in_several_ways_are_named(tmp_path:
 def test_a_montage_shows_cases_without_brain_and_of_any_shape(tmp_path: Path) -> None:
     flat, brain = np.zeros((40, 20)), np.zeros((40, 20), bool)
     noise = np.random.default_rng(0).uniform(-9, 9, (7, 99))
-    montage([Picture("a", flat, brain), Picture("b", noise, np.ones(noise.shape, bool))], tmp_path / "m.png")
+    write_montage([Picture("a", flat, brain), Picture("b", noise, np.ones(noise.shape, bool))], tmp_path / "m.png")
     assert sitk.ReadImage(str(tmp_path / "m.png")).GetSize() == (512, 256)
 
 

@@ -85,4 +85,4 @@ def test_no_slices_of_zeros_are_prepared(tmp_path: Path, monkeypatch: pytest.Mon
         made.append(cache.prepare(Settings.of({"data": str(root), "image_size": 96, "spacing": 1.5})).images)
     assert made[0].max() == 1
     np.testing.assert_allclose(made[0], made[1], atol=1e-5)
-    assert made[1][0, 0, 0] == 0, "what lies outside of the image is background"
+    assert made[1][0, 0, 0, 0] == 0, "what lies outside of the image is background"

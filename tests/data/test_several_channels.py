@@ -189,6 +189,21 @@ def test_ct_that_is_constant_in_the_foreground_is_refused(home: Path, tmp_path: 
     assert problem.endswith("CT is 7 in the foreground of all subjects; check the masks")
 
 
+def test_a_vector_beside_ct_is_refused(home: Path, tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, "x", "y")
+    for row in rows:
+        row |= {"image": write(tmp_path / f"{row['subject']}.mha", np.stack([grey(1)] * 2, -1), is_vector=True)}
+        row |= {"ct_channels": 2}
+    data = write_csv(tmp_path / "data.csv", rows)
+    found = problems(data)
+    assert len(found) == 3
+    assert found[0].endswith("/a.mha: 3 channels in 2 files, one of CT; write one file per channel")
+    assert found[0] in check(data).problems
+    data.write_text(data.read_text().replace("ct_channels", "other"))
+    assert prepare(data).channels == 3
+    assert check(data).channels == ["1", "2", "3"]
+
+
 # ── mistakes
 
 
@@ -213,7 +228,7 @@ def test_a_channel_on_another_grid_is_said_with_both_grids(home: Path, tmp_path:
 
 def test_different_numbers_of_channels_are_said(home: Path, tmp_path: Path) -> None:
     for number, name in enumerate(NAMES):
-        array = np.stack([grey(number), grey(number + 5)], -1)[..., : 1 if name == "b" else 2]
+        array = np.stack([grey(number), grey(number + 5) - 500], -1)[..., : 1 if name == "b" else 2]
         write(tmp_path / "images" / f"{name}.mha", array, is_vector=True)
         write(tmp_path / "masks" / f"{name}.mha", labelled())
     (problem,) = problems(tmp_path)
@@ -221,6 +236,9 @@ def test_different_numbers_of_channels_are_said(home: Path, tmp_path: Path) -> N
         ": images have different numbers of channels: 1 in /images/b.mha, 2 in /images/a.mha; all must have the same"
     )
     assert check(tmp_path).problems[0].replace(str(tmp_path), "") == problem
+    rows = [{"image": tmp_path / f"images/{n}.mha", "mask": tmp_path / f"masks/{n}.mha", "subject": n} for n in NAMES]
+    rows[0]["subject"] = "b"
+    assert "different numbers of channels" in check(write_csv(tmp_path / "data.csv", rows)).problems[0]
 
 
 def test_a_bids_image_that_lacks_a_channel_is_said(home: Path, tmp_path: Path) -> None:

@@ -113,8 +113,6 @@ def test_seven_tissues_of_a_bids_table(home: Path, tmp_path: Path) -> None:
         ("dseg.tsv", ("a", "b")),
         ("desc-manual_dseg.tsv", BINARY.names),
         ("rec-mial_dseg.tsv", ("a", "b")),
-        ("sub-1/dseg.tsv", ("a", "b")),
-        ("sub-1/anat/sub-1_rec-mial_dseg.tsv", ("a", "b")),
         ("sub-2/anat/other-dseg.tsv", BINARY.names),
     ],
 )
@@ -122,6 +120,9 @@ def test_a_table_applies_where_bids_says(place: str, named: tuple[str, ...], hom
     data = write_bids(tmp_path, {name: labelled((1, 2)) for name in "12"}, table="")
     (data / place).write_text("\ufeffname\tindex\nbackground\t0\na\t1\nb\t2\n", encoding="utf-8")
     assert prepare(data).classes.names == named
+    for number in "12":
+        (data / f"sub-{number}/anat/sub-{number}_rec-mial_dseg.tsv").write_text("index\tname\n1\tx\n2\ty\n")
+    assert prepare(data).classes.names == ("x", "y"), "the nearest"
 
 
 def test_the_nearest_table_and_the_root_of_derivatives_count(home: Path, tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_the_nearest_table_and_the_root_of_derivatives_count(home: Path, tmp_pat
         (THREE, Classes(("csf", "grey", "white"), ((1,), (2,), (3,)))),
         ({"0": "background", "1": "csf", "3": "white"}, Classes(("csf", "white"), ((1,), (3,)))),
         ({"background": 0, "x": 3, "y": [1, 2]}, Classes(("x", "y"), ((3,), (1, 2)))),
-        ({"background": 0, "a: b, c": 1, "d": 2}, Classes(("a_ b_ c", "d"), ((1,), (2,)))),
+        ({"background": 0, "a: b, c": 1, "d": 2}, Classes(("a_b_c", "d"), ((1,), (2,)))),
         ({"background": 0, "brain": 1}, BINARY),
         ({"background": 0, "brain": 1, "ignore": 2}, BINARY),
         ({}, BINARY),
@@ -168,6 +169,8 @@ def test_pixels_with_the_ignored_label_are_kept_apart(home: Path, tmp_path: Path
     assert nothing.index["ignored"] == 72
     (refused,) = problems(tmp_path, labels="1,9")
     assert "label 9 is 'ignore'" in refused
+    shutil.copy(tmp_path / "imagesTr/a_0000.nii.gz", tmp_path / "imagesTr/b_0000.nii.gz")
+    assert len(check(tmp_path, labels="1,9").problems) == 2, "a duplicate, too"
 
 
 def test_labels_above_255_form_classes(home: Path, tmp_path: Path) -> None:
@@ -200,6 +203,7 @@ def test_classes_of_nnunet_that_are_none_are_said(labels: Any, said: list[str], 
         assert words in problem
     assert check(data).problems[0].endswith(problem)
     assert prepare(data, labels="one=1,three=3").classes.names == ("one", "three"), "the setting decides"
+    assert {case.split for case in check(data, labels="one=1,three=3").cases} == {"train", "validation"}
 
 
 def test_a_label_twice_in_a_dataset_json_is_said(home: Path, tmp_path: Path) -> None:
@@ -224,6 +228,20 @@ def test_mistakes_in_a_bids_table_are_said(table: str, said: str, home: Path, tm
     (problem,) = problems(data)
     assert problem.startswith(f"/dseg.tsv: {said}")
     assert "--labels csf=1" in problem
+    assert len(prepare(data, labels="a=1,b=2").classes) == 2
+
+
+@pytest.mark.parametrize("other", ["mask", "dseg"])
+def test_a_mask_without_a_table_beside_those_with_one_is_said(other: str, home: Path, tmp_path: Path) -> None:
+    data = write_bids(tmp_path, {name: labelled((1, 2)) for name in "abc"}, table="")
+    for name in "ab":
+        (data / f"sub-{name}" / "dseg.tsv").write_text("index\tname\n1\ta\n2\tb\n")
+    mask = data / "sub-c/anat/sub-c_rec-mial_dseg.nii.gz"
+    mask = mask.rename(mask.with_name(f"sub-c_rec-mial_{other}.nii.gz"))
+    (problem,) = problems(data)
+    assert problem.startswith(
+        f"{str(mask).removeprefix(str(data))}: no dseg.tsv names its classes, but /sub-a/dseg.tsv "
+    )
     assert len(prepare(data, labels="a=1,b=2").classes) == 2
 
 

@@ -24,6 +24,7 @@ from greenseg.training.module import Segmentation
 from greenseg.training.run import train
 from tests.conftest import SMALL, Command
 from tests.runs import recorded
+from tests.training.spawned import shapes
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +80,11 @@ def test_what_auto_chose_and_measured_is_recorded(greenseg: Command, phantom: Pa
     assert metrics[0] == metrics[1], "trying changes nothing of what is trained"
 
 
-def _shapes(data: SliceDataset, queue: "multiprocessing.Queue[object]") -> None:
-    batch: Batch = data[[0, 1]]
-    queue.put((tuple(batch["image"].shape), float(batch["image"].sum())))
-
-
 def test_slices_reach_a_process_that_was_spawned(slices: cache.Slices) -> None:
     data = SliceDataset(slices, "train")
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    process = context.Process(target=_shapes, args=(data, queue))
+    process = context.Process(target=shapes, args=(data, queue))
     process.start()
     try:
         assert queue.get(timeout=600) == ((2, 1, 32, 32), float(data[[0, 1]]["image"].sum()))
