@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from greenseg.classes import MOST
+
 
 def models(
     patterns: Annotated[
@@ -14,6 +16,8 @@ def models(
     image_size: Annotated[
         int, typer.Option(metavar="N", min=32, max=2048, help="Height and width of a slice, in pixels.")
     ] = 128,
+    channels: Annotated[int, typer.Option(metavar="N", min=1, help="Channels of an image.")] = 1,
+    classes: Annotated[int, typer.Option(metavar="N", min=1, max=MOST, help="Classes to segment.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """List networks with their parameters and the multiply-accumulates (MACs) of a forward pass over one slice.
@@ -38,9 +42,14 @@ def models(
 
     with Progress(console=console, disable=not console.is_terminal or as_json, transient=True) as progress:
         task = progress.add_task("counting", total=None)
-        found = sizes(wanted, image_size, lambda done, total: progress.update(task, completed=done, total=total))
+
+        def update(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        found = sizes(wanted, image_size, update, channels, classes)
     if as_json:
-        print(json.dumps([size.__dict__ | {"image_size": image_size} for size in found], indent=2))
+        made_for = {"image_size": image_size, "channels": channels, "classes": classes}
+        print(json.dumps([size.__dict__ | made_for for size in found], indent=2))
         return
     by_name: dict[str, Size] = {size.model: size for size in found}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")

@@ -74,7 +74,11 @@ def matching(patterns: Sequence[str]) -> list[str]:
 
 
 def sizes(
-    models: Sequence[str], image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
+    models: Sequence[str],
+    image_size: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    channels: int = 1,
+    classes: int = 1,
 ) -> list[Size]:
     """The sizes of models, from the cache if it has them.
 
@@ -82,6 +86,8 @@ def sizes(
         models: names of the models.
         image_size: height and width of a slice, in pixels.
         progress: called with the number of counted networks and their total.
+        channels: number of channels of an image.
+        classes: number of classes.
     """
     versions = {"greenseg": __version__} | {
         package: metadata.version(package) for package in ("torch", "segmentation-models-pytorch", "timm")
@@ -92,16 +98,17 @@ def sizes(
         cached = content["sizes"] if content["versions"] == versions else {}
     except (TypeError, KeyError):
         pass  # missing or damaged: it is made again
-    missing = [model for model in models if f"{model}@{image_size}" not in cached]
+    keys = {model: f"{model}@{image_size}/{channels}/{classes}" for model in models}
+    missing = [model for model, key in keys.items() if key not in cached]
     for done, model in enumerate(missing):
         progress(done, len(missing))
-        cached[f"{model}@{image_size}"] = _count(model, image_size)
+        cached[keys[model]] = _count(model, image_size, channels, classes)
     if missing:
         keep(_KEPT, {"versions": versions, "sizes": cached})
-    return [Size(model, **cached[f"{model}@{image_size}"]) for model in models]
+    return [Size(model, **cached[key]) for model, key in keys.items()]
 
 
-def _count(model: str, image_size: int) -> dict[str, Any]:
+def _count(model: str, image_size: int, channels: int, classes: int) -> dict[str, Any]:
     from greenseg.models import network
 
     encoder, decoder = names.split_model(model)
@@ -110,7 +117,7 @@ def _count(model: str, image_size: int) -> dict[str, Any]:
         return {"reason": reason}
     settings = Settings.model_validate({"encoder": encoder, "decoder": decoder, "image_size": image_size})
     try:
-        parameters, macs = network.size(settings)
+        parameters, macs = network.size(settings, channels, network.outputs(classes))
     except (UserError, RuntimeError) as error:  # an encoder that does not work with this image size
         return {"reason": str(error)}
     return {"parameters": parameters, "gmacs": macs / 1e9}

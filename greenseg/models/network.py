@@ -15,6 +15,11 @@ from greenseg.models.transforms import TRANSFORMS
 from greenseg.settings import Settings
 
 
+def outputs(classes: int) -> int:
+    """Logits per pixel: one for a single class (sigmoid), else one for the background and each class (softmax)."""
+    return 1 if classes == 1 else classes + 1
+
+
 def build(settings: Settings, channels: int = 1, outputs: int = 1) -> torch.nn.Module:
     """The network for the settings: float32 [batch, channels, height, width] → logits [batch, outputs, height, width].
 

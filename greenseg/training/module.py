@@ -63,11 +63,11 @@ class Segmentation(pl.LightningModule):
     def __init__(self, settings: Settings, volumes: list[str], task: Task = BINARY_TASK) -> None:
         super().__init__()
         self.settings, self.task = settings, task
-        self.network = network.build(settings, task.channels, task.outputs)
+        classes = len(task.classes)
+        self.network = network.build(settings, task.channels, network.outputs(classes))
         self.schedules_itself = OPTIMIZERS[settings.optimizer].schedules_itself
         self.register_load_state_dict_pre_hook(_without_twins)  # type: ignore[no-untyped-call]
         self.augmentation = augment.build(settings)
-        classes = len(task.classes)
         self.loss_function = LOSSES[settings.loss](classes, task.ignored)
         self.overlap = VolumeOverlap(volumes, classes, task.ignored)
         self.predictions = Predictions(classes)

@@ -26,11 +26,6 @@ class Task:
         """The task of a data set."""
         return cls(slices.channels, slices.classes, slices.has_ignored)
 
-    @property
-    def outputs(self) -> int:
-        """Logits per pixel: one for a single class (sigmoid), else one for the background and each class (softmax)."""
-        return 1 if len(self.classes) == 1 else len(self.classes) + 1
-
 
 BINARY_TASK = Task()
 """One channel, one class."""

@@ -204,3 +204,20 @@ def test_watch_follows_a_running_sweep(runs: Path, tmp_path: Path) -> None:
             code = process.wait(timeout=30)
             os.close(leader)
     assert code == 0
+
+
+def test_classes_on_request(greenseg: Command, runs: Path) -> None:
+    refused = greenseg("report", "--classes")
+    assert refused.returncode == 2
+    assert "no run has several classes" in refused.stderr
+    for seed, csf in enumerate((0.7, 0.9)):
+        written = record({"model": "enet", "seed": seed})
+        written["metrics"]["classes"] = {"csf": {"dice": csf}, "brain": {"dice": 0.8}}
+        write(runs, written)
+    shown = greenseg("report", "--classes", "--quality", "dice:csf")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "csf Dice against energy" in shown.stdout
+    assert "Dice of each class" in shown.stdout
+    assert "3 configurations without csf Dice" not in shown.stdout, "one of them has not finished"
+    assert "2 configurations without csf Dice in every repeat: not ranked." in shown.stdout
+    assert "| csf Dice | brain Dice |" in greenseg("report", "--classes", "--format", "markdown").stdout

@@ -58,6 +58,16 @@ def test_sizes_are_those_of_the_network_that_is_trained_and_are_kept() -> None:
     assert enet.gmacs == pytest.approx(4 * found[0].gmacs)  # type: ignore[operator]
 
 
+def test_sizes_depend_on_channels_and_classes() -> None:
+    (plain,) = sizes(["enet"], 64)
+    (several,) = sizes(["enet"], 64, channels=3, classes=4)
+    assert several.parameters == network.parameters(network.build(Settings.of({"model": "enet"}), 3, 5))
+    assert (several.parameters or 0) > (plain.parameters or 0)
+    assert (several.gmacs or 0) > (plain.gmacs or 0)
+    assert sizes(["enet"], 64) == [plain]
+    assert sizes(["enet"], 64, channels=3, classes=4) == [several]
+
+
 def test_a_damaged_cache_is_made_again() -> None:
     (before,) = sizes(["enet"], 64)
     for damage in ("", "[]", "{", '{"versions": {}, "sizes": {"enet@64": {"parameters": 1, "gmacs": 1}}}'):

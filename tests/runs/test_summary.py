@@ -77,3 +77,30 @@ def test_joules_per_slice_count_the_slices_that_an_epoch_trains_on(slices: int, 
         metrics = summary_of(written | {"attempts": [attempt(train=15)]}, [line(0, 0, 0.5)])["metrics"]
         assert metrics["joules_per_slice"] == pytest.approx(15 / dealt)
         assert metrics["joules_per_inference"] == 2
+
+
+def of_classes(number: int, dice: float, **classes: float | None) -> dict[str, Any]:
+    """A line with the Dice of classes."""
+    return epoch(number, dice=dice) | {"classes": {name: {"dice": value} for name, value in classes.items()}}
+
+
+def test_classes_have_the_values_of_the_best_epoch_and_their_surfaces() -> None:
+    lines = [of_classes(0, 0.2, csf=0.1, brain=0.3), of_classes(1, 0.6, csf=0.5, brain=None), of_classes(2, 0.3, csf=0)]
+    surface = {"epoch": 1, "hd95": 2.0, "classes": {"csf": {"hd95": 2.0, "volume_hd95": {"a": 2.0}}}}
+    metrics = summary_of(record({}) | {"surface": surface}, lines)["metrics"]
+    assert metrics["classes"] == {
+        "csf": {"dice": 0.5, "hd95": 2.0, "volume_hd95": {"a": 2.0}}, "brain": {"dice": None}
+    }  # fmt: skip
+    of_another = summary_of(record({}) | {"surface": surface | {"epoch": 0}}, lines)["metrics"]
+    assert of_another["classes"] == {"csf": {"dice": 0.5}, "brain": {"dice": None}}
+    assert "classes" not in summary_of(record({}), [epoch(0)])["metrics"]
+
+
+def test_classes_have_the_names_of_the_last_attempt() -> None:
+    """Names do not distinguish runs, so that a run may go on with others."""
+    written = record({}) | {
+        "data": {"classes": {"liquor": "1", "brain": "2"}},
+        "surface": {"epoch": 0, "hd95": 3.0, "classes": {"liquor": {"hd95": 2.0}, "brain": {"hd95": 4.0}}},
+    }
+    metrics = summary_of(written, [of_classes(0, 0.2, csf=0.1, brain=0.3)])["metrics"]
+    assert metrics["classes"] == {"liquor": {"dice": 0.1, "hd95": 2.0}, "brain": {"dice": 0.3, "hd95": 4.0}}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from greenseg.classes import BINARY, IGNORED
 from greenseg.data.loader import SliceDataset
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
@@ -76,7 +77,7 @@ def test_a_run_learns_all_classes_and_records_each(phantom: Path, tmp_path: Path
         for subject in validation:
             rows = slice(subject["first"], subject["first"] + subject["slices"])
             truth = slices.masks[rows]
-            known = truth != 255
+            known = truth != IGNORED
             mine = (predictions[start : start + subject["slices"]] == number) & known
             start += subject["slices"]
             (volume,) = subject["volumes"]
@@ -105,6 +106,23 @@ def test_a_stopped_run_ends_as_if_undisturbed(values: dict[str, Any], phantom: P
     assert recorded(resumed)["metrics"]["classes"] == recorded(whole)["metrics"]["classes"]
 
 
+def test_a_single_class_may_have_pixels_without_annotation_and_several_channels(phantom: Path, tmp_path: Path) -> None:
+    settings = settings_of(phantom)
+    slices = tissue(settings, tmp_path / "slices", classes=BINARY)
+    run = train_on(slices, settings, tmp_path / "run")
+    record = recorded(run)
+    assert record["metrics"]["dice"] > 0.7
+    assert record["data"]["channels"] == 2
+    assert "classes" not in record["metrics"].keys() | record["surface"].keys() | lines_of(run)[0].keys()
+    predictions, scores = best_masks(run), []
+    rows = [row for s in slices.subjects("validation") for row in range(s["first"], s["first"] + s["slices"])]
+    truth, subjects = slices.masks[rows], slices.subjects("validation")
+    ends = np.cumsum([subject["slices"] for subject in subjects])
+    for mine, true in zip(np.split(predictions, ends[:-1]), np.split(truth, ends[:-1]), strict=True):
+        scores.append(dice_of((mine == 1) & (true != IGNORED), true == 1))
+    assert list(record["metrics"]["volume_dice"].values()) == pytest.approx(scores)
+
+
 def test_a_class_that_no_validation_subject_has_is_left_out(phantom: Path, tmp_path: Path) -> None:
     settings = settings_of(phantom, epochs=2)
     run = train_on(tissue(settings, tmp_path / "slices", absent=2), settings, tmp_path / "run")
@@ -128,8 +146,9 @@ def test_an_epoch_without_any_dice_is_no_best_epoch(phantom: Path, tmp_path: Pat
     assert "dice" not in recorded(run)["metrics"]
 
 
-def test_two_ranks_measure_all_classes_as_one_does(phantom: Path, tmp_path: Path) -> None:
-    settings = settings_of(phantom, model="contextnet", width=0.25, epochs=2, devices=2, strategy="ddp")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_measure_all_classes_as_one_does(strategy: str, phantom: Path, tmp_path: Path) -> None:
+    settings = settings_of(phantom, model="contextnet", width=0.25, epochs=2, devices=2, strategy=strategy)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     written = json.dumps(settings.resolved())
     done = subprocess.run(

@@ -24,13 +24,14 @@ CLASSES = Classes(("csf", "grey_matter", "white 2%"), ((1,), (2,), (3, 4)))
 _BRIGHT = np.array([[0, 0.3, 0.6, 0.6], [0, 0.1, 0.1, 0.8]], np.float32)  # class 3 shows in the second channel only
 
 
-def tissue(settings: Settings, folder: Path, absent: int = 0) -> Slices:
+def tissue(settings: Settings, folder: Path, absent: int = 0, classes: Classes = CLASSES) -> Slices:
     """Slices for the subjects of a data set, two of which are for validation; the same for the same settings.
 
     Args:
         settings: settings whose data set gives the subjects.
         folder: where to write the files.
         absent: number of a class that no validation subject has.
+        classes: the three classes, or a single one, which is then the third.
     """
     plain = cache.prepare(settings)
     slices, size, _ = plain.index["shape"]
@@ -47,13 +48,15 @@ def tissue(settings: Settings, folder: Path, absent: int = 0) -> Slices:
             own = masks[subject["first"] : subject["first"] + subject["slices"]]
             own[own == absent] = 0
     images = np.moveaxis(_BRIGHT[:, masks], 0, 1) + random.normal(0, 0.05, (slices, 2, size, size))
+    if len(classes) == 1:
+        masks //= 3
     masks[:, -3:] = IGNORED
     images[:, :, -3:] = random.random((slices, 2, 3, size))  # what counts here would be a nuisance
     folder.mkdir(parents=True, exist_ok=True)
     images.astype(np.float32).tofile(folder / "images.f32")
     masks.tofile(folder / "masks.u8")
     index = plain.index | {"subjects": subjects, "channels": 2, "ignored": int((masks == IGNORED).sum())}
-    return replace(plain, folder=folder, index=index, classes=CLASSES)
+    return replace(plain, folder=folder, index=index, classes=classes)
 
 
 def on(slices: Slices) -> Callable[[Settings], Slices]:
