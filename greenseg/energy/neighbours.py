@@ -53,8 +53,9 @@ class Neighbours:
 
         A new neighbour counts from its own start. Living neighbours are asked for their usage now, since their files
         are from the ends of their own windows: with these, shares of the same joules would add up to more than all of
-        them. Of neighbours in another pid namespace, and of ended ones, only the last known usage counts. Processes of this run's own tree are not neighbours. If no folder can be used, there are no neighbours,
-        since this must not stop a training.
+        them. Of neighbours in another pid namespace, and of ended ones, only the last known usage counts. Processes of
+        this run's own tree are not neighbours. If no folder can be used, there are no neighbours, since this must not
+        stop a training.
         """
         folders = [folder for folder in self._folders if _is_ours(folder)]
         self._publish(used, folders)
