@@ -44,6 +44,8 @@ class Neighbours:
         self._machine, self._namespace = machine(), _pid_namespace()
         self._name = f"{self._machine}.{self._namespace}.{os.getpid()}.{_token(os.getpid())}.json"
         self._started = psutil.Process().create_time()
+        # A meter of a process that started this one counts this run as well: it is not beside this run, but around it.
+        self._around = _ancestors()
         self._first: float | None = None
         self._seen: dict[str, float] = {}  # name of the file → CPU seconds, also of ended processes
         self._met = False  # whether the earlier neighbours are known
@@ -54,8 +56,8 @@ class Neighbours:
         A new neighbour counts from its own start. Living neighbours are asked for their usage now, since their files
         are from the ends of their own windows: with these, shares of the same joules would add up to more than all of
         them. Of neighbours in another pid namespace, and of ended ones, only the last known usage counts. Processes of
-        this run's own tree are not neighbours. If no folder can be used, there are no neighbours, since this must not
-        stop a training.
+        this run's own tree, and those that started it, are not neighbours. If no folder can be used, there are no
+        neighbours, since this must not stop a training.
         """
         folders = [folder for folder in self._folders if _is_ours(folder)]
         self._publish(used, folders)
@@ -100,7 +102,7 @@ class Neighbours:
         for folder in folders:
             for name in (file.name for file in _files(folder)):
                 owner = _owner(name)
-                mine = owner.namespace == self._namespace and owner.pid in used.processes
+                mine = owner.namespace == self._namespace and owner.pid in used.processes | self._around
                 if owner.machine != self._machine or mine:
                     continue
                 known = latest.get(name)
@@ -135,6 +137,14 @@ class Neighbours:
                 with contextlib.suppress(OSError):
                     if time.time() - file.stat().st_mtime > _STALE_SECONDS:
                         file.unlink()
+
+
+def _ancestors() -> frozenset[int]:
+    """The processes that started this one, directly or not."""
+    try:
+        return frozenset(process.pid for process in psutil.Process().parents())
+    except psutil.Error:  # one has just ended
+        return frozenset()
 
 
 class _Entry(NamedTuple):

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from greenseg.energy import neighbours
-from greenseg.energy.estimate import Usage
+from greenseg.energy.estimate import Usage, usage
 from greenseg.energy.neighbours import Neighbours
 from tests.conftest import fixed_folders
 from tests.energy.fakes import FakeRapl
@@ -390,3 +390,20 @@ def test_the_fixed_folders_do_not_follow_tmpdir(tmp_path: Path, monkeypatch: pyt
     assert made
     assert all(stat.S_IMODE(folder.stat().st_mode) == 0o700 for folder in made)
     Neighbours().leave()
+
+
+def test_a_meter_of_the_process_that_started_this_one_is_no_neighbour(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts this process as well, so that each joule would be shared with itself."""
+    monkeypatch.setattr(neighbours, "machine", lambda: name)
+    around = Neighbours()
+    around.exchange(usage())
+    child = Peer([sys.executable, "-c", PEER, name], {})
+    shared = []
+    for _ in range(2):
+        shared.append(float(child.ask(0.2)))
+        around.exchange(usage())
+    child.end()
+    around.leave()
+    assert shared == [0, 0]
