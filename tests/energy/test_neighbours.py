@@ -397,6 +397,7 @@ def test_a_meter_of_the_process_that_started_this_one_is_no_neighbour(
 ) -> None:
     """It counts this process as well, so that each joule would be shared with itself."""
     monkeypatch.setattr(neighbours, "machine", lambda: name)
+    monkeypatch.setattr(neighbours, "_fixed_folders", fixed_folders)
     around = Neighbours()
     around.exchange(usage())
     child = Peer([sys.executable, "-c", PEER, name], {})
