@@ -78,7 +78,10 @@ class Agreement:
 
     @property
     def dice(self) -> float | None:
-        """2 TP / (2 TP + FP + FN); 0 if exactly one mask is empty (Taha & Hanbury 2015, doi:10.1186/s12880-015-0068-x)."""
+        """2 TP / (2 TP + FP + FN): 0 if exactly one mask is empty.
+
+        Taha & Hanbury 2015, doi:10.1186/s12880-015-0068-x.
+        """
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
