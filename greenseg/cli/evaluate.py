@@ -47,7 +47,7 @@ def evaluate(
     settings = Settings.of({"data": str(references), "layout": layout, "labels": labels, "channels": channels})
     _check_options({"--json": json, "--csv": csv, "--montage": montage}, tolerance, images)
 
-    from greenseg.cli.view import FilesView, print_uncut, say
+    from greenseg.cli.view import FilesView, console, print_uncut, say
     from greenseg.data.montage import write_montage
     from greenseg.evaluation import export, summary, table
     from greenseg.evaluation.evaluate import evaluate
@@ -69,9 +69,9 @@ def evaluate(
     classes = summary.summaries(result)
     pictures = list(worst_pictures(result, classes)) if montage else []
     if cases:
-        print_uncut(table.volume_table(result))
-        say("")
-    print_uncut(table.class_table(result, classes))
+        print_uncut(table.volume_table(result, console.width))
+    say(table.title(result))
+    print_uncut(table.class_table(result, classes, console.width))
     for number, of_class in enumerate(classes):
         say(table.worst_text(of_class, number))
     for note in result.notes:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from greenseg.classes import BINARY, FOREGROUND, MOST, Classes
+from greenseg.classes import FOREGROUND, MOST, Classes
 from greenseg.data.listing import labels_text
 from greenseg.errors import UserError
 from greenseg.evaluation.pairs import Pair, Pairing, of_subjects
@@ -127,11 +127,9 @@ def _classes_that_occur(found: Pairing, progress: Callable[[int], None]) -> tupl
         problems.append(f"masks have {labels_text(labels)}; at most {MOST} can be compared: name them with --labels")
     if problems:
         raise UserError(problems)
-    if not labels:
-        return BINARY, ["all masks are empty"]
-    if len(labels) == 1 or found.is_data_set:
+    if len(labels) < 2 or found.is_data_set:
         note = f"masks have the {labels_text(labels)}; all above 0 are one class, unless you set --labels"
-        return Classes((FOREGROUND,), (tuple(labels),)), [note] * (len(labels) > 1)
+        return Classes((FOREGROUND,), (tuple(labels or [1]),)), [note] * (len(labels) > 1)
     notes = [
         f"{labels_text(sorted(only))}: in no {other}; --labels {','.join(map(str, labels))} makes one class of all"
         for only, other in ((predicted - true, "reference"), (true - predicted, "prediction"))
@@ -151,7 +149,7 @@ def _absent(result: Evaluation) -> list[str]:
     notes = [
         f"class '{name}' ({labels_text(labels)}): in no reference"
         for number, (name, labels) in enumerate(zip(result.classes.names, result.classes.labels, strict=True))
-        if labels and not any(volume.agreements[number].n_ref for volume in result.volumes)
+        if not any(volume.agreements[number].n_ref for volume in result.volumes)
     ]
     flat = [
         volume.name

@@ -36,7 +36,7 @@ METRICS = (
     Metric("HD95", lambda a: a.hd95, "HD95 mm", 2),
     Metric("ASSD", lambda a: a.assd, "ASSD mm", 2),
     Metric("SurfaceDice", lambda a: a.surface_dice, "surface Dice ({tolerance:g} mm)", 4),
-    Metric("RelativeVolumeDifference", lambda a: a.volume_difference, "volume difference", 3),
+    Metric("RelativeVolumeDifference", lambda a: a.volume_difference, "volume error", 3),
 )
 """The metrics of tables."""
 
