@@ -145,7 +145,7 @@ def _of_data_set(
     ]
     if not pairs and not problems:
         problems.append(f"{root}: no masks in layout {listing.layout}")
-    return Pairing(pairs, True, listing.classes)
+    return Pairing(pairs, True, listing.classes, list(listing.notes))
 
 
 def _of_folder(folder: Path, problems: list[str]) -> Pairing:

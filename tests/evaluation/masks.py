@@ -18,8 +18,10 @@ def block(label: int = 1, shift: int = 0, kind: type = np.uint8) -> Array:
     return mask
 
 
-def folder_of(folder: Path, masks: Mapping[str, Array], suffix: str = ".nii.gz") -> Path:
+def folder_of(
+    folder: Path, masks: Mapping[str, Array], suffix: str = ".nii.gz", spacing: tuple[float, ...] = SPACING
+) -> Path:
     folder.mkdir(exist_ok=True)
     for name, mask in masks.items():
-        write(folder / f"{name}{suffix}", mask, SPACING)
+        write(folder / f"{name}{suffix}", mask, spacing)
     return folder
