@@ -68,6 +68,8 @@ def evaluate(
         result = evaluate(found, settings.labels, tolerance, view.update)
     classes = summary.summaries(result)
     pictures = list(worst_pictures(result, classes)) if montage else []
+    if montage and not pictures:
+        raise UserError(f"--montage {montage}: all masks are empty; there is nothing to show")
     if cases:
         print_uncut(table.volume_table(result, console.width))
     say(table.title(result))

@@ -13,7 +13,7 @@ SPACING = (1.5, 2, 4)
 
 def block(label: int = 1, shift: int = 0, kind: type = np.uint8) -> Array:
     """A mask [4, 24, 24] with a box of 2×8×6 pixels."""
-    mask = np.zeros((4, 24, 24), kind)
+    mask: Array = np.zeros((4, 24, 24), kind)
     mask[1:3, 6:14, 6 + shift : 12 + shift] = label
     return mask
 

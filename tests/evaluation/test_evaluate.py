@@ -308,6 +308,18 @@ def test_two_files(tmp_path: Path, greenseg: Command) -> None:
     assert not (tmp_path / "s.json").exists()
 
 
+def test_masks_that_are_all_empty(tmp_path: Path, greenseg: Command) -> None:
+    nothing = folder_of(tmp_path / "nothing", {"a": block(0)})
+    result = greenseg("evaluate", nothing, nothing, "--json", "s.json")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Lowest Dice of foreground: undefined in all volumes" in result.stdout
+    assert json.loads((tmp_path / "s.json").read_text())["mean"]["1"]["Dice"] is None
+    refused = greenseg("evaluate", nothing, nothing, "--montage", "m.png", "--csv", "s.csv")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--montage m.png: all masks are empty" in refused.stderr
+    assert not (tmp_path / "s.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -12,7 +12,7 @@ from tests.evaluation.masks import block, folder_of
 
 
 def names_of(pairs: list[Pair]) -> dict[str, str | None]:
-    return {pair.reference.name: pair.prediction and pair.prediction.name for pair in pairs}
+    return {pair.reference.name: pair.prediction.name if pair.prediction else None for pair in pairs}
 
 
 def problems_of(*arguments: Path, **options: object) -> list[str]:
