@@ -11,6 +11,7 @@ from greenseg.data.layout import look
 from greenseg.data.listing import SUFFIXES, by_stem, natural, some, stem_of, subject_of
 from greenseg.data.nnunet import is_nnunet
 from greenseg.errors import UserError
+from greenseg.report.units import count
 from greenseg.settings import Layout
 
 _ROLE = r"mask|pred|prediction|maskpred|seg|segmentation|dseg|label|labels"
@@ -196,7 +197,7 @@ def _find_predictions(found: Pairing, folder: Path, allow_missing: bool, problem
     found.pairs = [replace(pair, prediction=files_of[pair][0]) if pair in files_of else pair for pair in found.pairs]
     if allow_missing and missing:
         names = some([pair.name for pair in missing])
-        found.notes.append(f"{len(missing)} without a prediction ({names}): counted as empty predictions")
+        found.notes.append(f"{count(len(missing), 'reference')} without a prediction ({names}): counted as empty")
     elif missing:
         problems += [
             f"{pair.reference}: reference without prediction; expected {folder / pair.reference.name}, or count it as "

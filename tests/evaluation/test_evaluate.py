@@ -18,6 +18,7 @@ from greenseg.evaluation import evaluate as evaluation
 from greenseg.evaluation.evaluate import Evaluation, VolumeResult
 from greenseg.evaluation.export import as_data
 from greenseg.evaluation.pairs import pair_up
+from greenseg.evaluation.pictures import worst_pictures
 from greenseg.evaluation.summary import summaries
 from greenseg.metrics.agreement import Agreement
 from greenseg.report.statistics import mean_of
@@ -151,7 +152,7 @@ def test_a_missing_prediction_counts_as_an_empty_one(folders: tuple[Path, Path],
     assert refused.stderr.startswith(f"error: {references / 'a.nii.gz'}: reference without prediction")
     allowed = greenseg("evaluate", *folders, "--allow-missing")
     assert allowed.returncode == 0
-    assert "note: 1 without a prediction (a): counted as empty predictions" in allowed.stdout
+    assert "note: 1 reference without a prediction (a): counted as empty" in allowed.stdout
     after = compared(*folders, allow_missing=True)
     assert [one.state for one in after.volumes[0].agreements] == ["missed", "missed"]
     assert after.volumes[1:] == before.volumes[1:]
@@ -254,6 +255,9 @@ def test_slices_in_files_of_their_own_form_a_volume(tmp_path: Path) -> None:
     found = compared(predictions, references)
     assert [volume.name for volume in found.volumes] == ["case7"]
     assert found.volumes[0].agreements == one.volumes[0].agreements
+    (picture,) = worst_pictures(found, summaries(found))
+    assert picture.prediction is not None
+    assert (picture.classes.sum(), picture.prediction.sum()) == (8 * 6, 8 * 6)
     (case,) = as_data(found)["metric_per_case"]
     assert case["reference_file"] == [str(references / f"case7_slice{number}_mask.nii.gz") for number in range(4)]
     (references / "case7_slice2_mask.nii.gz").unlink()

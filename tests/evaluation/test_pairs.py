@@ -80,7 +80,7 @@ def test_a_missing_prediction_may_be_allowed(tmp_path: Path) -> None:
     assert "--allow-missing" in problems_of(predictions, references)[0]
     found = pair_up(predictions, references, allow_missing=True)
     assert names_of(found.pairs) == {"a.nii.gz": "a.nii.gz", "b.nii.gz": None}
-    assert found.notes == ["1 without a prediction (b): counted as empty predictions"]
+    assert found.notes == ["1 reference without a prediction (b): counted as empty"]
 
 
 def test_files_and_folders(tmp_path: Path) -> None:
