@@ -51,6 +51,7 @@ def test_importing_the_command_imports_nothing_heavy(tmp_path: Path) -> None:
         ("report --help", "Pareto"),
         ("data --help", "phantom"),
         ("models --help", "--image-size"),
+        ("evaluate --help", "--allow-missing"),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Path) -> None:
@@ -96,6 +97,9 @@ def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Pat
         ("models --image-size 100", ["image_size: 100"]),
         ("train --model enet --encoder resnet18", ["resnet18-enet: enet is a whole network"]),
         ("train --model mobilenet-pan --image-size 64", ["pan needs image_size 128"]),
+        ("evaluate a b --tolerance -1 --images c", ["--tolerance -1: must be a distance", "--images: only --montage"]),
+        ("evaluate a b --labels csf=1,grey=1", ["label 1 is in two classes, csf and grey"]),
+        ("evaluate a b --json no/a.json --csv .", ["--json no/a.json: no such folder", "--csv .: this is a folder"]),
     ],
 )
 def test_a_mistake_costs_nothing(arguments: str, expected: list[str], tmp_path: Path) -> None:

@@ -76,8 +76,11 @@ def _channels(paths: Sequence[Path]) -> tuple[_Channels, list[str]]:
     return channels, problems
 
 
-def _on_one_grid(channels: _Channels) -> tuple[_Channels, list[str]]:
-    """The channels as volumes on the grid of the first one, with the slice axis last, and the problems with that."""
+def _on_one_grid(channels: _Channels, whose: str = "first channel's") -> tuple[_Channels, list[str]]:
+    """The channels as volumes on the grid of the first one, with the slice axis last, and the problems with that.
+
+    `whose` names the grid of the first one in these problems.
+    """
     (first_path, first), *others = channels
     result, problems = [(first_path, across_slices(first))], list[str]()
     for path, image in others:
@@ -85,8 +88,8 @@ def _on_one_grid(channels: _Channels) -> tuple[_Channels, list[str]]:
         result.append((path, volume))
         if problem:
             problems.append(
-                f"{path}: its grid differs from the first channel's ({first_path}): {described(image)}, not "
-                f"{described(first)}; resample it to the first channel's grid"
+                f"{path}: its grid differs from the {whose} ({first_path}): {described(image)}, not "
+                f"{described(first)}; resample it to the {whose} grid"
             )
     return result, list(dict.fromkeys(problems))
 
@@ -215,6 +218,50 @@ def read_whole(images: Sequence[Path], mask_path: Path) -> tuple[list[sitk.Image
     if problems:
         raise UserError(problems)
     return [image for _, image in channels], mask
+
+
+def read_masks(reference: Path, prediction: Path | None = None) -> list[sitk.Image]:
+    """A reference mask, and a predicted mask if there is one, with all labels, as volumes on the reference's grid.
+
+    The slice axis is the reference's. Axes and labels are those of `read_whole`.
+
+    Raises:
+        UserError: a file is unreadable, the grids differ, or a mask has values that are not labels; lists all problems.
+    """
+    problems: list[str] = []
+    volumes: _Channels = []
+    for path in (reference, prediction) if prediction else (reference,):
+        try:
+            volumes.append((path, _grey(path)))
+        except UserError as error:
+            problems += error.problems
+    if not problems:
+        volumes, problems = _on_one_grid(volumes, "reference's")
+    masks = []
+    for path, volume in volumes:
+        mask, problem = _as_labels(volume)
+        masks.append(mask)
+        problems += [f"{path}: {problem}"] if problem else []
+    if problems:
+        raise UserError(problems)
+    return masks
+
+
+def read_behind(reference: Path, image: Path) -> sitk.Image:
+    """The first channel of an image as a volume on the grid of a mask; see `read_masks`.
+
+    Raises:
+        UserError: a file is unreadable, the grids differ, or the image has values that are not finite.
+    """
+    channels, problems = _channels([image])
+    if problems:
+        raise UserError(problems)
+    (_, (_, volume)), problems = _on_one_grid([(reference, _grey(reference)), channels[0]], "reference's")
+    if problem := values_problem(volume):
+        problems.append(f"{image}: {problem}")
+    if problems:
+        raise UserError(problems)
+    return volume
 
 
 def ct_problem(channels: Sequence[sitk.Image], paths: Sequence[Path], ct: Sequence[int]) -> str | None:

@@ -37,7 +37,11 @@ def grey(seed: int, kind: Any = np.float32) -> Array:
     return np.random.default_rng(seed).integers(1, 1000, (4, 24, 24)).astype(kind)
 
 
-def write(path: Path, array: Array, spacing: tuple[float, ...] = (2, 2, 4), is_vector: bool = False) -> Path:
+SPACING = (2, 2, 4)
+"""Of columns, rows and slices, in mm."""
+
+
+def write(path: Path, array: Array, spacing: tuple[float, ...] = SPACING, is_vector: bool = False) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(array, isVector=is_vector)
     image.SetSpacing(spacing)

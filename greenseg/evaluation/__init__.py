@@ -1,0 +1,1 @@
+"""The comparison of predicted masks with reference masks, independent of any run."""
