@@ -185,6 +185,9 @@ def unshare() -> Callable[..., list[str]]:
         pytest.skip("this process may not make namespaces (unshare): no root, or a container without CAP_SYS_ADMIN")
 
     def prefix(*private: str, options: tuple[str, ...] = (), first: str = "true") -> list[str]:
+        for needed in (Path(sys.prefix), Path(__file__)):
+            if hidden := [folder for folder in private if needed.is_relative_to(folder)]:
+                pytest.skip(f"{needed} is in {hidden[0]}, which this test hides from the other process")
         mounts = [f"mount -t tmpfs private {folder}" for folder in private]
         return [program, "-m", *options, "sh", "-c", " && ".join([first, *mounts, 'exec "$@"']), "sh"]
 
