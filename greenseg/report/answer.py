@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from greenseg.classes import without_names
 from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
 from greenseg.report.columns import FRONT, interval
 from greenseg.report.comparison import Comparison, Effect
@@ -115,6 +116,7 @@ def warnings(comparison: Comparison) -> list[str]:
     results = comparison.results
     finished = [result for result in results if result.finished]
     said = [*comparison.notes, *_of_content(results)]
+    said += _of_masks(finished)
     said += _of_mixed(comparison, finished)
     if len({frozenset(result.ways.items()) for result in finished if not result.mixed | result.partly}) > 1:
         ranked = (
@@ -160,6 +162,20 @@ def _of_mixed(comparison: Comparison, finished: Sequence[Result]) -> list[str]:
         f"Sources differ within {count(len(mixed), 'configuration')} ({components}): some of the joules are measured, "
         f"others estimated or unknown. Their sums and means are {held}."
     ]
+
+
+def _of_masks(finished: Sequence[Result]) -> list[str]:
+    """Caveats if the rows are judged by different masks of the same data."""
+    said = []
+    texts = [str(result.settings["labels"]) for result in finished]
+    labels = {without_names(text): text or "those of the data set" for text in texts}
+    if len(labels) > 1:
+        named = "; ".join([*labels.values()][:_MOST_NAMED]) + ("; …" if len(labels) > _MOST_NAMED else "")
+        said.append(f"Classes differ between rows: {named}. Their quality is that of different structures.")
+    grids = Counter(f"{r.settings['image_size']}² of {r.settings['spacing']:g} mm" for r in finished)
+    if len(grids) > 1:
+        said.append(f"Pixels differ between rows: {_counted(grids)}. The quality of each is that on its own pixels.")
+    return said
 
 
 def _of_content(results: Sequence[Result]) -> list[str]:

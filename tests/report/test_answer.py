@@ -115,6 +115,12 @@ def with_metric(name: str, value: Any, **settings: Any) -> Json:
         ([record({"precision": "16-mixed"}, ran="bf16-mixed")], {}, "Runs used precision bf16-mixed, not 16-mixed"),
         ([record(unmeasured=["gpu"])], {}, "unknown: this component has no sensor"),
         (
+            [record({"labels": "a=1,b=2"}), record({"labels": "1,2"}), record({"labels": "x=1,y=2", "epochs": 2})],
+            {},
+            "Classes differ between rows: x=1,y=2; 1,2.",
+        ),
+        ([record({"spacing": 1.0}), record({"spacing": 1.5})], {}, "Pixels differ between rows: 1 × 128² of 1 mm"),
+        (
             [
                 with_metric("energy_to_dice", {"dice": 0.7, "joules": 5.0}, epochs=1),
                 with_metric("energy_to_dice", {"dice": 0.8, "joules": 5.0}, epochs=2),
@@ -143,6 +149,11 @@ def with_metric(name: str, value: Any, **settings: Any) -> Json:
 def test_warnings(records: list[Json], options: dict[str, Any], expected: str) -> None:
     said = answer.warnings(compared(*records, **options))
     assert any(expected in warning for warning in said), said
+
+
+def test_names_of_classes_make_no_difference() -> None:
+    said = answer.warnings(compared(record({"labels": "a=1,b=2"}), record({"labels": "x=1,y=2", "epochs": 2})))
+    assert not any("Classes differ" in warning for warning in said)
 
 
 def test_a_sound_sweep_has_no_warning() -> None:
