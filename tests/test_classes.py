@@ -73,6 +73,9 @@ def test_a_sweep_file_names_classes_by_a_mapping(tmp_path: Path) -> None:
     assert [run.labels for run in read_sweep(file).runs] == ["csf=1,brain=2+3"]
     file.write_text("grid: {labels: [{csf: 1}, {csf: 1, brain: [3, 2]}]}\n")
     assert [run.labels for run in read_sweep(file).runs] == ["csf=1", "csf=1,brain=2+3"]
+    file.write_text("grid: {labels: ['csf=1,brain=2', 'a=1,b=2', '1,2', 'foreground=2+1']}\n")
+    sweep = read_sweep(file)
+    assert ([run.labels for run in sweep.runs], sweep.duplicates) == (["csf=1,brain=2", "1,2"], 2)
     file.write_text("grid: {labels: [{values: [1], csf: 2}]}\n")
     with pytest.raises(UserError, match="csf"):
         read_sweep(file)

@@ -45,7 +45,7 @@ def evaluate(
     The exit code is 2 if a mask lacks its partner, has another grid or is unreadable; then nothing is written.
     """
     settings = Settings.of({"data": str(references), "layout": layout, "labels": labels, "channels": channels})
-    _check_options({"--json": json, "--csv": csv, "--montage": montage}, tolerance, images)
+    _check_options({"--json": json, "--csv": csv, "--montage": montage}, tolerance, images, predictions, references)
 
     from greenseg.cli.view import FilesView, console, print_uncut, say
     from greenseg.data.montage import write_montage
@@ -89,7 +89,12 @@ def evaluate(
         say(f"Wrote {montage}: {', '.join(picture.subject for picture in pictures)}, row by row")
 
 
-def _check_options(files: Mapping[str, Path | None], tolerance: float, images: Path | None) -> None:
+_SUFFIXES = {"--json": ".json", "--csv": ".csv", "--montage": ".png"}
+
+
+def _check_options(
+    files: Mapping[str, Path | None], tolerance: float, images: Path | None, predictions: Path, references: Path
+) -> None:
     """Check the options before anything is read.
 
     Raises:
@@ -98,8 +103,19 @@ def _check_options(files: Mapping[str, Path | None], tolerance: float, images: P
     named = {option: path for option, path in files.items() if path}
     problems = [f"{option} {path}: no such folder" for option, path in named.items() if not path.parent.is_dir()]
     problems += [f"{option} {path}: this is a folder" for option, path in named.items() if path.is_dir()]
-    if (picture := named.get("--montage")) and picture.suffix.lower() != ".png":
-        problems.append(f"--montage {picture}: name a .png file")
+    problems += [
+        f"{option} {path}: name a {_SUFFIXES[option]} file"
+        for option, path in named.items()
+        if path.suffix.lower() != _SUFFIXES[option]
+    ]
+    inputs = {path.resolve() for path in (predictions, references)}
+    inputs |= {path / "dataset.json" for path in inputs}
+    problems += [
+        f"{option} {path}: this is an input; choose another file"
+        for option, path in named.items()
+        if path.resolve() in inputs
+    ]
+    picture = named.get("--montage")
     if len(set(named.values())) < len(named):
         problems.append(f"{', '.join(named)}: use a different file for each")
     if images and not picture:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from greenseg.classes import Classes
 from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds, with_settings
 from greenseg.errors import ExitCode, UserError
 from greenseg.settings import Settings, overlay, read_config
@@ -74,6 +75,8 @@ def train(
         warn(note)
     if status == "finished" and not again:
         say(f"Already trained (--again trains it again): {run.path}")
+        if names := other_names(run, resolved):
+            say(names)
         if problem := apply_accounting(run, resolved):
             warn(problem)
     elif status == "running" and ranks(resolved)[0] == 0:
@@ -137,3 +140,13 @@ def _busy(run: "RunDirectory") -> str:
     attempt = record.attempts[-1] if record and record.attempts else None
     who = f"Process {attempt.pid} on {attempt.host}" if attempt and attempt.pid else "Another process"
     return f"{who} is training this run: {run.path}"
+
+
+def other_names(run: "RunDirectory", settings: Settings) -> str:
+    """A sentence if the record of a run has other names for its classes than the settings; else empty."""
+    record, wanted = run.record(), Classes.of(settings.labels)
+    names = tuple(record.data.classes) if record and record.data else ()
+    if wanted is None or names in ((), wanted.names):
+        return ""
+    pairs = ", ".join(f"{new} is '{old}'" for new, old in zip(wanted.names, names, strict=False) if new != old)
+    return f"Its record has the names from its training: {pairs}."

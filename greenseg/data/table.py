@@ -38,6 +38,13 @@ def list_csv(file: Path, found: Listing) -> None:
         return
     if len(rows) == 1:
         found.problems.append(f"{file}: no line below the column names")
+    longer = [(number, len(cells)) for number, cells in rows[1:] if any(cell.strip() for cell in cells[len(columns) :])]
+    if longer:
+        found.problems += [
+            f"{file}:{number}: {count} cells, but {len(columns)} columns; put a cell with commas in quotes"
+            for number, count in longer
+        ]
+        return
     lines = [
         (f"{file}:{number}", defaultdict(str, zip(columns, map(str.strip, cells), strict=False)))
         for number, cells in rows[1:]
@@ -62,7 +69,10 @@ def _channels(file: Path, columns: Sequence[str], found: Listing) -> list[str]:
     images = [channel_column(number) for number in (1, *numbers)]
     known = {*_COLUMNS, *images, CT, CLASSES}
     for name in columns:
-        if name not in known and (hint := did_you_mean(name, [c for c in _COLUMNS if c not in columns])):
+        hint = did_you_mean(name, [c for c in (*_COLUMNS, CT, CLASSES) if c not in columns])
+        if further := re.fullmatch(r"(?:image|channel)s?[-_ ]?(\d+)", name):
+            hint = f" (did you mean 'image_{further[1]}'?)"
+        if name not in known and hint:
             found.problems.append(f"{file}:1: unknown column '{name}'{hint}")
     found.problems += [
         f"{file}:1: {columns.count(name)} columns '{name}'; keep one"
@@ -100,12 +110,14 @@ def _ct_channels(
         )
         return ()
     columns = {channel_column(int(number)) for number in value.split()}
+    if lacking := sorted(name for name in columns if lines and name not in lines[0][1]):
+        found.problems.append(f"{lines[0][0]}: {CT} {value}: there is no column '{lacking[0]}'")
     return tuple(place for place, name in enumerate(channels) if name in columns)
 
 
 def _set_classes(lines: Sequence[tuple[str, Mapping[str, str]]], found: Listing) -> None:
     value, other = _constant(lines, CLASSES)
-    example = "it must name several classes, such as csf=1,grey_matter=2, the same in every line"
+    example = 'it must name several classes, in quotes, the same in every line, such as "csf=1,grey_matter=2"'
     try:
         classes = Classes.of(value)
         if other or (classes and len(classes) < 2):

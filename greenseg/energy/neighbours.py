@@ -65,12 +65,18 @@ class Neighbours:
             for folder in folders:
                 self._sweep_out(folder)
         others = 0.0
-        for name, entry in self._read(folders, used).items():
+        entries = self._read(folders, used)
+        trees = self._trees(entries)
+        for name, entry in entries.items():
+            if any(_owner(name).pid in tree.processes for other, tree in trees.items() if other != name):
+                self._seen[name] = max(trees[name].cpu_seconds if name in trees else 0.0, entry.cpu_seconds)
+                continue  # the tree of another neighbour has it already
             alive = self._runs(name, entry)
             ended = not alive and _owner(name).namespace == self._namespace
             if not ended or name in self._seen:
                 known = self._seen.get(name, 0.0)
-                seconds = max(known, self._cpu_seconds(name, entry) if alive else entry.cpu_seconds)
+                now = trees[name].cpu_seconds if name in trees else 0.0
+                seconds = max(known, now, entry.cpu_seconds)
                 if name not in self._seen:
                     known = entry.first if self._met and alive else seconds
                 others += max(seconds - known, 0.0)
@@ -113,11 +119,10 @@ class Neighbours:
                     latest[name] = entry
         return latest
 
-    def _cpu_seconds(self, name: str, entry: "_Entry") -> float:
-        """The CPU seconds of a living neighbour, now if they can be read."""
-        owner = _owner(name)
-        now = usage(owner.pid).cpu_seconds if owner.namespace == self._namespace else 0.0
-        return max(now, entry.cpu_seconds)
+    def _trees(self, entries: dict[str, "_Entry"]) -> dict[str, Usage]:
+        """The usage, now, of the living neighbours of this pid namespace, by the name of their file."""
+        here = [name for name in entries if _owner(name).namespace == self._namespace]
+        return {name: usage(_owner(name).pid) for name in here if self._runs(name, entries[name])}
 
     def _runs(self, name: str, entry: "_Entry") -> bool:
         owner = _owner(name)

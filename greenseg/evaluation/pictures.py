@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from greenseg.classes import IGNORED
 from greenseg.data.montage import Picture
 from greenseg.data.volume import read_behind
 from greenseg.evaluation.evaluate import Evaluation, VolumeResult
@@ -27,7 +28,8 @@ def worst_pictures(result: Evaluation, classes: Sequence[ClassSummary]) -> Itera
 def _picture(volume: VolumeResult, number: int, result: Evaluation) -> Picture:
     # Read again, since all masks may not fit into memory.
     (masks,) = read_volumes(volume.pairs, result.classes)
-    prediction, reference = (array == number for array in (masks.prediction, masks.reference))
+    reference = masks.reference == number
+    prediction = (masks.prediction == number) & (masks.reference != IGNORED)
     place = int((prediction != reference).sum((1, 2)).argmax())
     name = f"{result.classes.names[number - 1]} of {volume.name}"
     return Picture(name, _behind(masks, place), reference[place], prediction[place])

@@ -47,6 +47,8 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
         except UserError as error:
             problems.update(dict.fromkeys(error.problems))
             continue
+        finally:
+            meter.close()  # otherwise, it would be a neighbour of every meter on this machine
         said.add(kind[: len(made_of)])
         if slices.built:
             count, side, _ = slices.index["shape"]

@@ -168,7 +168,7 @@ def _of_masks(finished: Sequence[Result]) -> list[str]:
     """Caveats if the rows are judged by different masks of the same data."""
     said = []
     texts = [str(result.settings["labels"]) for result in finished]
-    labels = {without_names(text): text or "those of the data set" for text in texts}
+    labels = {without_names(text): text for text in texts if text}  # the data set's own may be the same
     if len(labels) > 1:
         named = "; ".join([*labels.values()][:_MOST_NAMED]) + ("; …" if len(labels) > _MOST_NAMED else "")
         said.append(f"Classes differ between rows: {named}. Their quality is that of different structures.")

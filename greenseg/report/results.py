@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any
@@ -191,8 +191,25 @@ def by_configuration(runs: Sequence[Run]) -> list[Result]:
     for (_, content), group in groups.items():
         data, layout = paths[content]
         where = {"data": data, "layout": layout} | ({CONTENT: _shown(content)} if several else {})
-        results.append(Result(tuple(group), where, content))
+        results.append(Result(tuple(_named_alike(group)), where, content))
     return best_first(results, QUALITIES["dice"], ENERGIES["total"])
+
+
+def _named_alike(repeats: list[Run]) -> list[Run]:
+    """Repeats with the names of the newest one for their classes, which the order identifies: names may change."""
+    named = [run for run in repeats if run.metrics.classes]
+    if len({tuple(run.metrics.classes) for run in named}) < 2:
+        return repeats
+    names = list(max(named, key=lambda run: run.record.started or "").metrics.classes)
+
+    def renamed(run: Run) -> Run:
+        scores = run.metrics.classes.values()
+        if len(scores) != len(names):
+            return run
+        metrics = run.metrics.model_copy(update={"classes": dict(zip(names, scores, strict=True))})
+        return replace(run, record=run.record.model_copy(update={"metrics": metrics}))
+
+    return [renamed(run) for run in repeats]
 
 
 def _places(paths: Iterable[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from greenseg import model_names as names
+from greenseg.classes import without_names
 from greenseg.settings import ACCOUNTING, Overlays, Settings, group_of, values_of
 
 Values = dict[str, Any]
@@ -183,10 +184,11 @@ def expand(
             runs = [run.model_copy(update={"seed": seed}) for run in runs for seed in seeds]
         # Compared by the varied settings, since short identities may collide.
         varied = {name for values in wanted for name in values} | {"encoder", "decoder", "seed"}
-        tell_apart = values_of([name for name in varied if group_of(name) != ACCOUNTING])
+        tell_apart = values_of([name for name in varied if group_of(name) != ACCOUNTING and name != "labels"])
         distinct: dict[Any, Settings] = {}
         for run in runs:
-            distinct.setdefault(tell_apart(run), run)
+            labels = without_names(run.labels) if "labels" in varied else ""
+            distinct.setdefault((tell_apart(run), labels), run)
     return Expansion(list(distinct.values()), dropped, len(runs) - len(distinct))
 
 

@@ -350,3 +350,21 @@ def test_check_shows_channels(greenseg: Command, tmp_path: Path) -> None:
     assert case["intensity"] == [images["a_0001"].min(), images["a_0001"].max()]
     assert case["floor"] < 0 == case["more_channels"][0]["floor"]
     assert case["more_channels"][0]["intensity"][0] >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image,mask,ignore\na.nii,m.nii,2,9\n", ":2: 4 cells, but 3 columns"),
+        ("image,image2,mask\na.nii,b.nii,m.nii\n", ":1: unknown column 'image2' (did you mean 'image_2'?)"),
+        ("image,mask,class\na.nii,m.nii,x\n", ":1: unknown column 'class' (did you mean 'classes'?)"),
+        ("image,mask,ct_channels\na.nii,m.nii,3\n", ":2: ct_channels 3: there is no column 'image_3'"),
+    ],
+)
+def test_cells_and_columns_that_mean_nothing_are_said(text: str, said: str, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(text)
+    assert any(problem.removeprefix("/data.csv").startswith(said) for problem in problems_in(tmp_path)), said
+
+
+def problems_in(folder: Path) -> list[str]:
+    return [problem.replace(str(folder), "") for problem in problems(folder / "data.csv")]

@@ -411,3 +411,25 @@ def test_a_meter_of_the_process_that_started_this_one_is_no_neighbour(
     child.end()
     around.leave()
     assert shared == [0, 0]
+
+
+AROUND = """
+import subprocess, sys
+from greenseg.energy import neighbours
+neighbours.machine = lambda: sys.argv[1]
+from greenseg.energy.estimate import usage
+mine = neighbours.Neighbours()
+mine.exchange(usage())
+subprocess.run([sys.executable, "-c", sys.argv[2], sys.argv[1]])
+mine.leave()
+"""
+
+
+def test_one_meter_around_another_counts_once(start: Start, name: str) -> None:
+    watching = start()
+    inner = Peer([sys.executable, "-c", AROUND, name, PEER], {})  # it speaks for the inner one
+    watching.ask(0.01)
+    inner.ask(0.4)
+    seen = float(watching.ask(0.01))
+    inner.end()
+    assert seen == pytest.approx(0.4, abs=0.15)

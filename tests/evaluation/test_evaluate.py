@@ -339,3 +339,19 @@ def test_mistakes(arguments: list[str], expected: str, folders: tuple[Path, Path
     assert (result.returncode, result.stdout) == (2, "")
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_no_input_is_overwritten(folders: tuple[Path, Path], greenseg: Command) -> None:
+    predictions, references = folders
+    mask = references / "a.nii.gz"
+    before = mask.read_bytes()
+    done = greenseg("evaluate", predictions, references, "--json", mask, "--csv", references / "dataset.json")
+    assert done.returncode == 2
+    assert "name a .json file" in done.stderr
+    assert "name a .csv file" in done.stderr
+    assert mask.read_bytes() == before
+    table = references / "cases.csv"
+    table.write_text("image,mask\n")
+    done = greenseg("evaluate", predictions, table, "--csv", table)
+    assert "this is an input" in done.stderr
+    assert table.read_text() == "image,mask\n"

@@ -19,6 +19,7 @@ from greenseg.report.run import Run, TrainedOn
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
 from greenseg.runs.directory import RunDirectory, find_runs
+from tests.report.comparisons import compared
 from tests.runs import (
     Json,
     append,
@@ -465,3 +466,17 @@ def test_a_copy_of_the_beginning_of_a_run_is_a_copy(tmp_path: Path) -> None:
     assert run.directory in (whole, backup)
     (note,) = reader.notes
     assert note.startswith("2 of the run directories are copies")
+
+
+def test_repeats_with_other_names_for_a_class_are_joined_by_its_labels() -> None:
+    def named(seed: int, started: str, **classes: float) -> Json:
+        labels = ",".join(f"{name}={number}" for number, name in enumerate(classes, 1))
+        made = record({"labels": labels, "seed": seed}) | {"started": started}
+        made["metrics"]["classes"] = {name: {"dice": dice} for name, dice in classes.items()}
+        return made
+
+    first = named(0, "2026-01-01T00:00:00+00:00", csf=0.2, brain=0.8)
+    swapped = named(1, "2026-01-02T00:00:00+00:00", brain=0.3, csf=0.9)
+    (row,) = compared(first, swapped, quality="dice:csf").rows
+    assert len(row.result.runs) == 2
+    assert [run.metrics.classes["csf"].dice for run in row.result.runs] == [0.8, 0.9], "label 2, by its newest name"
