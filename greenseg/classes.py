@@ -68,7 +68,9 @@ class Classes:
     def _check(self) -> None:
         for name in self.names:
             if not name or re.search(r"[=,+:]", name):
-                raise ValueError(f"{name!r} is not a name for a class; it must be text without any of = , + :")
+                raise ValueError(
+                    f"{name!r} is not a name for a class; write text without the characters '=', ',', '+', ':'"
+                )
         if len(self) > MOST:
             raise ValueError(f"{len(self)} classes; at most {MOST} are possible")
         if twice := next((name for name in self.names if self.names.count(name) > 1), None):

@@ -106,7 +106,7 @@ def cache(
 def phantom(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create.")],
     volumes: Annotated[
-        int, typer.Option(metavar="N", help="Number of volumes; the last fifth is for validation.")
+        int, typer.Option(metavar="N", help="Number of volumes; in the E2MIP layout, the last fifth is for validation.")
     ] = 15,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed; the same seed writes the same bytes.")] = 0,
     tissues: Annotated[

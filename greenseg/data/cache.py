@@ -176,7 +176,7 @@ def absent(slices: Slices) -> list[str]:
 def without_class(slices: Slices) -> str:
     """A sentence for the user about the labels of the masks that belong to none of several classes; may be empty."""
     if others := slices.index.get("other_labels", []):
-        return f"The masks also have {labels_text(others)}, in no class: background."
+        return f"In no class, so background: {labels_text(others)}."
     return ""
 
 

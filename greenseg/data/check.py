@@ -209,7 +209,7 @@ def check(
     if classes == BINARY and len(others) > 1:
         notes.append(f"{masks_have(others)}; all above 0 count as foreground, unless you set --labels{_hint(others)}")
     elif len(classes) > 1 and others:
-        notes.append(f"masks also have {labels_text(others)}, in no class: background")
+        notes.append(f"in no class, so background: {labels_text(others)}")
     notes += split_notes
     for report in reports:
         if report.foreground == 0 and report.split not in without:

@@ -16,6 +16,7 @@ from greenseg.data.listing import (
     by_stem,
     images_in,
     is_broken_folder,
+    labels_text,
     missing,
     second,
     some,
@@ -53,8 +54,8 @@ def list_nnunet(root: Path, found: Listing) -> None:
         _list_folders(root, names, ignored, found)
     if ignored:
         found.notes.append(
-            f"{root / _DESCRIPTION}: label {', '.join(map(str, ignored))} is '{_IGNORE}': its pixels count neither in "
-            f"the loss nor in a metric"
+            f"{root / _DESCRIPTION}: '{_IGNORE}' ({labels_text(ignored)}): these pixels count neither in the loss "
+            f"nor in a metric"
         )
 
 

@@ -277,10 +277,10 @@ def test_classes_that_a_split_lacks_are_noted(home: Path, tmp_path: Path) -> Non
     ]
     slices = prepare(write_csv(tmp_path / "data.csv", rows))
     assert cache.absent(slices) == ["No validation slice has classes 'x', 'z': their Dice cannot be measured."]
-    assert cache.without_class(slices) == "The masks also have label 4, in no class: background."
+    assert cache.without_class(slices) == "In no class, so background: label 4."
     notes = check(tmp_path / "data.csv").notes
     assert {"class 'x': in no validation mask", "class 'z': in no validation mask"} <= set(notes)
-    assert "masks also have label 4, in no class: background" in notes
+    assert "in no class, so background: label 4" in notes
     folds = [prepare(tmp_path / "data.csv", folds=2, fold=fold) for fold in range(2)]
     assert sorted(cache.absent(fold)[0].split()[1] for fold in folds) == ["training", "validation"]
     assert len({slices.folder, *(fold.folder for fold in folds)}) == 1
@@ -395,7 +395,7 @@ def test_check_shows_classes_and_their_shares(greenseg: Command, tmp_path: Path)
     table = [line.split() for line in shown.stdout.splitlines()]
     assert ["csf", "1", "40.0%", "3"] in table
     assert ["grey", "2", "30.0%", "3"] in table
-    assert "note: masks also have label 7, in no class: background" in shown.stdout
+    assert "note: in no class, so background: label 7" in shown.stdout
     pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "m.png")))
     for colour in ((255, 176, 0), (100, 143, 255), (220, 38, 127)):
         assert (pixels == colour).all(-1).sum() > 50
@@ -416,4 +416,4 @@ def test_training_says_which_classes_are_missing(greenseg: Command, tmp_path: Pa
     write_csv(tmp_path / "data.csv", rows)
     said = greenseg("train", "--data", "data.csv", "--labels", "x=1,y=2", *SMALL, "--epochs", "1").stdout
     assert "No validation slice has class 'y': its Dice cannot be measured." in said
-    assert "The masks also have label 9, in no class: background." in said
+    assert "In no class, so background: label 9." in said

@@ -223,7 +223,7 @@ def test_a_data_set_names_classes_and_ignored_labels(tmp_path: Path, greenseg: C
     root = write_nnunet(tmp_path / "nnunet", {"a": reference, "b": two_tissues(0)}, labels)
     predictions = folder_of(tmp_path / "pred", {"a": two_tissues(1), "b": two_tissues(1)}, spacing=datasets.SPACING)
     found = compared(predictions, root)
-    assert any("label 9 is 'ignore'" in note for note in found.notes)
+    assert any("'ignore' (label 9)" in note for note in found.notes)
     assert found.classes == Classes(("csf", "brain"), ((1,), (2,)))
     annotated = reference != 9
     for number, agreement in enumerate(found.volumes[0].agreements, 1):
