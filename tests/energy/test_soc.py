@@ -54,8 +54,9 @@ def test_a_jetsons_gpu_and_cpu_are_measured_and_its_total_does_not_count_again(t
     assert energy.sources == {"cpu": "soc", "dram": "estimate", "gpu": "soc"}
     # Zeus polls 10 times a second.
     assert energy.component("gpu") == pytest.approx(5 * energy.seconds, rel=0.5)
-    # Zeus reads one rail after the other. If the total counted again, the ratio would be off by half or more.
-    assert energy.component("gpu") / energy.component("cpu") == pytest.approx(5 / 2, rel=0.05)
+    # A window of six polls may begin or end between the polls of two rails. If the total counted again, the ratio would
+    # be 14 / 2 or 5 / 11.
+    assert energy.component("gpu") / energy.component("cpu") == pytest.approx(5 / 2, rel=0.35)
     assert set(metered.missing) == {"dram"}
     assert metered.unmeasured == {}
     metered.has_unmeasured_gpu("of a kind that nobody measures")
