@@ -1,6 +1,8 @@
 """Chips with sensors of their own: Apple silicon and NVIDIA Jetson."""
 
+import copy
 import itertools
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -29,6 +31,7 @@ class SocSensor:
         self.missing: dict[str, str] = {}
         self._fields: dict[str, str] = {}
         self._number = next(_NUMBERS)
+        _answer_with_snapshots()
         try:
             self._soc: Any = get_soc()
         except ZeusSoCInitError:  # no such chip
@@ -74,3 +77,33 @@ class SocSensor:
     def _key(self, window: str) -> str:
         # All meters share one object of Zeus for the chip, so their windows need different names.
         return f"{window} {self._number}"
+
+
+# Zeus's process for a Jetson puts the object that it keeps adding to into a queue, whose thread pickles it later: under
+# load, after the next poll of one rail and before that of another. A copy has all rails of the same moment.
+
+
+class _Snapshots:
+    """A queue that takes a copy of what is put into it."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def put(self, measurement: Any) -> None:
+        self._queue.put(copy.copy(measurement))
+
+
+def _poll(commands: Any, results: Any, rails: Any) -> None:
+    """Stands for the function of the same arguments that Zeus runs in its process for a Jetson."""
+    import asyncio
+
+    from zeus.device.soc import jetson
+
+    asyncio.run(jetson._polling_process_async(commands, _Snapshots(results), rails))
+
+
+def _answer_with_snapshots() -> None:
+    if sys.platform == "linux":
+        from zeus.device.soc import jetson
+
+        jetson._polling_process_async_wrapper = _poll
