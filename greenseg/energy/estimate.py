@@ -43,6 +43,9 @@ GB_RANGE = (0.5, 2.0)
 """Range around it, for kinds of DRAM and for installed but unused DRAM. An assumption."""
 
 
+_TRIES = 5  # readings of a process tree, if processes keep ending meanwhile
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """The constants of an estimate, and their origin.
@@ -145,7 +148,19 @@ class Usage:
 
 def usage(pid: int | None = None) -> Usage:
     """Usage of a process, by default this one, and its descendants; 0 if it has ended."""
-    cpu, memory = 0.0, 0.0
+    for _ in range(_TRIES):
+        found, complete = _read_tree(pid)
+        if complete:
+            break
+    return found
+
+
+def _read_tree(pid: int | None) -> tuple[Usage, bool]:
+    """Usage of a process tree, and whether no process ended meanwhile: its CPU seconds may then be missing.
+
+    A process is read after its parent, which has the time of a child only once the child has ended.
+    """
+    cpu, memory, complete = 0.0, 0.0, True
     tree = list(process_tree(pid))
     for process in tree:
         try:
@@ -153,10 +168,11 @@ def usage(pid: int | None = None) -> Usage:
                 times = process.cpu_times()
                 memory += process.memory_info().rss
         except psutil.Error:
-            continue  # it has just ended; its parent has its time, or will have it
+            complete = False
+            continue
         # children_* is the time of ended descendants that were waited for, from the kernel.
         cpu += times.user + times.system + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-    return Usage(cpu, memory / 1e9, frozenset(process.pid for process in tree))
+    return Usage(cpu, memory / 1e9, frozenset(process.pid for process in tree)), complete
 
 
 def process_tree(pid: int | None = None) -> Iterator[psutil.Process]:

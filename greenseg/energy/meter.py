@@ -70,8 +70,31 @@ class EnergyMeter:
             sync: wait for pending work of the GPU first, so that this lap counts it.
         """
         measured = self._sensors.end(_LAP, sync)
+        self._sensors.begin(_LAP)  # before anything else, whose joules would be in no lap
         now, used = time.monotonic(), usage()
-        self._sensors.begin(_LAP)
+        return self._add(measured, now, used)
+
+    def close(self) -> tuple[Energy, dict[str, float]]:
+        """End the meter; returns its last lap, and the difference between all laps and one window over them.
+
+        The difference is a share of the window. Its keys are `seconds` and every component except estimated DRAM, whose
+        estimate follows the memory per lap.
+        """
+        # Both end at the same moment: reading the neighbours in between would count in one of them alone.
+        measured, over_all = self._sensors.end(_LAP, sync=False), self._sensors.end(_WHOLE, sync=False)
+        now, used = time.monotonic(), usage()
+        last = self._add(measured, now, used)
+        self._neighbours.leave()
+        seconds = now - self._first
+        whole = Energy(seconds, self._complete(over_all, seconds, self._first_used, used))
+        pairs = {"seconds": (self._laps.seconds, whole.seconds)}
+        for component, source in whole.sources.items():
+            if (component, source) != ("dram", ESTIMATE):
+                pairs[component] = (self._laps.component(component), whole.component(component))
+        return last, {name: (laps - total) / total for name, (laps, total) in pairs.items() if total > 0}
+
+    def _add(self, measured: list[Reading], now: float, used: Usage) -> Energy:
+        """Complete the readings of the lap that ends now; returns the share of this process."""
         seconds, cpu_seconds = now - self._start, used.cpu_seconds - self._used.cpu_seconds
         readings = self._complete(measured, seconds, self._used, used)
         self._laps += Energy(seconds, readings)
@@ -81,22 +104,6 @@ class EnergyMeter:
             readings = tuple(_apportion(reading, share) for reading in readings)
         self._start, self._used = now, used
         return Energy(seconds, readings)
-
-    def close(self) -> dict[str, float]:
-        """End the meter; returns the difference between its laps and one window over all, as a share of the window.
-
-        The keys are `seconds` and every component except estimated DRAM, whose estimate follows the memory per lap.
-        """
-        readings = self._sensors.end(_WHOLE, sync=False)
-        now, used = time.monotonic(), usage()
-        self._neighbours.leave()
-        seconds = now - self._first
-        whole = Energy(seconds, self._complete(readings, seconds, self._first_used, used))
-        pairs = {"seconds": (self._laps.seconds, whole.seconds)}
-        for component, source in whole.sources.items():
-            if (component, source) != ("dram", ESTIMATE):
-                pairs[component] = (self._laps.component(component), whole.component(component))
-        return {name: (laps - total) / total for name, (laps, total) in pairs.items() if total > 0}
 
     def _complete(self, readings: list[Reading], seconds: float, before: Usage, after: Usage) -> tuple[Reading, ...]:
         """Readings with estimates for components without a sensor, and without those that another process counts."""

@@ -105,8 +105,9 @@ class EnergyMonitor(pl.Callback):
 
         The values are shares of the window, by component and for its seconds; see `EnergyMeter.close`.
         """
-        self._enter(OTHER, sync=False)
-        return self.meter.close()
+        last, difference = self.meter.close()
+        self._count(last)
+        return difference
 
     # ── hooks
 
@@ -180,10 +181,14 @@ class EnergyMonitor(pl.Callback):
     def _enter(self, phase: str, *, sync: bool = True) -> Energy:
         """Add the energy since the last call to the current phase, and start another phase."""
         energy = self.meter.lap(sync=sync)
-        for account in (self._mine, self._epoch, self._since):
-            account[self._phase] = account.get(self._phase, Energy()) + energy
+        self._count(energy)
         self._phase, self._last_lap = phase, time.monotonic()
         return energy
+
+    def _count(self, energy: Energy) -> None:
+        """Add energy to the current phase."""
+        for account in (self._mine, self._epoch, self._since):
+            account[self._phase] = account.get(self._phase, Energy()) + energy
 
     def _share_out(self) -> None:
         """Decide which rank of a node counts CPU and DRAM."""

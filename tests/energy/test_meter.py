@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from greenseg.energy import Energy, EnergyMeter, Reading
-from greenseg.energy.estimate import Model, usage
+from greenseg.energy.estimate import Model, Usage, usage
 from greenseg.energy.idle import idle_watts
 from greenseg.energy.neighbours import Neighbours
 from greenseg.energy.reading import side_by_side
@@ -81,7 +83,6 @@ def test_a_known_cpu_has_its_rated_power(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_cpu_and_dram_come_from_rapl_where_it_is(rapl_root: Path, tmp_path: Path) -> None:
     rapl = FakeRapl(rapl_root, packages=2)
     metered = meter(tmp_path)
-    time.sleep(2.0)  # a moment between the last lap and the end is then below 1 % of it
     for zone, joules in (("package-0", 10.0), ("package-1", 2.5), ("dram-0", 1.0), ("dram-1", 0.25)):
         rapl.use(joules, zone)
     first = metered.lap()
@@ -91,7 +92,43 @@ def test_cpu_and_dram_come_from_rapl_where_it_is(rapl_root: Path, tmp_path: Path
     assert [reading.joules for reading in first.readings] == pytest.approx([12.5, 1.25])
     assert second.component("cpu") == pytest.approx(3)
     assert metered.missing == {}
-    assert metered.close() == pytest.approx({"seconds": 0, "cpu": 0, "dram": 0}, abs=0.01)
+    rapl.use(0.5)
+    last, difference = metered.close()
+    assert last.component("cpu") == pytest.approx(0.5)
+    assert difference == pytest.approx({"seconds": 0, "cpu": 0, "dram": 0}, abs=1e-6)
+
+
+@pytest.mark.usefixtures("rapl_root")
+def test_slow_neighbours_are_no_gap_between_the_laps_and_the_whole(tmp_path: Path) -> None:
+    class Slow(Neighbours):
+        def exchange(self, used: Usage) -> float:
+            others = super().exchange(used)
+            end = time.process_time() + 0.05  # reading many process trees takes CPU time
+            while time.process_time() < end:
+                pass
+            return others
+
+    metered = EnergyMeter(neighbours=Slow(tmp_path / "meters"))
+    metered.lap()
+    _, difference = metered.close()
+    assert difference == pytest.approx({"seconds": 0, "cpu": 0}, abs=1e-6)
+
+
+def test_a_process_that_ends_while_it_is_read_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\nimport sys; sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout
+    child.stdout.readline()
+    before = usage().cpu_seconds
+    read = psutil.Process.oneshot
+
+    def ended(process: psutil.Process) -> AbstractContextManager[None]:
+        if process.pid == child.pid:
+            child.communicate()
+        return read(process)
+
+    monkeypatch.setattr(psutil.Process, "oneshot", ended)
+    assert usage().cpu_seconds >= before
 
 
 def test_a_counter_that_wraps_loses_nothing(rapl_root: Path, tmp_path: Path) -> None:
@@ -246,7 +283,7 @@ def test_joules_of_a_scripted_power_curve_are_its_integral(tmp_path: Path, monke
         energy = metered.lap(sync=False)
         assert energy.sources["gpu"] == "nvml"
         assert energy.component("gpu") == pytest.approx(joules(now[0]) - joules(before), rel=0.01)
-    assert abs(metered.close()["gpu"]) < 0.01, "the laps add up to the whole"
+    assert abs(metered.close()[1]["gpu"]) < 0.01, "the laps add up to the whole"
 
 
 @pytest.mark.usefixtures("rapl_root", "no_cuda")
