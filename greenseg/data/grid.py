@@ -68,6 +68,42 @@ def mask_to_grid(mask: sitk.Image, size: int, spacing: float, numbers: Sequence[
     return result
 
 
+def from_grid(values: FloatArray, shape: tuple[int, int], pixel: tuple[float, float], spacing: float) -> FloatArray:
+    """Values on the grid of `to_grid`, brought back to the pixels of their slices.
+
+    Each axis is resampled separately. Where the pixels of both coincide, values are kept. Larger pixels of the slice
+    are means over their whole area, smaller ones are interpolated linearly between the centres of the grid's pixels.
+
+    Args:
+        values: float32 [..., size, size].
+        shape: rows and columns of a slice.
+        pixel: their spacing in mm: between rows, between columns.
+        spacing: pixel spacing of the grid, in mm.
+
+    Returns:
+        float32 [..., rows, columns]; 0 outside the grid.
+    """
+    size = values.shape[-1]
+    rows, columns = (_weights_back(n, mm, size, spacing) for n, mm in zip(shape, pixel, strict=True))
+    if all(np.array_equal(weights, np.eye(size)) for weights in (rows, columns)):
+        return values
+    return np.asarray(rows @ values @ columns.T, np.float32)
+
+
+def _weights_back(pixels: int, pixel: float, size: int, spacing: float) -> FloatArray:
+    """Weight of each pixel of the grid in each pixel of the volume, along one axis: float32 [pixels, size]."""
+    first, step = _place(pixels, pixel, size, spacing)
+    edges = (np.arange(pixels + 1)[:, None] - first) / step  # of the volume's pixels, in pixels of the grid
+    index = np.arange(size)
+    if step <= 1:
+        overlap = np.minimum(edges[1:], index + 1) - np.maximum(edges[:-1], index)
+        return np.asarray(np.clip(overlap * step, 0, 1), np.float32)
+    centre = (edges[1:] + edges[:-1] - 1) / 2
+    inside = (centre >= -0.5) & (centre < size - 0.5)
+    near = 1 - np.abs(np.clip(centre, 0, size - 1) - index)
+    return np.asarray(np.where(inside, np.clip(near, 0, 1), 0), np.float32)
+
+
 def _of_axes(volume: sitk.Image, size: int, spacing: float, by_area: bool) -> tuple[FloatArray, FloatArray]:
     """The weights along y and along x."""
     plane = zip(volume.GetSize()[:2], volume.GetSpacing()[:2], strict=True)

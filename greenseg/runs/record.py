@@ -271,8 +271,34 @@ class Surface(Part):
     classes: Classes = Field(default_factory=dict)
 
 
+class Quality(Part):
+    """Quality of the predictions of one epoch, each volume in its own geometry; None if undefined.
+
+    Scores are those of subjects, or their means; see `greenseg.metrics.volumes`.
+    """
+
+    epoch: int | None = None
+    """The epoch of the network."""
+    dice: float | None = None
+    iou: float | None = None
+    hd95: float | None = None
+    volume_dice: Scores = Field(default_factory=dict)
+    volume_iou: Scores = Field(default_factory=dict)
+    volume_hd95: Scores = Field(default_factory=dict)
+    classes: Classes = Field(default_factory=dict)
+    """Only of several classes."""
+
+
+class Tested(Quality):
+    """Quality on the test part, which neither trained nor chose anything."""
+
+    content: str | None = None
+    """Digest of its files."""
+    slices: int | None = None
+
+
 class RunEnergy(Part):
-    """Energy of all attempts."""
+    """Energy of all attempts: of training, without the phase `test`, and of each phase."""
 
     total: EnergyJson
     phases: Energies
@@ -370,6 +396,10 @@ class Record(Head):
     network: Network = Network()
     data: Data | None = None
     surface: Surface = Field(default_factory=Surface)
+    """Of the validation subjects on the training grid; later versions have `validation` instead."""
+    validation: Quality = Field(default_factory=Quality)
+    """Of the validation subjects."""
+    test: Tested = Field(default_factory=Tested)
     error: Error | None = None
     unrestored: list[str] | None = None
     """A message with the fix for each GPU limit that was not restored."""
