@@ -68,6 +68,13 @@ def mask_to_grid(mask: sitk.Image, size: int, spacing: float, numbers: Sequence[
     return result
 
 
+def central(slices: FloatArray, size: int) -> FloatArray:
+    """The central square of slices, [..., height, width] → [..., size, size]."""
+    height, width = slices.shape[-2:]
+    top, left = (height - size) // 2, (width - size) // 2
+    return slices[..., top : top + size, left : left + size]
+
+
 def from_grid(values: FloatArray, shape: tuple[int, int], pixel: tuple[float, float], spacing: float) -> FloatArray:
     """Values on the grid of `to_grid`, brought back to the pixels of their slices.
 
@@ -170,13 +177,18 @@ def is_foreground(numbers: ByteArray) -> np.ndarray[tuple[int, ...], np.dtype[np
     return np.asarray((numbers > 0) & (numbers != IGNORED))
 
 
-def normalise(slices: FloatArray) -> FloatArray:
+def normalise(slices: FloatArray, size: int | None = None) -> FloatArray:
     """Intensities of one subject, all its slices together, from 0 (background) to 1 (its brightest tissue).
 
     An MR scanner has no absolute scale, so 1 is the 99.5th percentile of the pixels above 0, and brighter pixels are
     clipped. Background stays 0, so that padding and the borders of augmented images look like background.
+
+    Args:
+        slices: float32 [slices, height, width].
+        size: height and width of the central square whose pixels decide the scale; None = all pixels.
     """
-    tissue = slices[slices > 0]
+    tissue = slices if size is None else central(slices, size)
+    tissue = tissue[tissue > 0]
     if tissue.size == 0:
         return np.zeros_like(slices)
     scaled: FloatArray = np.clip(slices / np.percentile(tissue, 99.5), 0, 1).astype(np.float32)

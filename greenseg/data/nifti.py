@@ -75,6 +75,41 @@ def read(path: Path) -> sitk.Image:
     return image
 
 
+def mask_like(path: Path, values: Values, largest: int) -> bytes:
+    """An image of classes or probabilities as the bytes of a NIfTI file, with the geometry of another file.
+
+    The header is copied from that file: sform, qform and their codes, pixel sizes and units. An Analyze file has
+    only pixel sizes.
+
+    Args:
+        path: the file with the geometry, NIfTI or Analyze.
+        values: [slice, y, x] or [y, x] in the axes of that file, uint8, uint16 or float32.
+        largest: largest value to expect, for viewers.
+    """
+    from nibabel.nifti1 import Nifti1Header, Nifti1Image
+    from nibabel.nifti2 import Nifti2Header, Nifti2Image
+
+    header_file, values_file = files_of(path)
+    with _opened(header_file) as file:
+        header, is_nifti = _header(file.read(544), header_file == values_file)
+    made = Nifti2Header if isinstance(header, Nifti2Header) else Nifti1Header
+    result = made(endianness=header.endianness)
+    rank = int(header["dim"][0])
+    names = ["pixdim", "dim", "xyzt_units"] if is_nifti else ["dim"]
+    if is_nifti:
+        names += [n for n in header if n.startswith(("qform", "sform", "quatern", "qoffset", "srow", "slice_"))]
+    for name in names:
+        if name in result:
+            result[name] = header[name]
+    if not is_nifti:
+        result["pixdim"][1 : rank + 1] = header["pixdim"][1 : rank + 1]
+    result["cal_max"], result["descrip"] = largest, b"greenseg"
+    result.set_data_dtype(values.dtype)
+    kind = Nifti2Image if made is Nifti2Header else Nifti1Image
+    shape = tuple(int(n) for n in header["dim"][1 : rank + 1])
+    return kind(values.T.reshape(shape, order="F"), None, result).to_bytes()  # type: ignore[no-any-return]
+
+
 def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 

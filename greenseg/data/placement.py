@@ -23,6 +23,22 @@ def slice_axis(sizes: Sequence[int], spacing: Sequence[float]) -> int:
     return max(i for i in among if spacing[i] >= (1 - _EQUAL) * max(spacing[j] for j in among))
 
 
+def stored_axis(image: sitk.Image) -> int:
+    """The slice axis among the three axes of an image as stored; 2 for a single slice with two axes."""
+    return 2 if _is_flat(image) else slice_axis(image.GetSize(), image.GetSpacing())
+
+
+def as_stored(volume: sitk.Image, image: sitk.Image) -> sitk.Image:
+    """A volume with the slice axis last, in the axes of the image that `across_slices` made it from."""
+    if image.GetDimension() == 2:
+        return volume[:, :, 0]
+    axis = stored_axis(image)
+    if axis == 2:
+        return volume
+    order = [*(i for i in range(3) if i != axis), axis]
+    return sitk.PermuteAxes(volume, [order.index(i) for i in range(3)])
+
+
 def is_isotropic(image: sitk.Image) -> bool:
     """Whether all axes have the same spacing, so that the last one is the slice axis."""
     return bool(min(image.GetSpacing()) >= (1 - _EQUAL) * max(image.GetSpacing()))
@@ -42,7 +58,7 @@ def across_slices(image: sitk.Image, axis: int | None = None) -> sitk.Image:
         volume.SetMetaData(FLAT, "yes")
         return volume
     if axis is None:
-        axis = 2 if _is_flat(image) else slice_axis(image.GetSize(), image.GetSpacing())
+        axis = stored_axis(image)
     return image if axis == 2 else sitk.PermuteAxes(image, [i for i in range(3) if i != axis] + [axis])
 
 

@@ -1,7 +1,7 @@
 """The slices of one subject: its files read, resampled and normalised."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,21 +94,16 @@ def on_grid(
     order = [number for volume in files.volumes for number in volume.parts]
     numbers = (*range(1, len(classes) + 1), *([IGNORED] if case.ignored else []))
     masks = np.concatenate([mask_to_grid(files.pairs[n][1], size, spacing, numbers) for n in order])
-    channels: list[FloatArray] = []
-    problems: list[str] = []
-    paths, count = case.images[0], len(files.pairs[0][0])
-    for channel in range(count):
-        images = [images[channel] for images, _ in files.pairs]
-        if window := windows.get(channel):
-            grid: FloatArray = np.concatenate([to_grid(window.scaled(images[n]), size, spacing) for n in order])
-        else:
-            grey = lifted(images)
-            grid = normalise(np.concatenate([to_grid(grey[n], size, spacing) for n in order]))
-        if np.ptp(grid) == 0 and is_foreground(masks).any():
-            problems.append(_equal(paths[channel if count == len(paths) else 0], case, float(grid.flat[0]), settings))
-        channels.append(grid)
-    if problems:
-        raise UserError(problems)
+    images = images_on_grid([files.pairs[n][0] for n in order], size, spacing, windows)
+    if is_foreground(masks).any():
+        paths, count = case.images[0], images.shape[1]
+        problems = [
+            _equal(paths[channel if count == len(paths) else 0], case, float(grid.flat[0]), settings)
+            for channel, grid in enumerate(images.swapaxes(0, 1))
+            if np.ptp(grid) == 0
+        ]
+        if problems:
+            raise UserError(problems)
     outside = [foreground_outside(mask, size, spacing) for _, mask in files.pairs]
     foreground = sum(here for here, _ in outside)
     about = {
@@ -121,7 +116,37 @@ def on_grid(
         "pixel": min((min(mask.GetSpacing()[:2]) for _, mask in files.pairs), default=math.inf),
         "pixels": [int((masks == number).sum()) for number in range(1, len(classes) + 1)],
     }
-    return (channels[0][:, None] if len(channels) == 1 else np.stack(channels, axis=1)), masks, about
+    return images, masks, about
+
+
+def images_on_grid(
+    files: Sequence[Sequence[sitk.Image]],
+    size: int,
+    spacing: float,
+    windows: Mapping[int, Window],
+    extent: int | None = None,
+) -> FloatArray:
+    """The images of a subject as the network gets them.
+
+    Args:
+        files: the channels of each file, in the order of the slices.
+        size: height and width of the square whose pixels decide the scale of the intensities, in pixels.
+        spacing: pixel spacing in mm.
+        windows: channel → its window, for channels in Hounsfield units.
+        extent: height and width of the result, `size` plus an even number; None = `size`.
+
+    Returns:
+        float32 [slices, channels, extent, extent], from 0 to 1.
+    """
+    channels: list[FloatArray] = []
+    for channel in range(len(files[0])):
+        images = [of_file[channel] for of_file in files]
+        if window := windows.get(channel):
+            channels.append(np.concatenate([to_grid(window.scaled(i), extent or size, spacing) for i in images]))
+        else:
+            grid = np.concatenate([to_grid(image, extent or size, spacing) for image in lifted(images)])
+            channels.append(normalise(grid, size if extent else None))
+    return channels[0][:, None] if len(channels) == 1 else np.stack(channels, axis=1)
 
 
 def _equal(path: Path, case: Case, value: float, settings: Settings) -> str:

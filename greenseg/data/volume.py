@@ -55,6 +55,25 @@ def read_channels(paths: Sequence[Path]) -> list[sitk.Image]:
     return [image for _, image in channels]
 
 
+def read_images(paths: Sequence[Path]) -> tuple[list[sitk.Image], sitk.Image]:
+    """All channels of an image as volumes on one grid, and the first channel in the axes of its file.
+
+    Args:
+        paths: see `read_channels`.
+
+    Raises:
+        UserError: as `read_channels`, or a channel has values that are not finite; lists all problems.
+    """
+    stored, problems = _channels(paths)
+    channels = stored
+    if not problems:
+        channels, problems = _on_one_grid(stored)
+    problems += [f"{path}: {problem}" for path, image in channels if (problem := values_problem(image))]
+    if problems:
+        raise UserError(problems)
+    return [image for _, image in channels], stored[0][1]
+
+
 _Channels = list[tuple[Path, sitk.Image]]
 """The file and image of each channel."""
 

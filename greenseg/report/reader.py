@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError
 
 from greenseg.energy.reading import ESTIMATE
-from greenseg.report.run import NEUTRAL, WRONG, Run, TrainedOn, check
+from greenseg.report.run import WRONG, Run, TrainedOn, check
 from greenseg.report.units import count
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import BadRecord, Record, Watts
 from greenseg.runs.summary import estimate_watts, has_all_epochs, restated, summary
-from greenseg.settings import Settings
+from greenseg.settings import NEUTRAL, Settings
 
 _MOST_NAMED = 3
 

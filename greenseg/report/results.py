@@ -11,11 +11,11 @@ from typing import Any
 from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective, of_class
-from greenseg.report.run import NEUTRAL, Run, Way
+from greenseg.report.run import Run, Way
 from greenseg.report.statistics import Mean, mean_of
 from greenseg.runs.record import Watts
+from greenseg.settings import NEUTRAL, group_of, repeated_anywhere
 from greenseg.settings import REPEATS as REPEATS_GROUP
-from greenseg.settings import group_of, repeated_anywhere
 
 _DIGITS = 8  # of a content, in reports
 REPEATS = tuple(name for name in NEUTRAL if group_of(name) == REPEATS_GROUP)

@@ -12,13 +12,10 @@ from greenseg.energy.reading import ESTIMATE
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import Attempt, BadRecord, Epoch, Metrics, Ran, Record, Watts, not_written
 from greenseg.runs.summary import restated
-from greenseg.settings import Settings, neutral
+from greenseg.settings import NEUTRAL
 
 if TYPE_CHECKING:
     from greenseg.data.content import Content
-
-NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() if not field.exclude}
-"""Values of settings for versions of greenseg that did not have them."""
 
 WRONG = (LookupError, TypeError, ValueError, AttributeError)
 """Errors from settings that are missing or of a wrong type, and from epochs of missing attempts."""

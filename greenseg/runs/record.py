@@ -246,6 +246,8 @@ class Data(Part):
     """Class → labels of the masks that form it, in the order of their numbers; only of several classes or channels."""
     channels: int | None = None
     """Number of channels of an image; only of several classes or channels."""
+    windows: dict[str, list[float]] = Field(default_factory=dict)
+    """Channel, counted from 0 → values that become 0 and 1; only of channels in Hounsfield units."""
 
 
 class ClassScores(Part):

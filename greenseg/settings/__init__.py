@@ -4,12 +4,13 @@ from greenseg.settings.constraints import CONSTRAINTS, Constraint, values_of, vi
 from greenseg.settings.fields import ACCOUNTING, MAPPINGS, PHANTOM, REPEATS, Layout, choices, group_of, neutral
 from greenseg.settings.identity import repeated_anywhere, same_training, trained_anywhere
 from greenseg.settings.problems import Problem, problems_of
-from greenseg.settings.settings import Overlays, Settings, canonical, overlay, read_config
+from greenseg.settings.settings import NEUTRAL, Overlays, Settings, canonical, overlay, read_config
 
 __all__ = [
     "ACCOUNTING",
     "CONSTRAINTS",
     "MAPPINGS",
+    "NEUTRAL",
     "PHANTOM",
     "REPEATS",
     "Constraint",

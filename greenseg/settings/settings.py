@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from greenseg.errors import UserError
-from greenseg.settings.fields import Fields
+from greenseg.settings.fields import Fields, neutral
 from greenseg.settings.identity import REPEATED, digest, trained, without
 from greenseg.settings.problems import problems_of
 
@@ -62,6 +62,10 @@ class Settings(Fields):
         if problems:
             raise UserError([str(problem) for problem in problems])
         return cls.model_validate(values)
+
+
+NEUTRAL = {name: neutral(name) for name, field in Settings.model_fields.items() if not field.exclude}
+"""Setting → the value that keeps the behaviour from before the setting existed, for records without it."""
 
 
 def overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,25 @@
+"""Finds the network of a run directory or of an exported file."""
+
+from pathlib import Path
+
+from greenseg.errors import UserError
+from greenseg.inference.of_run import RunPredictor
+from greenseg.inference.predictor import Options, Predictor
+
+
+def load(path: Path, options: Options | None = None) -> Predictor:
+    """The network of a run directory or of an exported file.
+
+    Args:
+        path: run directory, or a file that `greenseg export` wrote.
+        options: the way it runs.
+
+    Raises:
+        UserError: it is not one of these, or it cannot run with these options.
+    """
+    options = options or Options()
+    if path.is_dir():
+        return RunPredictor.of(path, options)
+    if not path.exists():
+        raise UserError(f"{path}: no such run directory or exported file")
+    raise UserError(f"{path}: not a run directory")

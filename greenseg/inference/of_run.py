@@ -1,0 +1,223 @@
+"""The network of a run, at its best validation epoch."""
+
+import csv
+import pickle
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from greenseg.classes import BINARY, Classes
+from greenseg.data import PREPROCESSING
+from greenseg.data.grid import FloatArray
+from greenseg.data.hounsfield import Window
+from greenseg.data.table import CT
+from greenseg.errors import UserError, did_you_mean
+from greenseg.inference.predictor import Options
+from greenseg.inference.recipe import Recipe
+from greenseg.models import network
+from greenseg.models.memory_format import channels_last
+from greenseg.precisions import PRECISIONS
+from greenseg.runs.directory import RunDirectory
+from greenseg.runs.record import BadRecord, Record
+from greenseg.settings import NEUTRAL, Settings
+
+_PREFIX = "network."
+
+_DTYPES = {"16": torch.float16, "bf16": torch.bfloat16, "32": torch.float32, "64": torch.float64}
+
+
+def precision_on(device: str, wanted: str) -> str:
+    """The numeric precision that runs for a wanted one.
+
+    Raises:
+        UserError: it does not run on this device; lists the ones that do.
+    """
+    if wanted not in PRECISIONS:
+        raise UserError(f"--precision: no '{wanted}'{did_you_mean(wanted, list(PRECISIONS))}; valid: {_valid(device)}")
+    if wanted == "16-mixed" and device == "cpu":
+        return "bf16-mixed"  # as in training
+    if wanted.split("-")[0] not in _DTYPES:
+        raise UserError(f"--precision {wanted}: prediction has no such precision; use one of {_valid(device)}")
+    if why := PRECISIONS[wanted].fails_on.get(device):
+        raise UserError(f"--precision {wanted}: {why}")
+    return wanted
+
+
+def _valid(device: str) -> str:
+    return ", ".join(
+        p for p, about in PRECISIONS.items() if p.split("-")[0] in _DTYPES and device not in about.fails_on
+    )
+
+
+def device_for(accelerator: str) -> torch.device:
+    """The device for an accelerator: `auto`, `cpu`, `gpu`, `cuda` or `mps`.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if accelerator not in ("auto", "cpu"):
+        raise UserError(f"--accelerator {accelerator}: this machine has no GPU that torch can use")
+    return torch.device("cpu")
+
+
+@dataclass
+class RunPredictor:
+    """The network of a run; see `Predictor`."""
+
+    recipe: Recipe
+    identity: str
+    name: str
+    precision: str
+    device: str
+    module: nn.Module = field(repr=False)
+    settings: Settings = field(repr=False)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, path: Path, options: Options) -> Self:
+        """The network in a run directory.
+
+        Raises:
+            UserError: it is not a run directory, has no finished epoch, or cannot run with these options.
+        """
+        run, record = _open(path)
+        recipe = recipe_of(run, record)
+        settings = Settings.of(NEUTRAL | record.settings)
+        device = device_for(options.accelerator)
+        wanted = options.precision or record.ran.precision or settings.precision
+        if not options.precision and wanted.split("-")[0] not in _DTYPES:
+            wanted = "bf16-mixed"  # Transformer Engine needs its own layers
+        precision = precision_on(device.type, wanted)
+        module = network_of(run, settings, recipe, precision)
+        notes = [] if record.status == "finished" else [f"{path}: its training is {run.status_by(record)}"]
+        return cls.running(module, settings, recipe, device, precision, f"{record.known_as}", str(path), notes)
+
+    @classmethod
+    def running(
+        cls,
+        module: nn.Module,
+        settings: Settings,
+        recipe: Recipe,
+        device: torch.device,
+        precision: str,
+        identity: str,
+        name: str,
+        notes: list[str] | None = None,
+    ) -> Self:
+        """A network that is in memory, moved to a device and precision."""
+        kind, _, mode = precision.partition("-")
+        module.to(device, _DTYPES[kind] if mode == "true" else torch.float32).eval()
+        return cls(recipe, identity, name, precision, device.type, module, settings, notes or [])
+
+    def probabilities(self, images: FloatArray) -> FloatArray:
+        kind, _, mode = self.precision.partition("-")
+        inputs = torch.from_numpy(np.ascontiguousarray(images))
+        weights = next(self.module.parameters())
+        inputs = inputs.to(weights.device, weights.dtype if mode == "true" else torch.float32)
+        if self.settings.channels_last:
+            inputs = channels_last(inputs)
+        mixed: AbstractContextManager[object] = nullcontext()
+        if mode == "mixed":
+            mixed = torch.autocast(self.device, dtype=_DTYPES[kind])
+        with torch.inference_mode(), mixed:
+            logits = self.module(inputs).float()
+            found = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+        return found.cpu().numpy()  # type: ignore[no-any-return]
+
+
+def _open(path: Path) -> tuple[RunDirectory, Record]:
+    run = RunDirectory(path)
+    if not (path / "config.yaml").exists():
+        below = (
+            "; to choose a run of a sweep, use --pick best, knee or cheapest" if any(path.glob("*/config.yaml")) else ""
+        )
+        raise UserError(f"{path}: not a run directory{below}")
+    try:
+        record = run.record()
+    except BadRecord as error:
+        raise UserError(str(error)) from None
+    if record is None or not run.best_checkpoint.exists():
+        raise UserError(f"{path}: has no network yet: no checkpoint {run.best_checkpoint.name}")
+    return run, record
+
+
+def recipe_of(run: RunDirectory, record: Record) -> Recipe:
+    """The recipe of a run.
+
+    Raises:
+        UserError: another version of the preprocessing made its slices, or its record lacks the windows of CT channels.
+    """
+    settings, data = Settings.of(NEUTRAL | record.settings), record.data
+    if record.preprocessing not in (None, PREPROCESSING):
+        made_by = record.versions.get("greenseg", "another version")
+        raise UserError(
+            f"{run.path}: its slices have version {record.preprocessing} of the preprocessing, this greenseg has "
+            f"version {PREPROCESSING}; use greenseg {made_by}, or train it again"
+        )
+    classes = Classes.of(settings.labels) or BINARY
+    if data and data.classes:
+        classes = Classes(
+            tuple(data.classes),
+            tuple(tuple(int(label) for label in text.split("+") if label) for text in data.classes.values()),
+        )
+    windows = {int(channel): Window(low, high) for channel, (low, high) in (data.windows if data else {}).items()}
+    if not windows and _has_ct(run.path / "split.csv"):
+        raise UserError(
+            f"{run.path}: has channels in Hounsfield units, but its record lacks their scale, since an earlier version "
+            f"of greenseg wrote it; train it again"
+        )
+    channels = (data.channels if data else None) or 1
+    return Recipe(settings.image_size, settings.spacing, channels, classes, windows)
+
+
+def _has_ct(split: Path) -> bool:
+    try:
+        with split.open(encoding="utf-8", newline="") as text:
+            return any(row.get(CT) for row in csv.DictReader(text))
+    except (OSError, ValueError, csv.Error):
+        return False
+
+
+def network_of(run: RunDirectory, settings: Settings, recipe: Recipe, precision: str = "32-true") -> nn.Module:
+    """The network of a run with the weights of its best epoch, in float32 on the CPU.
+
+    Args:
+        run: directory of the run.
+        settings: its settings.
+        recipe: its recipe.
+        precision: precision that it will run with; some need other kernels.
+
+    Raises:
+        UserError: the checkpoint is damaged or belongs to another network.
+    """
+    plain = {"encoder_weights": "none", "compile": False, "gradient_checkpointing": False, "optimizer": "adamw"}
+    made = network.build(
+        settings.model_copy(update={**plain, "precision": precision}),
+        recipe.channels,
+        network.outputs(len(recipe.classes)),
+    )
+    try:
+        state = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        own = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+        made.load_state_dict(own)
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{run.best_checkpoint}: damaged, or of another network: {first}") from None
+    return made
