@@ -246,6 +246,8 @@ class Data(Part):
     """Class → labels of the masks that form it, in the order of their numbers; only of several classes or channels."""
     channels: int | None = None
     """Number of channels of an image; only of several classes or channels."""
+    windows: dict[str, list[float]] = Field(default_factory=dict)
+    """Number of a channel in Hounsfield units, from 0 → the values that became 0 and 1."""
 
 
 class ClassScores(Part):
@@ -340,9 +342,14 @@ class Metrics(Part):
     dice: float | None = None
     iou: float | None = None
     volume_dice: Scores = Field(default_factory=dict)
+    on_grid: bool = True
+    """Whether the figures are those on the training grid: of an earlier version, or of a run that did not finish."""
+    epoch_dice: float | None = None
+    """Dice of the best epoch on the training grid, which chose it."""
     best_epoch: int = 0
     joules_after_best: float | None = None
     last_dice: float | None = None
+    """Dice of the last epoch, on the training grid."""
     hd95: float | None = None
     volume_hd95: Scores = Field(default_factory=dict)
     classes: Classes = Field(default_factory=dict)
@@ -398,7 +405,7 @@ class Record(Head):
     surface: Surface = Field(default_factory=Surface)
     """Of the validation subjects on the training grid; later versions have `validation` instead."""
     validation: Quality = Field(default_factory=Quality)
-    """Of the validation subjects."""
+    """Of the validation subjects, at the best epoch."""
     test: Tested = Field(default_factory=Tested)
     error: Error | None = None
     unrestored: list[str] | None = None
