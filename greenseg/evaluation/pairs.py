@@ -149,7 +149,15 @@ def _of_data_set(
     listing = look(root, layout, channels)
     problems += listing.problems + ([] if labels else listing.class_problems)
     pairs = [
-        Pair(name_of_mask(entry.mask), entry.subject, entry.mask, None, entry.ignored, entry.image, entry.split == "test")
+        Pair(
+            name_of_mask(entry.mask),
+            entry.subject,
+            entry.mask,
+            None,
+            entry.ignored,
+            entry.image,
+            entry.split == "test",
+        )
         for entry in listing.entries
         if entry.mask
     ]
