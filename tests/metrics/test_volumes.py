@@ -42,7 +42,7 @@ def data_set(root: Path, masks: Sequence[tuple[str, Array, tuple[float, float, f
     """A CSV of files: subject, mask [slices, rows, columns], and spacing of columns, rows and slices, in mm."""
     rows = []
     for number, (subject, mask, spacing) in enumerate(masks):
-        image = np.random.default_rng(number).uniform(1, 9, mask.shape).astype(np.float32)
+        image = np.asarray(np.random.default_rng(number).uniform(1, 9, mask.shape), np.float32)
         rows.append(
             {
                 "image": write(root / f"i{number}.nii.gz", image, spacing),
