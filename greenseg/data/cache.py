@@ -68,12 +68,12 @@ class Slices:
     @property
     def channels(self) -> int:
         """Number of channels of an image."""
-        return int(self.index.get("channels", 1))  # earlier versions had one
+        return int(self.index["channels"])
 
     @property
     def has_ignored(self) -> bool:
         """Whether some pixels are not annotated."""
-        return bool(self.index.get("ignored", 0))
+        return bool(self.index["ignored"])
 
     @cached_property
     def images(self) -> FloatArray:
@@ -95,7 +95,7 @@ class Slices:
     @property
     def windows(self) -> dict[str, list[float]]:
         """Channel in Hounsfield units → the values that became 0 and 1."""
-        return dict(self.index.get("windows", {}))
+        return dict(self.index["windows"])
 
     @property
     def bytes(self) -> int:
@@ -175,7 +175,7 @@ def absent(slices: Slices) -> list[str]:
     """Sentences for the user about classes that no slice of a split has."""
     sentences = []
     for split, words in _SPLITS.items():
-        of_subject = [subject["pixels"] for subject in slices.subjects(split) if "pixels" in subject]
+        of_subject = [subject["pixels"] for subject in slices.subjects(split)]
         counts = [sum(of_class) for of_class in zip(*of_subject, strict=True)]
         names = [f"'{name}'" for name, count in zip(slices.classes.names, counts, strict=False) if not count]
         if names and len(slices.classes) > 1:
@@ -187,7 +187,7 @@ def absent(slices: Slices) -> list[str]:
 
 def without_class(slices: Slices) -> str:
     """A sentence for the user about the labels of the masks that belong to none of several classes; may be empty."""
-    if others := slices.index.get("other_labels", []):
+    if others := slices.index["other_labels"]:
         return f"In no class, so background: {labels_text(others)}."
     return ""
 
@@ -286,7 +286,7 @@ def _whole(folder: Path, verify: bool) -> dict[str, Any] | None:
     """
     try:
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        if index.pop("crc32") != _crc_of(index) or native.NATIVE not in index["files"]:
+        if index.pop("crc32") != _crc_of(index) or native.NATIVE not in index["files"] or "windows" not in index:
             return None
         for name, file in index["files"].items():
             if (folder / name).stat().st_size != file["bytes"] or (verify and _crc(folder / name) != file["crc32"]):
