@@ -188,6 +188,9 @@ def _of_masks(finished: Sequence[Result]) -> list[str]:
 def _of_test(finished: Sequence[Result]) -> list[str]:
     """Caveats if the best is not confirmed by subjects that did not choose it, or by different ones."""
     without = [result for result in finished if not result.tested]
+    failed = [run for result in finished for run in result.finished if run.record.test.problem]
+    if failed:
+        return [f"{count(len(failed), 'run')} could not predict the test part: {failed[0].record.test.problem}"]
     if finished and len(without) == len(finished):
         return [
             "No test part: the best was chosen and judged on the same validation subjects. Subjects in test_data/, or "

@@ -148,7 +148,8 @@ def test_the_test_part_can_be_compared_alone(predicted: str, left_out: str, tmp_
     assert names_of(found.pairs) == {f"{name}.nii.gz": f"{name}.nii.gz" for name in predicted}
     assert found.notes == [f"no prediction for the {left_out}: 2 references left out"]
     both = folder_of(tmp_path / "both", {name: block() for name in "abc"})
-    assert "d.nii.gz: reference without prediction" in problems_of(both, root)[0]
+    (problem,) = problems_of(both, root)
+    assert f"1 reference without prediction: {root / 'labelsTr' / 'd.nii.gz'}" in problem
 
 
 def test_problems_of_the_data_set_are_named_too(tmp_path: Path) -> None:
