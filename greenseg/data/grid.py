@@ -133,7 +133,10 @@ def from_grid(values: FloatArray, shape: tuple[int, int], pixel: tuple[float, fl
     rows, columns = (_weights_back(n, mm, size, spacing) for n, mm in zip(shape, pixel, strict=True))
     if all(np.array_equal(weights, np.eye(size)) for weights in (rows, columns)):
         return values
-    return np.asarray(rows @ values @ columns.T, np.float32)
+    # Each axis in a single product: one for each slice has threads wait for each other on a busy machine.
+    lead, turned = values.shape[:-2], values.swapaxes(-1, -2).reshape(-1, size) @ rows.T
+    upright = turned.reshape(*lead, size, shape[0]).swapaxes(-1, -2).reshape(-1, size)
+    return np.asarray((upright @ columns.T).reshape(*lead, *shape), np.float32)
 
 
 def _weights_back(pixels: int, pixel: float, size: int, spacing: float) -> FloatArray:

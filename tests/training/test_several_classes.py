@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from greenseg.classes import BINARY, IGNORED
+from greenseg.data import cache
 from greenseg.data.loader import SliceDataset
+from greenseg.metrics.volumes import record_of
+from greenseg.report.reader import read_runs
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
 from greenseg.training import events, probe
@@ -91,6 +94,32 @@ def test_a_run_learns_all_classes_and_records_each(phantom: Path, tmp_path: Path
     for score in ("volume_dice", "volume_hd95"):
         for name, value in metrics[score].items():
             assert value == pytest.approx(fmean(scores[score][name] for scores in metrics["classes"].values()))
+
+
+def test_the_figures_of_a_run_are_those_of_the_files_and_its_epochs_those_of_the_grid(
+    phantom: Path, tmp_path: Path
+) -> None:
+    """Of phantoms whose pixels are not those of the grid, which cuts some of them off."""
+    settings = settings_of(phantom, epochs=4, spacing=2)
+    slices = cache.prepare(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        photographer = Photographer(patch, tmp_path / "copies")
+        run = train_on(slices, settings, tmp_path / "run")
+    record, lines = recorded(run), lines_of(run)
+    metrics, found, best = record["metrics"], record["validation"], record["metrics"]["best_epoch"]
+    assert found == json.loads(json.dumps(record_of(slices, best_masks(run), best)))
+    for score in ("dice", "iou", "hd95", "volume_dice", "volume_hd95"):
+        assert metrics[score] == found[score]
+    assert metrics["on_grid"] is False
+    assert metrics["epoch_dice"] == lines[best]["dice"] == max(line["dice"] for line in lines)
+    assert metrics["last_dice"] == lines[-1]["dice"]
+
+    # What the grid holds, at its best, is less than what the files hold.
+    rows = [row for s in slices.subjects("validation") for row in range(s["first"], s["first"] + s["slices"])]
+    assert 0.2 < record_of(slices, slices.masks[rows], 0)["dice"] < 0.99
+
+    (killed,), _ = read_runs([RunDirectory(photographer.copies["epoch 1 last.ckpt"])])
+    assert (killed.metrics.on_grid, killed.metrics.dice) == (True, max(line["dice"] for line in lines[:2]))
 
 
 @pytest.mark.parametrize("values", [{}, {"loss": "lovasz", "precision": "bf16-mixed", "augment": "strong"}])
