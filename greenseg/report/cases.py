@@ -13,8 +13,12 @@ def case_table(found: Check) -> Table:
     splits = Counter(case.split or "unknown" for case in found.cases)
     slices = sum(case.slices for case in found.cases)
     title = f"{count(len(found.cases), 'case')} ({', '.join(f'{n} {split}' for split, n in splits.items())})"
+    of_split = Counter[str]()
+    for case in found.cases:
+        of_split[case.split or "unknown"] += case.slices
+    per_split = f" ({', '.join(f'{n} {split}' for split, n in of_split.items())})" if "test" in splits else ""
     channels = f", channels {', '.join(found.channels)}" if len(found.channels) > 1 else ""
-    table = _table(f"{title}, {count(slices, 'slice')}, layout {found.layout}{channels}")
+    table = _table(f"{title}, {count(slices, 'slice')}{per_split}, layout {found.layout}{channels}")
     table.add_column("case", overflow="fold")
     table.add_column("split", no_wrap=True)
     for name in ("slices", "empty", "size", "mm", "axes", "type", "mask", "intensity"):

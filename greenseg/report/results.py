@@ -28,7 +28,7 @@ class Result:
 
     Attributes:
         runs: the repeats, finished or not.
-        where: location and layout of its data, and `content` if it distinguishes configurations.
+        where: location and layout of its data and of its split, and `content` if it distinguishes configurations.
         content: full name of the content of its data.
     """
 
@@ -165,7 +165,8 @@ CONTENT = "content"
 """Shown with the settings if the same path had different data."""
 
 UNKNOWN = "unknown"
-_SPLIT = ("validation_share", "split_seed", "folds")
+_WHERE = ("data", "layout", "split_from")
+_SPLIT = ("validation_share", "test_share", "split_seed", "folds")
 
 
 def by_configuration(runs: Sequence[Run]) -> list[Result]:
@@ -176,21 +177,20 @@ def by_configuration(runs: Sequence[Run]) -> list[Result]:
     """
     contents = _contents(runs)
     groups: dict[tuple[str, str], list[Run]] = {}
-    paths: dict[str, tuple[Any, Any]] = {}  # the last one of a data set that moved
+    paths: dict[str, dict[str, Any]] = {}  # the last one of a data set that moved
     held: dict[tuple[Any, ...], set[str]] = {}
     place = _places(str(run.settings["data"]) for run in runs)
     for run, content in zip(runs, contents, strict=True):
         groups.setdefault((repeated_anywhere(run.settings), content), []).append(run)
         settings = run.settings
-        paths[content] = settings["data"], settings["layout"]
-        held.setdefault((*paths[content], *(settings[name] for name in _SPLIT)), set()).add(content)
+        paths[content] = {name: settings[name] for name in _WHERE}
+        held.setdefault(tuple(settings[name] for name in (*_WHERE, *_SPLIT)), set()).add(content)
         if run.content.files:  # regardless of layout, split and notation of the path
             held.setdefault((place[str(settings["data"])],), set()).add(run.content.files)
     several = any(len(found) > 1 for found in held.values())
     results = []
     for (_, content), group in groups.items():
-        data, layout = paths[content]
-        where = {"data": data, "layout": layout} | ({CONTENT: _shown(content)} if several else {})
+        where = paths[content] | ({CONTENT: _shown(content)} if several else {})
         results.append(Result(tuple(_named_alike(group)), where, content))
     return best_first(results, QUALITIES["dice"], ENERGIES["total"])
 

@@ -20,7 +20,7 @@ from greenseg.data import cache
 from greenseg.data import content as contents
 from greenseg.data.content import Content
 from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatches, loader
-from greenseg.data.splits import split_csv
+from greenseg.data.splits import split_csv, test_cases_of
 from greenseg.energy import Energy, EnergyMeter, EnergyMonitor
 from greenseg.energy.estimate import cpu_name
 from greenseg.errors import UserError
@@ -209,7 +209,8 @@ def _prepare(run: RunDirectory, settings: Settings, rank: int, recording: Record
     assert content is not None
     _check_content(run, settings, content, goes_on)
     if rank == 0:
-        write_atomically(run.path / "split.csv", split_csv(slices.cases))
+        test = test_cases_of(settings, cache.data_root(settings))
+        write_atomically(run.path / "split.csv", split_csv([*slices.cases, *test]))
         run.create(settings, content.to_json())
     record = recording.record
     record.content, record.files, record.preprocessing = content.digest, content.files, content.preprocessing
