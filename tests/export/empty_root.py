@@ -1,8 +1,8 @@
 """Carries out a Dockerfile without Docker: in an empty root, without network.
 
 Only `FROM` is replaced. Instead of the base image, the root has this machine's /usr (read-only) and a fresh Python
-environment with the packages of this one, except greenseg. So `pip install` finds all that it needs, in the versions that
-it is told to install, and no network. Everything else (`ENV`, `WORKDIR`, `COPY`, `RUN`) is done as written.
+environment with the packages of this one, except greenseg. So `pip install` finds all that it needs, in the versions
+that it is told to install, and needs no network. Everything else (`ENV`, `WORKDIR`, `COPY`, `RUN`) is done as written.
 
 The scripts then run in the same root, which is read-only but for /tmp and the mounts.
 """
@@ -139,6 +139,4 @@ class EmptyRoot:
         variables = [f"{name}={value}" for name, value in (self.variables | home).items()]
         chroot = ["chroot", *user, str(self.folder), "/usr/bin/env", "-i", *variables, "/bin/sh", "-c", inside]
         script = "\n".join(["set -e", *lines, f"exec {shlex.join(chroot)}"])
-        return subprocess.run(
-            [*_apart(), "/bin/sh", "-c", script], capture_output=True, encoding="utf-8", timeout=600
-        )
+        return subprocess.run([*_apart(), "/bin/sh", "-c", script], capture_output=True, encoding="utf-8", timeout=600)

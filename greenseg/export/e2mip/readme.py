@@ -17,7 +17,7 @@ Nothing in it was trained: `train.sh` trains this configuration anew on the data
 | --- | --- |
 | `Dockerfile` | the image; only its build needs a network |
 | `train.sh` | trains on `/mnt/training_data` into `/mnt/training_results` |
-| `inference.sh` | for each `/mnt/query_data/X.nii.gz`, writes `/mnt/predicted_data/X_maskpred.nii.gz`; needs no training data |
+| `inference.sh` | makes `/mnt/predicted_data/X_maskpred.nii.gz` of `/mnt/query_data/X.nii.gz`, without training data |
 | `config.yaml` | the settings of the training |
 | `{wheel}`, `constraints.txt` | greenseg, and the exact versions of all that it needs |
 | `environment.sh`, `figures.py` | used by the two scripts |
@@ -66,10 +66,10 @@ training. A setting that was given is the same.
 ## Why the jury's joules are higher
 
 The challenge measures the whole machine, for training and for inference. The joules above are those of the run: GPUs
-that it used, CPU, and memory. They **lack** the mainboard, fans, disks, network cards and the losses of the power supply,
-the idle power of all other GPUs, and, where they are estimated, idle cores. On a node with several GPUs, of which the
-run uses one, the difference is likely a multiple. The joules compare configurations on one machine; they do not predict
-the jury's figure. They also depend on the machine, and the Dice depends on the data.
+that it used, CPU, and memory. They **lack** the mainboard, fans, disks, network cards and the losses of the power
+supply, the idle power of all other GPUs, and, where they are estimated, idle cores. On a node with several GPUs, of
+which the run uses one, the difference is likely a multiple. The joules compare configurations on one machine; they do
+not predict the jury's figure. They also depend on the machine, and the Dice depends on the data.
 
 At its end, each script prints the joules as greenseg measures them on the machine where it runs.
 """
@@ -120,7 +120,9 @@ def _figures(record: Record) -> str:
         rows.append(("Dice on its test subjects", _number(record.test.dice, 4)))
     rows.append(("joules of training", _joules(metrics.joules)))
     for reading in _energy(record).readings:
-        rows.append((f"… {_NAMES.get(reading.component, reading.component)}", f"{_joules(reading.joules)}, {reading.source}"))
+        rows.append(
+            (f"… {_NAMES.get(reading.component, reading.component)}", f"{_joules(reading.joules)}, {reading.source}")
+        )
     rows.append(("joules to predict a slice, in validation", _joules(metrics.joules_per_inference)))
     rows.append(("seconds of training", _number(metrics.seconds, 0)))
     return "\n".join(["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])

@@ -18,30 +18,30 @@ done
 
 # The volumes are in the folder itself, or in one below it.
 volumes=$QUERY_DATA
-for below in images test_volume test_data testing_data; do
+for below in test_volume test_data testing_data images; do
     if [ -d "$volumes/$below" ]; then
         volumes=$volumes/$below
     fi
 done
-if [ -d "$volumes/images" ]; then
-    volumes=$volumes/images
-fi
 
 # PREDICTED_DATA gets masks and nothing else, so the record of the prediction stays in a folder of this call.
 work=$(mktemp -d "$scratch/predicted.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-code=0
-greenseg predict "$run" --input "$volumes" --output "$work" --suffix maskpred || code=$?
+mkdir "$work/query" "$work/predicted"
+ln -s "$(cd "$volumes" && pwd)" "$work/query/images"
+code=0 # layout e2mip takes names as they are: in nnU-Net's, img_0000 would be the first channel of img
+greenseg predict "$run" --input "$work/query" --layout e2mip --output "$work/predicted" --suffix maskpred || code=$?
 
 mkdir -p "$PREDICTED_DATA"
-for mask in "$work"/*_maskpred.*; do
+for mask in "$work"/predicted/*_maskpred.*; do
     if [ -f "$mask" ]; then # if a volume failed, the others still get their masks
         name=${mask##*/}
         cp "$mask" "$PREDICTED_DATA/.$name.tmp"
         mv -f "$PREDICTED_DATA/.$name.tmp" "$PREDICTED_DATA/$name"
     fi
 done
-if [ -f "$work/predictions.jsonl" ]; then
-    python3 "$SUBMISSION/figures.py" "$run" "$work/predictions.jsonl" "$TRAINING_RESULTS/inference.json"
+if [ -f "$work/predicted/predictions.jsonl" ]; then
+    python3 "$SUBMISSION/figures.py" "$run" "$work/predicted/predictions.jsonl" "$TRAINING_RESULTS/inference.json" ||
+        echo "note: the masks are written, the figures are not" >&2
 fi
 exit "$code"
