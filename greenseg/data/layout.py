@@ -25,13 +25,14 @@ from greenseg.errors import UserError
 from greenseg.settings import Layout
 
 
-def look(root: Path, layout: Layout = "auto", channels: str = "") -> Listing:
+def look(root: Path, layout: Layout = "auto", channels: str = "", masks: bool = True) -> Listing:
     """List a data set.
 
     Args:
         root: folder of the data set, or a CSV file.
         layout: layout of the data set; auto = detect it.
         channels: the setting: names of channels, with commas between them; empty = those of the layout.
+        masks: whether images need masks; see `Listing.masks`.
 
     Raises:
         UserError: there is no such folder or file.
@@ -42,7 +43,7 @@ def look(root: Path, layout: Layout = "auto", channels: str = "") -> Listing:
             f"  Leave --data out to use the built-in phantom."
         )
     wanted = tuple(channels.split(",")) if channels else ()
-    found = Listing(_layout_of(root) if layout == "auto" else layout, wanted)
+    found = Listing(_layout_of(root) if layout == "auto" else layout, wanted, masks)
     if root.is_dir() and found.layout == "csv":
         raise UserError(f"{root}: is a folder; layout csv needs a CSV file")
     if root.is_file() and (found.layout != "csv" or (layout == "auto" and root.suffix.lower() != ".csv")):
@@ -54,7 +55,7 @@ def look(root: Path, layout: Layout = "auto", channels: str = "") -> Listing:
         f"{entry.where}: the name is not UTF-8; rename it" for entry in found.entries if not _is_text(entry)
     ]
     found.entries = [entry for entry in found.entries if _is_text(entry)]
-    found.problems += _contradictions(found.entries)
+    found.problems += _contradictions(found.entries, by_split=masks)
     found.problems += [
         f"{path}: {BROKEN}"
         for entry in found.entries
@@ -84,7 +85,7 @@ def _is_text(entry: Entry) -> bool:
     return True
 
 
-def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
+def _contradictions(entries: Iterable[Entry], by_split: bool) -> Iterator[str]:
     first: dict[Path, Entry] = {}
     split_of: dict[str, Entry] = {}
     for entry in entries:
@@ -94,7 +95,7 @@ def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
             if (same := first.setdefault(image, entry)) is not entry:
                 yield f"{entry.where}: duplicate; {image} was listed before ({same.where})"
         earlier = split_of.setdefault(entry.subject, entry)
-        if earlier.split != entry.split:
+        if by_split and earlier.split != entry.split:
             here, there = (e.split or "training or validation" for e in (entry, earlier))
             yield (
                 f"{entry.where}: subject '{entry.subject}' is in two splits, {here} here and {there} in "
@@ -119,10 +120,12 @@ def _list_e2mip(root: Path, found: Listing) -> None:
         folders = {}
     if (root / "validation_data").is_dir():
         folders["validation"] = root / "validation_data"
+    testing = root / "testing_data"
+    if not found.masks and not training.is_dir() and testing.is_dir() and not (root / "images").is_dir():
+        del folders["train"]  # only images without masks
     fixed = len(folders) > 1
     for split, folder in folders.items():
         _pair_up(folder / "images", folder / "masks", split if fixed else None, found)
-    testing = root / "testing_data"
     for folder in [f for f in (testing / "images", testing) if f.is_dir()][:1]:
         for path, stem in images_in(folder, found.problems):
             if path.name not in ("images", "masks"):
@@ -130,9 +133,9 @@ def _list_e2mip(root: Path, found: Listing) -> None:
 
 
 def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> None:
-    if missing((images, masks), found.problems):
+    if missing((images, masks) if found.masks else (images,), found.problems):
         return
-    mask_of = by_stem("mask", masks, found.problems)
+    mask_of = by_stem("mask", masks, found.problems) if found.masks else {}
     image_of = by_stem("image", images, found.problems)
     for stem, path in image_of.items():
         names = [f"{stem}_mask", re.sub(r"^(img|image)(?=[_-]?\d)", "mask", stem), stem]
@@ -140,6 +143,8 @@ def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> 
         if len(masks_of_it) > 1:
             several = ", ".join(mask.name for mask in masks_of_it)
             found.problems.append(f"{path}: several masks ({several}); keep one")
+        elif not found.masks:
+            found.entries.append(Entry(path, None, subject_of(stem), split, str(path)))
         elif not masks_of_it:
             wanted = " or ".join(dict.fromkeys(f"{name}.nii.gz" for name in names if name != stem))
             found.problems.append(f"{path}: image without mask; expected {masks / wanted}")
