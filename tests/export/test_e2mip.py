@@ -145,7 +145,14 @@ def test_a_submission_trains_the_settings_of_the_run_on_the_mounted_data(run: Pa
 def test_auto_stays_auto_and_what_the_jury_cannot_run_is_reset_and_said(
     greenseg: Command, run: Path, tmp_path: Path
 ) -> None:
-    others = {"batch_size": "auto", "lr": "auto", "labels": "brain=3", "folds": 5, "fold": 2, "power_limit": 200}
+    others: dict[str, Any] = {
+        "batch_size": "auto",
+        "lr": "auto",
+        "labels": "brain=3",
+        "folds": 5,
+        "fold": 2,
+        "power_limit": 200,
+    }
     done = greenseg("export", changed(run, tmp_path, **others), "--format", "e2mip", "out")
     assert done.returncode == 0, done.stderr
     written = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())

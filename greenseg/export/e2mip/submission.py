@@ -43,7 +43,7 @@ def write_submission(path: Path, out: Path) -> list[str]:
         raise UserError(f"{out}: exists; a submission needs a new folder")
     settings, notes = for_the_jury(run, record)
     needed = extras(settings)
-    files = {
+    files: dict[str, bytes | str] = {
         wheel_name(): wheel(),
         "constraints.txt": _constraints(needed),
         "config.yaml": yamlfile.dump(settings.resolved()),
