@@ -134,7 +134,8 @@ def test_a_submission_trains_the_settings_of_the_run_on_the_mounted_data(run: Pa
     record = json.loads((run / "run.json").read_text())
     readme = (submission / "README.md").read_text()
     assert f"{record['metrics']['dice']:.4f}" in readme
-    assert f"{record['metrics']['joules']:,.0f} J" in readme
+    total = record["metrics"]["joules"]
+    assert (f"{total:,.0f} J" if total >= 100 else f"{total:.3g} J") in readme
     assert "enroot import" in readme
 
     text = "".join(path.read_text() for path in submission.iterdir() if path.suffix != ".whl")

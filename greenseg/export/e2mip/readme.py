@@ -144,7 +144,7 @@ def _energy(record: Record) -> Energy:
 
 
 def _joules(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.{0 if value >= 100 else 3}f} J"
+    return "unknown" if value is None else f"{value:,.0f} J" if value >= 100 else f"{value:.3g} J"
 
 
 def _number(value: float | None, digits: int) -> str:

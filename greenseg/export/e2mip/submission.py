@@ -1,8 +1,6 @@
 """The folder of a submission: an image that trains the configuration of a run anew, and predicts with the result."""
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import greenseg
@@ -20,27 +18,25 @@ from greenseg.settings import Settings
 
 _FILES = Path(__file__).parent / "files"
 _TAG = "greenseg-e2mip"
+_PROGRAMS = ("train.sh", "inference.sh")
 
 
 def write_submission(path: Path, out: Path) -> list[str]:
-    """Write the folder of a submission. It appears as a whole or not at all.
+    """Write the folder of a submission.
 
     Args:
         path: directory of a finished run.
-        out: the folder to write; it must be new or empty.
+        out: the folder to make.
 
     Returns:
         Sentences for the user.
 
     Raises:
-        UserError: the challenge cannot run this configuration, the run is not finished, `out` is in use, or greenseg is
-            not installed.
-        OSError: the disk is full or the folder above `out` is not writable.
+        UserError: the challenge cannot run this configuration, the run is not finished, or greenseg is not installed.
+        OSError: the disk is full.
     """
     run = RunDirectory(path)
     record = _finished(run)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out}: exists; a submission needs a new folder")
     settings, notes = for_the_jury(run, record)
     needed = extras(settings)
     files: dict[str, bytes | str] = {
@@ -52,21 +48,13 @@ def write_submission(path: Path, out: Path) -> list[str]:
     cached = [] if settings.encoder_weights == "none" else weights.in_cache(settings.encoder, settings.encoder_weights)
     files["Dockerfile"] = dockerfile(settings, wheel_name(), needed, _TAG, bool(cached))
     files["README.md"] = readme(record, settings, notes, wheel_name(), _TAG)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    try:
-        for name, content in files.items():
-            file = temporary / name
-            file.write_bytes(content.encode() if isinstance(content, str) else content)
-            file.chmod(0o755 if name in ("train.sh", "inference.sh") else 0o644)
-        for folder in cached:
-            _copy_weights(folder, temporary / "weights" / folder.name)
-        temporary.chmod(0o755)
-        _flush(temporary)
-        temporary.replace(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    out.mkdir()
+    for name, content in files.items():
+        file = out / name
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        file.chmod(0o755 if name in _PROGRAMS else 0o644)
+    for folder in cached:
+        _copy_weights(folder, out / "weights" / folder.name)
     return [*notes, *_about_weights(settings, bool(cached))]
 
 
@@ -95,17 +83,6 @@ def _copy_weights(folder: Path, to: Path) -> None:
     for part in ("refs", "snapshots"):
         if (folder / part).is_dir():
             shutil.copytree(folder / part, to / part)
-
-
-def _flush(folder: Path) -> None:
-    """Write files to the disk before their folder gets its name."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def _about_weights(settings: Settings, copied: bool) -> list[str]:

@@ -17,7 +17,6 @@ from greenseg.errors import UserError
 _PACKAGE = Path(greenseg.__file__).parent
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The same date for every file: equal packages make equal wheels."""
-_NOT_PACKED = ("__pycache__",)
 
 
 def installed() -> Distribution:
@@ -50,11 +49,13 @@ def wheel() -> bytes:
     files = {
         f"greenseg/{path.relative_to(_PACKAGE).as_posix()}": path.read_bytes()
         for path in sorted(_PACKAGE.rglob("*"))
-        if path.is_file() and not any(part in _NOT_PACKED for part in path.parts)
+        if path.is_file() and not any(map(_is_stray, path.relative_to(_PACKAGE).parts))
     }
     files[f"{info}/METADATA"] = _metadata(metadata).encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: greenseg\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files[f"{info}/entry_points.txt"] = _entry_points(metadata).encode()
+    if license := _license(metadata):
+        files[f"{info}/licenses/LICENSE"] = license.encode()
     lines = [f"{name},sha256={_digest(content)},{len(content)}" for name, content in files.items()]
     files[f"{info}/RECORD"] = "\n".join([*lines, f"{info}/RECORD,,", ""]).encode()
     packed = io.BytesIO()
@@ -67,6 +68,18 @@ def wheel() -> bytes:
     return packed.getvalue()
 
 
+def _is_stray(name: str) -> bool:
+    """Whether a file or folder in a checkout is not part of the package, such as the cache of a tool."""
+    return name == "__pycache__" or name.startswith(".")
+
+
+def _license(metadata: Distribution) -> str:
+    """The text of the licence, which goes with every copy; empty if this installation lacks it."""
+    beside = _PACKAGE.parent / "LICENSE"
+    in_checkout = beside.read_text(encoding="utf-8") if beside.is_file() else ""
+    return metadata.read_text("licenses/LICENSE") or in_checkout
+
+
 def _digest(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
@@ -77,6 +90,7 @@ def _metadata(metadata: Distribution) -> str:
     lines = ["Metadata-Version: 2.1", "Name: greenseg", f"Version: {greenseg.__version__}"]
     for field in ("Summary", "Requires-Python", "Provides-Extra"):
         lines += [f"{field}: {value}" for value in known.get_all(field) or []]
+    lines += [f"License: {value}" for value in known.get_all("License-Expression") or known.get_all("License") or []]
     lines += [f"Requires-Dist: {requirement}" for requirement in metadata.requires or []]
     return "\n".join([*lines, ""])
 
