@@ -6,7 +6,7 @@ import sys
 import typer
 
 from greenseg import __version__
-from greenseg.cli import data, doctor, evaluate, models, predict, report, streams, sweep, train
+from greenseg.cli import data, doctor, evaluate, export, models, predict, report, streams, sweep, train
 from greenseg.errors import ExitCode, UserError
 from greenseg.failures import Failure, kind_of
 
@@ -26,6 +26,7 @@ for command in (
     report.report,
     evaluate.evaluate,
     predict.predict,
+    export.export,
     doctor.doctor,
     models.models,
 ):

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 import yaml
 
 import greenseg as package
+from greenseg.report.units import joules
 from tests import warm
 from tests.conftest import SMALL, Command
 from tests.export import empty_root
@@ -134,8 +135,7 @@ def test_a_submission_trains_the_settings_of_the_run_on_the_mounted_data(run: Pa
     record = json.loads((run / "run.json").read_text())
     readme = (submission / "README.md").read_text()
     assert f"{record['metrics']['dice']:.4f}" in readme
-    total = record["metrics"]["joules"]
-    assert (f"{total:,.0f} J" if total >= 100 else f"{total:.3g} J") in readme
+    assert joules(record["metrics"]["joules"]) in readme
     assert "enroot import" in readme
 
     text = "".join(path.read_text() for path in submission.iterdir() if path.suffix != ".whl")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import greenseg
 from greenseg.energy import Energy
+from greenseg.report.units import joules
 from greenseg.runs.record import Record
 from greenseg.settings import Settings
 
@@ -118,12 +119,12 @@ def _figures(record: Record) -> str:
     rows = [("Dice on its validation subjects", _number(metrics.dice, 4))]
     if record.test.dice is not None:
         rows.append(("Dice on its test subjects", _number(record.test.dice, 4)))
-    rows.append(("joules of training", _joules(metrics.joules)))
+    rows.append(("joules of training", joules(metrics.joules)))
     for reading in _energy(record).readings:
         rows.append(
-            (f"… {_NAMES.get(reading.component, reading.component)}", f"{_joules(reading.joules)}, {reading.source}")
+            (f"… {_NAMES.get(reading.component, reading.component)}", f"{joules(reading.joules)}, {reading.source}")
         )
-    rows.append(("joules to predict a slice, in validation", _joules(metrics.joules_per_inference)))
+    rows.append(("joules to predict a slice, in validation", joules(metrics.joules_per_inference)))
     rows.append(("seconds of training", _number(metrics.seconds, 0)))
     return "\n".join(["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 
@@ -141,10 +142,6 @@ def _sources(record: Record) -> str:
 
 def _energy(record: Record) -> Energy:
     return Energy.from_json(record.energy.total) if record.energy else Energy()
-
-
-def _joules(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.0f} J" if value >= 100 else f"{value:.3g} J"
 
 
 def _number(value: float | None, digits: int) -> str:

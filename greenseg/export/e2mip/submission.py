@@ -11,6 +11,7 @@ from greenseg.export.e2mip.dockerfile import dockerfile
 from greenseg.export.e2mip.pins import pins
 from greenseg.export.e2mip.readme import readme
 from greenseg.export.e2mip.wheel import installed, wheel, wheel_name
+from greenseg.export.formats import Request
 from greenseg.models import weights
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import BadRecord, Record
@@ -21,11 +22,11 @@ _TAG = "greenseg-e2mip"
 _PROGRAMS = ("train.sh", "inference.sh")
 
 
-def write_submission(path: Path, out: Path) -> list[str]:
-    """Write the folder of a submission.
+def write(request: Request, out: Path) -> list[str]:
+    """Write the folder of a submission; see `greenseg.export.formats.Write`.
 
     Args:
-        path: directory of a finished run.
+        request: its run must be finished.
         out: the folder to make.
 
     Returns:
@@ -35,7 +36,7 @@ def write_submission(path: Path, out: Path) -> list[str]:
         UserError: the challenge cannot run this configuration, the run is not finished, or greenseg is not installed.
         OSError: the disk is full.
     """
-    run = RunDirectory(path)
+    run = RunDirectory(request.run)
     record = _finished(run)
     settings, notes = for_the_jury(run, record)
     needed = extras(settings)

@@ -44,4 +44,5 @@ if [ -f "$work/predicted/predictions.jsonl" ]; then
     python3 "$SUBMISSION/figures.py" "$run" "$work/predicted/predictions.jsonl" "$TRAINING_RESULTS/inference.json" ||
         echo "note: the masks are written, the figures are not" >&2
 fi
+echo "masks                $PREDICTED_DATA"
 exit "$code"
