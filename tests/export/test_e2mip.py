@@ -164,6 +164,17 @@ def test_auto_stays_auto_and_what_the_jury_cannot_run_is_reset_and_said(
         assert re.search(rf"- {name} is", (tmp_path / "out" / "README.md").read_text())
 
 
+def test_a_run_of_a_sweep_is_picked_and_an_earlier_submission_replaced(
+    greenseg: Command, run: Path, tmp_path: Path
+) -> None:
+    arguments = ["export", run.parent, "--pick", "cheapest", "--format", "e2mip", "out"]
+    assert greenseg(*arguments).returncode == 0
+    (tmp_path / "out" / "config.yaml").write_text("epochs: 1000")
+    assert greenseg(*arguments).returncode == 2
+    assert greenseg(*arguments, "--again").returncode == 0
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["epochs"] == 2
+
+
 @pytest.mark.parametrize(
     ("status", "settings", "message"),
     [

@@ -1,6 +1,6 @@
 """The README of a submission: what it is, how to run it, and what the run cost here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import greenseg
 from greenseg.energy import Energy
@@ -26,7 +26,7 @@ Nothing in it was trained: `train.sh` trains this configuration anew on the data
 ## Build
 
     docker build --tag {tag} .
-
+{cuda}
 ## Run
 
     docker run --rm --gpus all --network none --shm-size 2g \\
@@ -78,13 +78,16 @@ At its end, each script prints the joules as greenseg measures them on the machi
 _NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "memory"}
 
 
-def readme(record: Record, settings: Settings, notes: Sequence[str], wheel: str, tag: str) -> str:
+def readme(
+    record: Record, settings: Settings, notes: Sequence[str], pinned: Mapping[str, str], wheel: str, tag: str
+) -> str:
     """The content of README.md.
 
     Args:
         record: record of the run.
         settings: settings of the submission.
         notes: sentences on settings that differ from those of the run.
+        pinned: package → version.
         wheel: file name of greenseg's wheel.
         tag: name of the image.
     """
@@ -101,10 +104,20 @@ def readme(record: Record, settings: Settings, notes: Sequence[str], wheel: str,
         wheel=wheel,
         tag=tag,
         weights=weights,
+        cuda=_cuda(pinned),
         notes=f"These differ from the run:\n\n{changed}" if changed else "",
         figures=_figures(record),
         sources=_sources(record),
     )
+
+
+def _cuda(pinned: Mapping[str, str]) -> str:
+    """The version of CUDA that a driver must support, if torch comes with one."""
+    for name, version in pinned.items():
+        if name.startswith("nvidia-cuda-runtime"):
+            cuda = ".".join(version.split(".")[:2])
+            return f"\ntorch {pinned['torch']} comes with CUDA {cuda}: the driver of the GPU must support it.\n"
+    return ""
 
 
 def _weights(settings: Settings) -> str:

@@ -1,6 +1,7 @@
 """The folder of a submission: an image that trains the configuration of a run anew, and predicts with the result."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import greenseg
@@ -40,15 +41,16 @@ def write(request: Request, out: Path) -> list[str]:
     record = _finished(run)
     settings, notes = for_the_jury(run, record)
     needed = extras(settings)
+    pinned = pins(installed().requires or [], needed)
     files: dict[str, bytes | str] = {
         wheel_name(): wheel(),
-        "constraints.txt": _constraints(needed),
+        "constraints.txt": _constraints(pinned),
         "config.yaml": yamlfile.dump(settings.resolved()),
         **{file.name: file.read_text(encoding="utf-8") for file in sorted(_FILES.iterdir()) if file.is_file()},
     }
     cached = [] if settings.encoder_weights == "none" else weights.in_cache(settings.encoder, settings.encoder_weights)
     files["Dockerfile"] = dockerfile(settings, wheel_name(), needed, _TAG, bool(cached))
-    files["README.md"] = readme(record, settings, notes, wheel_name(), _TAG)
+    files["README.md"] = readme(record, settings, notes, pinned, wheel_name(), _TAG)
     out.mkdir()
     for name, content in files.items():
         file = out / name
@@ -56,7 +58,7 @@ def write(request: Request, out: Path) -> list[str]:
         file.chmod(0o755 if name in _PROGRAMS else 0o644)
     for folder in cached:
         _copy_weights(folder, out / "weights" / folder.name)
-    return [*notes, *_about_weights(settings, bool(cached))]
+    return [*notes, *_about_weights(settings, bool(cached)), *_about_device(settings)]
 
 
 def _finished(run: RunDirectory) -> Record:
@@ -72,11 +74,10 @@ def _finished(run: RunDirectory) -> Record:
     return record
 
 
-def _constraints(needed: list[str]) -> str:
+def _constraints(pinned: Mapping[str, str]) -> str:
     """The content of constraints.txt."""
-    found = pins(installed().requires or [], needed)
     head = f"# What greenseg {greenseg.__version__} was trained with; the image has the same versions."
-    return "\n".join([head, *(f"{name}=={version}" for name, version in found.items()), ""])
+    return "\n".join([head, *(f"{name}=={version}" for name, version in pinned.items()), ""])
 
 
 def _copy_weights(folder: Path, to: Path) -> None:
@@ -93,3 +94,9 @@ def _about_weights(settings: Settings, copied: bool) -> list[str]:
         f"the pretrained weights of {settings.encoder} are not in this machine's cache; `docker build` loads them from "
         f"the Hugging Face hub"
     ]
+
+
+def _about_device(settings: Settings) -> list[str]:
+    if settings.accelerator != "cpu":
+        return []
+    return ["accelerator is cpu, as the run was started: it will leave the jury's GPUs idle; auto would use one"]
