@@ -119,6 +119,15 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def trained(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run on the phantom, finished after two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = _command(folder, warm.run)("train", "--data", phantom, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return next((folder / "runs" / "train").iterdir())
+
+
 def _command(folder: Path, start: Command) -> Command:
     def run(*arguments: str | Path, timeout: float = 600, **variables: str) -> subprocess.CompletedProcess[str]:
         return start(

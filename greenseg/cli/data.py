@@ -103,7 +103,7 @@ def cache(
     for made in slices.cached():
         how = made.index["preprocessing"]
         grid = f"{how['image_size']}² × {how['spacing']:g} mm"
-        labels = how["labels"] or made.index.get("classes") or "any"
+        labels = how["labels"] or made.index["classes"] or "any"
         table.add_row(size(made.bytes), str(made.index["shape"][0]), grid, labels, made.index["data"])
         total, number = total + made.bytes, number + 1
     if number:

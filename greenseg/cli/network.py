@@ -4,6 +4,8 @@ from pathlib import Path
 
 from greenseg.errors import UserError
 
+PICK_HELP = "RUN is a folder with runs: use the best, the knee or the cheapest (near the best) of them."
+
 
 def find_network(run: Path, pick: str) -> Path:
     """The run directory or exported file that RUN and --pick name; says which run was picked.

@@ -48,12 +48,14 @@ class Evaluation:
         tolerance: of surface Dice, in mm.
         volumes: the compared volumes.
         notes: notes for the user.
+        temporary: whether the predictions are not kept, so that a file should not name them.
     """
 
     classes: Classes
     tolerance: float
     volumes: list[VolumeResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    temporary: bool = False
 
 
 def evaluate(

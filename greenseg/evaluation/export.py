@@ -31,7 +31,7 @@ def as_data(result: Evaluation) -> dict[str, Any]:
                 for key, agreement in zip(keys, volume.agreements, strict=True)
             },
             "states": {key: agreement.state for key, agreement in zip(keys, volume.agreements, strict=True)},
-            "prediction_file": _file(volume.predictions),
+            "prediction_file": None if result.temporary else _file(volume.predictions),
             "reference_file": _file(volume.references),
             "name": volume.name,
             "subject": volume.subject,
@@ -79,7 +79,8 @@ def as_csv(result: Evaluation) -> str:
         ["volume", "subject", "class", "labels", *(m.key for m in _ALL), "state", "prediction_file", "reference_file"]
     )
     for volume in result.volumes:
-        files = [";".join(map(str, paths)) for paths in (volume.predictions, volume.references)]
+        predictions = [] if result.temporary else volume.predictions
+        files = [";".join(map(str, paths)) for paths in (predictions, volume.references)]
         for name, labels, agreement in zip(result.classes.names, result.classes.labels, volume.agreements, strict=True):
             values = [metric.value(agreement) for metric in _ALL]
             row = [volume.name, volume.subject, name, "+".join(map(str, labels)), *values, agreement.state, *files]

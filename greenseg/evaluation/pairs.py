@@ -79,6 +79,11 @@ def _without_suffix(stem: str) -> str:
     return _SUFFIX.sub("", stem) or stem
 
 
+def name_of_mask(path: Path) -> str:
+    """The name of a mask, for tables: its file without the suffixes that mark a mask."""
+    return _without_suffix(_stem(path))
+
+
 def pair_up(
     predictions: Path,
     references: Path,
@@ -112,6 +117,7 @@ def pair_up(
     is_csv = references.is_file() and references.suffix.lower() == ".csv"
     if predictions.is_dir() != (references.is_dir() or is_csv):
         one, other = ("folder" if path.is_dir() else "file" for path in (predictions, references))
+        other = "data set" if is_csv else other
         raise UserError(
             f"{predictions} is a {one}, {references} a {other}; compare two files, or a folder with a folder or a data "
             f"set"
@@ -143,9 +149,17 @@ def _of_data_set(
     listing = look(root, layout, channels)
     problems += listing.problems + ([] if labels else listing.class_problems)
     pairs = [
-        Pair(name, entry.subject, entry.mask, None, entry.ignored, entry.image, entry.split == "test")
+        Pair(
+            name_of_mask(entry.mask),
+            entry.subject,
+            entry.mask,
+            None,
+            entry.ignored,
+            entry.image,
+            entry.split == "test",
+        )
         for entry in listing.entries
-        if entry.mask and (name := _without_suffix(_stem(entry.mask)))
+        if entry.mask
     ]
     if not pairs and not problems:
         problems.append(f"{root}: no masks in layout {listing.layout}")
@@ -182,6 +196,7 @@ def _find_predictions(found: Pairing, folder: Path, allow_missing: bool, problem
         if for_subject[pair.subject] == 1 and pair not in alike[pair.subject]:
             alike[pair.subject].append(pair)
     files_of: dict[Pair, list[Path]] = defaultdict(list)
+    lonely: list[Path] = []
     for stem, path in _files("prediction", folder, problems).items():
         fitting = exact.get(stem) or alike.get(stem) or alike.get(core_of(stem)) or []
         for pair in fitting:
@@ -190,8 +205,12 @@ def _find_predictions(found: Pairing, folder: Path, allow_missing: bool, problem
             several = some([pair.reference.name for pair in fitting])
             problems.append(f"{path}: fits several references ({several}); give it the name of one of them")
         elif not fitting:
-            expected = some([pair.reference.name for pair in found.pairs], 1)
-            problems.append(f"{path}: prediction without reference; the references are {expected}")
+            lonely.append(path)
+    if lonely and found.pairs:
+        names, expected = (some(each) for each in ([p.name for p in lonely], [p.reference.name for p in found.pairs]))
+        problems.append(
+            f"{folder}: {count(len(lonely), 'prediction')} without reference: {names}; references: {expected}"
+        )
     for pair, paths in files_of.items():
         if len(paths) > 1:
             several = some([path.name for path in paths])
@@ -203,11 +222,12 @@ def _find_predictions(found: Pairing, folder: Path, allow_missing: bool, problem
         names = some([pair.name for pair in missing])
         found.notes.append(f"{count(len(missing), 'reference')} without a prediction ({names}): counted as empty")
     elif missing:
-        problems += [
-            f"{pair.reference}: reference without prediction; expected {folder / pair.reference.name}, or count it as "
-            f"an empty prediction with --allow-missing"
-            for pair in missing
-        ]
+        names = some([str(pair.reference) for pair in missing])
+        which = "it as an empty prediction" if len(missing) == 1 else "them as empty predictions"
+        problems.append(
+            f"{folder}: {count(len(missing), 'reference')} without prediction: {names}; expected files such as "
+            f"{folder / missing[0].reference.name}; count {which} with --allow-missing"
+        )
 
 
 def _leave_out_a_part(found: Pairing, predicted: Container[Pair]) -> None:

@@ -71,8 +71,21 @@ class Result:
             known = [value for value in (mean_figure(objective, runs) for runs in self.repeats) if value is not None]
             whole = known and len(known) == len(self.repeats)
             whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
-            self._figures[objective.name] = mean_of(known) if whole else None
+            self._figures[objective.name] = self._mean(objective, known) if whole else None
         return self._figures[objective.name]
+
+    def _mean(self, objective: Objective, values: Sequence[float]) -> Mean:
+        """The mean of the repeats' values, with the interval over subjects or over repeats."""
+        if objective.of_subjects is None:
+            return mean_of(values)
+        of_subject: dict[str, list[float]] = {}
+        for runs in self.repeats:
+            for subject in dict.fromkeys(name for run in runs for name in objective.of_subjects(run)):
+                scores = [score for run in runs if (score := objective.of_subjects(run).get(subject)) is not None]
+                if scores:
+                    of_subject.setdefault(subject, []).append(fmean(scores))
+        spread = mean_of([fmean(scores) for scores in of_subject.values()]) if of_subject else Mean(0, None, 0)
+        return Mean(fmean(values), spread.half, spread.n)
 
     def terms(self, objective: Objective) -> set[Any]:
         """The settings that the finished repeats computed an objective with; see `Objective.terms`."""
@@ -129,6 +142,16 @@ class Result:
     def estimated(self) -> frozenset[str]:
         """Components whose joules are estimated, at least in part."""
         return frozenset(component for component, source in self.sources.items() if ESTIMATE in source)
+
+    @cached_property
+    def on_grid(self) -> bool:
+        """Whether the quality of a finished repeat is that on the training grid; see `Metrics.on_grid`."""
+        return any(run.metrics.on_grid for run in self.finished if run.metrics.dice is not None)
+
+    @cached_property
+    def tested(self) -> bool:
+        """Whether all finished repeats have a test part."""
+        return bool(self.finished) and all(run.record.test.dice is not None for run in self.finished)
 
     @property
     def status(self) -> str:

@@ -10,12 +10,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over repeats.
+    """A mean over repeats, or over subjects.
 
     Attributes:
         value: the mean.
         half: half the width of its 95 % interval (Student t); None for one repeat, which has no spread.
-        n: number of repeats.
+        n: number of repeats or subjects.
     """
 
     value: float

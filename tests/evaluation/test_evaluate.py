@@ -149,7 +149,7 @@ def test_a_missing_prediction_counts_as_an_empty_one(folders: tuple[Path, Path],
     (predictions / "a.nii.gz").unlink()
     refused = greenseg("evaluate", *folders, "--json", "s.json")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith(f"error: {references / 'a.nii.gz'}: reference without prediction")
+    assert refused.stderr.startswith(f"error: {predictions}: 1 reference without prediction: {references / 'a.nii.gz'}")
     allowed = greenseg("evaluate", *folders, "--allow-missing")
     assert allowed.returncode == 0
     assert "note: 1 reference without a prediction (a): counted as empty" in allowed.stdout

@@ -119,7 +119,16 @@ def with_metric(name: str, value: Any, **settings: Any) -> Json:
             {},
             "Classes differ between rows: x=1,y=2; 1,2.",
         ),
-        ([record({"spacing": 1.0}), record({"spacing": 1.5})], {}, "Pixels differ between rows: 1 × 128² of 1 mm"),
+        (
+            [record({"spacing": 1.0}, on_grid=True), record({"spacing": 1.5}, on_grid=True)],
+            {},
+            "Pixels differ between rows: 1 × 128² of 1 mm",
+        ),
+        (
+            [record({"spacing": 1.0}, on_grid=True), record({"spacing": 1.5})],
+            {},
+            "1 configuration of an earlier version (marked *)",
+        ),
         (
             [
                 with_metric("energy_to_dice", {"dice": 0.7, "joules": 5.0}, epochs=1),
@@ -157,7 +166,8 @@ def test_names_of_classes_make_no_difference() -> None:
 
 
 def test_a_sound_sweep_has_no_warning() -> None:
-    assert answer.warnings(compared(*grid())) == []
+    test = {"dice": 0.8, "volume_dice": {"c": 0.8}, "content": "abc"}
+    assert answer.warnings(compared(*[one | {"test": test} for one in grid()])) == []
 
 
 def test_failures_are_counted_by_reason() -> None:
