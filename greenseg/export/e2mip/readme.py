@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import greenseg
-from greenseg.energy import Energy
+from greenseg.energy.reading import ESTIMATE
+from greenseg.report.run import Run
 from greenseg.report.units import joules
-from greenseg.runs.record import Record
 from greenseg.settings import Settings
 
 _TEXT = """\
@@ -78,13 +78,11 @@ At its end, each script prints the joules as greenseg measures them on the machi
 _NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "memory"}
 
 
-def readme(
-    record: Record, settings: Settings, notes: Sequence[str], pinned: Mapping[str, str], wheel: str, tag: str
-) -> str:
+def readme(run: Run, settings: Settings, notes: Sequence[str], pinned: Mapping[str, str], wheel: str, tag: str) -> str:
     """The content of README.md.
 
     Args:
-        record: record of the run.
+        run: the run.
         settings: settings of the submission.
         notes: sentences on settings that differ from those of the run.
         pinned: package → version.
@@ -106,8 +104,8 @@ def readme(
         weights=weights,
         cuda=_cuda(pinned),
         notes=f"These differ from the run:\n\n{changed}" if changed else "",
-        figures=_figures(record),
-        sources=_sources(record),
+        figures=_figures(run),
+        sources=_sources(run),
     )
 
 
@@ -127,34 +125,31 @@ def _weights(settings: Settings) -> str:
     )
 
 
-def _figures(record: Record) -> str:
-    metrics = record.metrics
+def _figures(run: Run) -> str:
+    metrics, test = run.metrics, run.record.test
     rows = [("Dice on its validation subjects", _number(metrics.dice, 4))]
-    if record.test.dice is not None:
-        rows.append(("Dice on its test subjects", _number(record.test.dice, 4)))
+    if test.dice is not None:
+        rows.append(("Dice on its test subjects", _number(test.dice, 4)))
     rows.append(("joules of training", joules(metrics.joules)))
-    for reading in _energy(record).readings:
-        rows.append(
-            (f"… {_NAMES.get(reading.component, reading.component)}", f"{joules(reading.joules)}, {reading.source}")
-        )
+    for reading in run.energy.readings:
+        component = _NAMES.get(reading.component, reading.component)
+        rows.append((f"… {component}", f"{joules(reading.joules)}, {reading.source}"))
+    where = "its test subjects" if run.tested else "its validation subjects, without start-up"
+    rows.append((f"joules of inference on {where}", joules(run.inference_joules)))
     rows.append(("joules to predict a slice, in validation", joules(metrics.joules_per_inference)))
     rows.append(("seconds of training", _number(metrics.seconds, 0)))
     return "\n".join(["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 
 
-def _sources(record: Record) -> str:
-    hardware = record.hardware
+def _sources(run: Run) -> str:
+    hardware = run.record.hardware
     gpus = ", ".join(hardware.gpus or []) or "no GPU"
     told = [f"It ran on {hardware.cpu or 'an unknown CPU'} with {gpus}."]
-    if "estimate" in "+".join(_energy(record).sources.values()):
+    if ESTIMATE in "+".join(run.energy.sources.values()):
         told.append("An `estimate` is a model of the load, not a measurement, and may be off by several times.")
-    if missing := record.energy_method.unmeasured:
-        told.append(f"Unknown, and not in the sum: {', '.join(_NAMES.get(name, name) for name in missing)}.")
+    if run.unmeasured:
+        told.append(f"Unknown, and not in the sum: {', '.join(_NAMES.get(name, name) for name in run.unmeasured)}.")
     return " ".join(told)
-
-
-def _energy(record: Record) -> Energy:
-    return Energy.from_json(record.energy.total) if record.energy else Energy()
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -14,8 +14,9 @@ from greenseg.export.e2mip.readme import readme
 from greenseg.export.e2mip.wheel import installed, wheel, wheel_name
 from greenseg.export.formats import Request
 from greenseg.models import weights
+from greenseg.report.reader import read_runs
+from greenseg.report.run import Run
 from greenseg.runs.directory import RunDirectory
-from greenseg.runs.record import BadRecord, Record
 from greenseg.settings import Settings
 
 _FILES = Path(__file__).parent / "files"
@@ -37,9 +38,8 @@ def write(request: Request, out: Path) -> list[str]:
         UserError: the challenge cannot run this configuration, the run is not finished, or greenseg is not installed.
         OSError: the disk is full.
     """
-    run = RunDirectory(request.run)
-    record = _finished(run)
-    settings, notes = for_the_jury(run, record)
+    run = _finished(RunDirectory(request.run))
+    settings, notes = for_the_jury(run.directory, run.record)
     needed = extras(settings)
     pinned = pins(installed().requires or [], needed)
     files: dict[str, bytes | str] = {
@@ -50,7 +50,7 @@ def write(request: Request, out: Path) -> list[str]:
     }
     cached = [] if settings.encoder_weights == "none" else weights.in_cache(settings.encoder, settings.encoder_weights)
     files["Dockerfile"] = dockerfile(settings, wheel_name(), needed, _TAG, bool(cached))
-    files["README.md"] = readme(record, settings, notes, pinned, wheel_name(), _TAG)
+    files["README.md"] = readme(run, settings, notes, pinned, wheel_name(), _TAG)
     out.mkdir()
     for name, content in files.items():
         file = out / name
@@ -61,17 +61,16 @@ def write(request: Request, out: Path) -> list[str]:
     return [*notes, *_about_weights(settings, bool(cached)), *_about_device(settings)]
 
 
-def _finished(run: RunDirectory) -> Record:
-    if not (run.path / "config.yaml").exists():
-        raise UserError(f"{run.path}: not a run directory; a submission is made from a finished run")
-    try:
-        record = run.record()
-    except BadRecord as error:
-        raise UserError(str(error)) from None
-    if record is None or record.status != "finished":
-        status = run.status_by(record)
-        raise UserError(f"{run.path}: is {status}, not finished; its Dice and joules are those of the submission")
-    return record
+def _finished(directory: RunDirectory) -> Run:
+    if not (directory.path / "config.yaml").exists():
+        raise UserError(f"{directory.path}: not a run directory; a submission is made from a finished run")
+    runs, damaged = read_runs([directory])
+    if damaged:
+        raise UserError(damaged)
+    if not runs or runs[0].status != "finished":
+        status = runs[0].status if runs else "new"
+        raise UserError(f"{directory.path}: is {status}, not finished; its Dice and joules are those of the submission")
+    return runs[0]
 
 
 def _constraints(pinned: Mapping[str, str]) -> str:
