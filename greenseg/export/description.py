@@ -74,28 +74,29 @@ def preprocessing(recipe: Recipe) -> list[str]:
     """The way from an image to the input, step by step; the exact rules of `greenseg.data`."""
     size, mm = recipe.image_size, f"{recipe.spacing:g}"
     windows = [
-        f"Channel {channel + 1} is in Hounsfield units: clip it to {window.low:g} … {window.high:g}, then scale linearly "
-        f"to 0 … 1, before resampling. Leave it out of the other steps on intensities."
+        f"Channel {channel + 1} is in Hounsfield units: clip it to {window.low:.9g} … {window.high:.9g}, then scale "
+        f"linearly to 0 … 1, before resampling. Leave it out of the other steps on intensities."
         for channel, window in sorted(recipe.windows.items())
     ]
     others = [] if len(recipe.windows) == recipe.channels else [
-        "If values are below 0: let low be percentile 0.5 of all values, and high percentile 99.5 of the values above 0 "
-        "(0 if there are none). If low < 0 and -low > 0.1 · (high - low), subtract low and set what is then below 0 to "
-        "0; but if more than 10 % of the values are exactly 0, these stay 0. Otherwise leave the values as they are.",
+        "If values are below 0: let low be percentile 0.5 of all values, and high percentile 99.5 of the values above "
+        "0 (0 if there are none). If low < 0 and -low > 0.1 · (high - low), subtract low and set what is then below 0 "
+        "to 0; but if more than 10 % of the values are exactly 0, these stay 0. Otherwise the values stay as they are.",
     ]  # fmt: skip
     scaled = [] if not others else [
         "Then scale each channel on the grid, all slices of the subject together: divide by percentile 99.5 (linear "
-        "interpolation between ranks) of the grid's pixels above 0, and clip to 0 … 1. If none is above 0, all become 0.",
+        "interpolation between ranks) of the grid's pixels above 0, and clip to 0 … 1. If none is above 0, all become "
+        "0.",
     ]  # fmt: skip
     return [
         "Slices lie across the axis with a single pixel, else across the axis with the widest spacing (within 1 %; the "
         "last of equal ones). The other two axes keep their order as x and y; rows of a slice lie along y.",
         *windows,
         *others,
-        f"Resample each slice, each axis separately, to a grid of {size} pixels of {mm} mm. Let pixel be the spacing of "
-        f"the image, n its number of pixels along the axis, and step = {mm} / pixel. The grid starts at "
-        f"(n - {size} · step) / 2 from the outer edge of the first pixel, in pixels of the image. If step or 1 / step is "
-        f"within 0.1 % of a whole number, step is taken as exactly this number (or its inverse), and the start is "
+        f"Resample each slice, each axis separately, to a grid of {size} pixels of {mm} mm. Let pixel be the spacing "
+        f"of the image, n its number of pixels along the axis, and step = {mm} / pixel. The grid starts at "
+        f"(n - {size} · step) / 2 from the outer edge of the first pixel, in pixels of the image. If step or 1 / step "
+        f"is within 0.1 % of a whole number, step is taken as exactly this number (or its inverse), and the start is "
         f"rounded down to a multiple of min(1, step), after adding 0.1 % of it.",
         "If step ≥ 1, a pixel of the grid is the mean of the image over its whole width, with 0 outside the image. If "
         "step < 1, it is interpolated linearly between the centres of the image's pixels; up to the outer edge of the "
@@ -115,8 +116,8 @@ def postprocessing(recipe: Recipe) -> list[str]:
         else "Outside the grid, the background has probability 1. A pixel has the class with the largest probability."
     )
     return [
-        "Resample the probabilities back to the pixels of the image, each axis separately, with the same rule: means over "
-        "larger pixels, linear interpolation for smaller ones, 0 outside the grid.",
+        "Resample the probabilities back to the pixels of the image, each axis separately, with the same rule: means "
+        "over larger pixels, linear interpolation for smaller ones, 0 outside the grid.",
         decision,
         f"Labels in the mask: 0 = background, {labels}.",
     ]

@@ -28,15 +28,15 @@ def place(pixels: int, pixel: float, size: int, spacing: float) -> tuple[float, 
 
 
 def weights(wanted: int, given: int, first: float, step: float) -> Array:
-    """Weight of each given pixel in each wanted pixel along an axis: a mean over its width, or linear if it is smaller."""
+    """Weight of each given pixel in each wanted pixel along an axis: means over larger pixels, else linear."""
     edges, index = first + step * np.arange(wanted + 1)[:, None], np.arange(given)
     if step >= 1:
         overlap = np.minimum(edges[1:], index + 1) - np.maximum(edges[:-1], index)
-        return np.clip(overlap / step, 0, 1).astype(np.float32)
+        return np.asarray(np.clip(overlap / step, 0, 1), np.float32)
     centre = (edges[1:] + edges[:-1] - 1) / 2
     inside = (centre >= -0.5) & (centre < given - 0.5)
     near = 1 - np.abs(np.clip(centre, 0, given - 1) - index)
-    return np.where(inside, np.clip(near, 0, 1), 0).astype(np.float32)
+    return np.asarray(np.where(inside, np.clip(near, 0, 1), 0), np.float32)
 
 
 def lifted(values: Array) -> Array:

@@ -5,21 +5,19 @@ The network is TorchScript, so that it runs without the code that made it. MONAI
 """
 
 import json
-import shutil
 import warnings
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from greenseg import model_names as names
 from greenseg.export import description
 from greenseg.export.bundle_inference import inference
 from greenseg.export.formats import Request
 from greenseg.export.network import Network, refusal, versions
 from greenseg.inference.of_torch import run
 from greenseg.inference.recipe import Recipe
-from greenseg import model_names as names
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _TESTED = {"monai": "1.5.0", "numpy": "1.26.0", "nibabel": "5.0", "pytorch-ignite": "0.5.0"}
@@ -41,9 +39,11 @@ def write(request: Request, out: Path) -> list[str]:
     weights = out / "models" / "model.ts"
     try:
         with warnings.catch_warnings(action="ignore"), torch.no_grad():
-            script = torch.jit.trace(network.program().module(), network.example(), check_trace=False)
+            script = torch.jit.trace(  # type: ignore[no-untyped-call]
+                network.program().module(), network.example(), check_trace=False
+            )
             script.save(str(weights))
-            loaded = torch.jit.load(str(weights))
+            loaded = torch.jit.load(str(weights))  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise refusal(f"{network.name}: torch.jit cannot make TorchScript of this network", error) from error
     difference = network.difference(lambda images: run(loaded, images, torch.device("cpu")))
@@ -56,8 +56,8 @@ def write(request: Request, out: Path) -> list[str]:
     (out / "LICENSE").write_text(_LICENSE, encoding="utf-8")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return [
-        f"{network.name}: {size / 1e6:.1f} MB; its probabilities differ from the original's by at most {difference:.1e} "
-        f"(allowed: {value['check']['allowed']:g})",
+        f"{network.name}: {size / 1e6:.1f} MB; its probabilities differ from the original's by at most "
+        f"{difference:.1e} (allowed: {value['check']['allowed']:g})",
         f"Run it with `python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES` in "
         f"{request.out}",
         *network.predictor.notes,

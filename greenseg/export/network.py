@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class Probabilities(nn.Module):
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits = self.network(images)
+        logits: torch.Tensor = self.network(images)
         return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
