@@ -52,6 +52,7 @@ def test_importing_the_command_imports_nothing_heavy(tmp_path: Path) -> None:
         ("data --help", "phantom"),
         ("models --help", "--image-size"),
         ("evaluate --help", "--allow-missing"),
+        ("predict --help", "--flip-averaging"),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Path) -> None:
@@ -74,6 +75,8 @@ def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Pat
             ["epochs: '2.5' is not a whole number", "spacing: 'wide' is not a number"],
         ),
         ("train --epoch 3", ["--epoch"]),
+        ("predict here -i there -o out --precision bf16-mixd", ["there: no such", "did you mean 'bf16-mixed'?"]),
+        ("predict nowhere -i . -o out", ["nowhere: no such run directory"]),
         ("train --config nowhere.yaml", ["nowhere.yaml: no such file"]),
         ("train --config sweep.yaml", ["sweep.yaml:1:1: unknown setting 'grid'"]),
         ("sweep nowhere.yaml", ["nowhere.yaml: no such file"]),

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from greenseg import __version__
-from greenseg.cli import data, doctor, evaluate, models, report, streams, sweep, train
+from greenseg.cli import data, doctor, evaluate, export, models, predict, report, streams, sweep, train
 from greenseg.errors import ExitCode, UserError
 from greenseg.failures import Failure, kind_of
 
@@ -20,7 +20,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train.train, sweep.sweep, report.report, evaluate.evaluate, doctor.doctor, models.models):
+for command in (
+    train.train,
+    sweep.sweep,
+    report.report,
+    evaluate.evaluate,
+    predict.predict,
+    export.export,
+    doctor.doctor,
+    models.models,
+):
     # Typer keeps the line breaks of all paragraphs but the first.
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     app.command(command.__name__, help="\n\n".join(text.replace("\n", " ") for text in paragraphs))(command)

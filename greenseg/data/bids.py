@@ -50,7 +50,7 @@ def list_bids(root: Path, found: Listing) -> None:
         masks = [file for places in (raw, *derived) for file in places.get(place, []) if file.suffix in _MASKS]
         images[_subject(place)] += here
         spare += [(place, mask) for mask in _pair_up(here, masks, channels, place, found)]
-    for place, mask in spare:
+    for place, mask in spare if found.masks else []:
         if not any(mask.facts <= image.facts for image in images[_subject(place)]):
             expected = (
                 root / place / f"{'_'.join(e for e in mask.entities.split('_') if e in mask.facts)}_{channels[0]}"
@@ -133,10 +133,10 @@ def _pair_up(
         if lacking:
             expected = there.parent / f"{entities}_{lacking[0]}.nii.gz"
             said = f"{there}: no {' and no '.join(lacking)} image beside it; expected {expected}"
-            (found.problems if own else found.notes).append(said)
-        elif len(chosen) == 1:
+            (found.problems if own and found.masks else found.notes).append(said)
+        elif len(chosen) == 1 or not found.masks:
             first_channel, *more = (of_channel[channel] for channel in channels)
-            mask_path = chosen[0].path
+            mask_path = chosen[0].path if found.masks else None
             found.entries.append(
                 Entry(first_channel, mask_path, _subject(place), None, str(first_channel), more=tuple(more))
             )

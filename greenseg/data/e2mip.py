@@ -48,6 +48,9 @@ def list_e2mip(root: Path, found: Listing) -> None:
         folders = {}
     if validation:
         folders["validation"] = validation
+    testing = any((root / name).is_dir() for name in TESTING)
+    if not found.masks and folders.get("train") == root and testing and not (root / "images").is_dir():
+        del folders["train"]  # only images without masks
     fixed = len(folders) > 1
     for split, folder in folders.items():
         _pair_up(folder / "images", folder / "masks", split if fixed else None, found)
@@ -66,7 +69,7 @@ def _one_of(root: Path, names: tuple[str, ...], split: str, found: Listing) -> P
 def _list_test(root: Path, found: Listing) -> None:
     """The folder with masks is the test part. Images in folders without masks can only be predicted."""
     folders = [root / name for name in TESTING if (root / name).is_dir()]
-    with_masks = [folder for folder in folders if has_images(folder / "masks")]
+    with_masks = [folder for folder in folders if found.masks and has_images(folder / "masks")]
     if len(with_masks) > 1:
         found.problems.append(f"{' and '.join(map(str, with_masks))}: all have masks for the test part; keep one")
     for folder in folders:
@@ -80,9 +83,9 @@ def _list_test(root: Path, found: Listing) -> None:
 
 
 def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> None:
-    if missing((images, masks), found.problems):
+    if missing((images, masks) if found.masks else (images,), found.problems):
         return
-    mask_of = by_stem("mask", masks, found.problems)
+    mask_of = by_stem("mask", masks, found.problems) if found.masks else {}
     image_of = by_stem("image", images, found.problems)
     for stem, path in image_of.items():
         names = [f"{stem}_mask", re.sub(r"^(img|image)(?=[_-]?\d)", "mask", stem), stem]
@@ -90,6 +93,8 @@ def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> 
         if len(masks_of_it) > 1:
             several = ", ".join(mask.name for mask in masks_of_it)
             found.problems.append(f"{path}: several masks ({several}); keep one")
+        elif not found.masks:
+            found.entries.append(Entry(path, None, subject_of(stem), split, str(path)))
         elif not masks_of_it:
             wanted = " or ".join(dict.fromkeys(f"{name}.nii.gz" for name in names if name != stem))
             found.problems.append(f"{path}: image without mask; expected {masks / wanted}")

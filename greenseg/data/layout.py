@@ -12,13 +12,14 @@ from greenseg.errors import UserError
 from greenseg.settings import Layout
 
 
-def look(root: Path, layout: Layout = "auto", channels: str = "") -> Listing:
+def look(root: Path, layout: Layout = "auto", channels: str = "", masks: bool = True) -> Listing:
     """List a data set.
 
     Args:
         root: folder of the data set, or a CSV file.
         layout: layout of the data set; auto = detect it.
         channels: the setting: names of channels, with commas between them; empty = those of the layout.
+        masks: whether images need masks; see `Listing.masks`.
 
     Raises:
         UserError: there is no such folder or file.
@@ -29,7 +30,7 @@ def look(root: Path, layout: Layout = "auto", channels: str = "") -> Listing:
             f"  Leave --data out to use the built-in phantom."
         )
     wanted = tuple(channels.split(",")) if channels else ()
-    found = Listing(_layout_of(root) if layout == "auto" else layout, wanted)
+    found = Listing(_layout_of(root) if layout == "auto" else layout, wanted, masks)
     if root.is_dir() and found.layout == "csv":
         raise UserError(f"{root}: is a folder; layout csv needs a CSV file")
     if root.is_file() and (found.layout != "csv" or (layout == "auto" and root.suffix.lower() != ".csv")):
@@ -81,7 +82,7 @@ def _contradictions(found: Listing) -> Iterator[str]:
             if (same := first.setdefault(image, entry)) is not entry:
                 yield f"{entry.where}: duplicate; {image} was listed before ({same.where})"
         earlier = split_of.setdefault(entry.subject, entry)
-        if earlier.split != entry.split:
+        if found.masks and earlier.split != entry.split:
             here, there = (e.split or "training or validation" for e in (entry, earlier))
             reason = found.in_two_splits.get(entry.subject)
             yield (

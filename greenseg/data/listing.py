@@ -64,6 +64,7 @@ class Listing:
         problems: problems that prevent training.
         notes: notes for the user.
         wanted: the channels that the setting names; empty = those of the layout.
+        masks: whether images need masks. If not, masks are not looked for, and no entry has one.
         channels: names of the channels, in order; empty if the layout has none.
         classes: the classes that the data set names; None if it names fewer than two.
         class_problems: problems with these names. They matter only if the setting `labels` is empty.
@@ -72,6 +73,7 @@ class Listing:
 
     layout: str
     wanted: tuple[str, ...] = ()
+    masks: bool = True
     entries: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

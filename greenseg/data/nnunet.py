@@ -52,7 +52,7 @@ def list_nnunet(root: Path, found: Listing) -> None:
     ignored = _labels(root, description, found)
     if isinstance(cases := description.get("dataset"), dict):
         _list_named(root, cases, names, ignored, found)
-    elif not missing((root / "imagesTr", root / "labelsTr"), found.problems):
+    elif not missing((root / name for name in ("imagesTr", "labelsTr")[: 1 + found.masks]), found.problems):
         _list_folders(root, names, ignored, found)
     if ignored:
         found.notes.append(
@@ -80,7 +80,7 @@ def _pair_up(
     found: Listing,
 ) -> None:
     """Add the cases of two folders; a case that lacks its mask, its image or a channel is a problem."""
-    mask_of = by_stem("mask", masks, found.problems)
+    mask_of = by_stem("mask", masks, found.problems) if found.masks else {}
     ct = _in_hounsfield_units(names, chosen)
     for case, channels in files.items():
         mask = mask_of.pop(case, None)
@@ -90,7 +90,7 @@ def _pair_up(
                 f"which other cases have: add it, or name the channels that all have with --channels"
                 for number in lacking
             ]
-        elif mask is None:
+        elif mask is None and found.masks:
             image = channels[chosen[0] if chosen else min(channels)]
             found.problems.append(f"{image}: image without mask; expected {masks / f'{case}.nii.gz'}")
         elif chosen:
@@ -147,7 +147,7 @@ def _list_named(
 ) -> None:
     """The cases in section `dataset` of dataset.json: case → `images`, one per channel, and `label`."""
     where = root / _DESCRIPTION
-    wrong = [case for case, files in cases.items() if not _is_case(files)]
+    wrong = [case for case, files in cases.items() if not _is_case(files, found.masks)]
     if wrong:
         found.problems.append(
             f"{where}: dataset: {some(wrong)}: a case needs 'images', a list of files, and 'label', a file"
@@ -156,9 +156,11 @@ def _list_named(
     files = {case: {n: root / image for n, image in enumerate(c["images"])} for case, c in cases.items()}
     chosen = _chosen(root, names, files, found)
     for case, channels in files.items():
-        label = root / cases[case]["label"]
+        label = root / cases[case]["label"] if found.masks else None
         images = [channels[number] for number in chosen if number in channels]
-        gone = [f"{where}: dataset: {case}: {path}: {BROKEN}" for path in (*images, label) if not path.exists()]
+        gone = [
+            f"{where}: dataset: {case}: {path}: {BROKEN}" for path in (*images, label) if path and not path.exists()
+        ]
         if not channels:
             gone.append(f"{where}: dataset: {case}: names no image")
         elif lacking := [_shown(number, names) for number in chosen if number not in channels]:
@@ -175,10 +177,10 @@ def _list_named(
     _compare_channels(root, names, files, found)
 
 
-def _is_case(files: Any) -> bool:
+def _is_case(files: Any, with_mask: bool) -> bool:
     if not isinstance(files, dict) or not isinstance(images := files.get("images"), list):
         return False
-    return all(isinstance(name, str) for name in [*images, files.get("label")])
+    return all(isinstance(name, str) for name in [*images, *([files.get("label")] if with_mask else [])])
 
 
 def _chosen(root: Path, names: Mapping[int, str], files: _Files, found: Listing) -> list[int]:

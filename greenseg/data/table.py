@@ -72,7 +72,7 @@ def list_csv(file: Path, found: Listing) -> None:
 
 def _channels(file: Path, columns: Sequence[str], found: Listing) -> list[str]:
     """The wanted columns of images, in order; checks the names of all columns."""
-    for needed in ("image", "mask"):
+    for needed in ("image", "mask")[: 1 + found.masks]:
         if needed not in columns:
             found.problems.append(f"{file}:1: no column '{needed}'; columns: {', '.join(_COLUMNS)}")
     if found.problems and len(columns) == 1 and (other := re.search(r"[;\t|]", columns[0])):
@@ -152,11 +152,11 @@ def _entry(
         return None
     split = SPLITS.get(row["split"].lower())
     image, *more = (folder / row[name] for name in channels)
-    mask = folder / row["mask"] if row["mask"] else None
+    mask = folder / row["mask"] if row["mask"] and found.masks else None
     gone = [f"{where}: {path}: no such file" for path in (image, mask, *more) if path and not path.exists()]
     if unnamed := [name for name in channels if not row[name]]:
         gone = [f"{where}: names no {name}" for name in unnamed]
-    elif mask is None and split != "test":
+    elif mask is None and split != "test" and found.masks:
         gone.append(f"{where}: image without mask")
     elif mask is not None and mask.resolve() in [path.resolve() for path in (image, *more)]:
         gone.append(f"{where}: {mask}: is the image itself, not its mask")

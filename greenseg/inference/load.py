@@ -1,10 +1,17 @@
 """Finds the network of a run directory or of an exported file."""
 
+import pkgutil
 from pathlib import Path
 
 from greenseg.errors import UserError
 from greenseg.inference.of_run import RunPredictor
 from greenseg.inference.predictor import Options, Predictor
+
+FILES = {
+    ".onnx": "greenseg.inference.of_onnx:OnnxPredictor",
+    ".pt2": "greenseg.inference.of_torch:TorchPredictor",
+}
+"""Suffix of a file → its predictor, as `module:name`."""
 
 
 def load(path: Path, options: Options | None = None) -> Predictor:
@@ -22,4 +29,6 @@ def load(path: Path, options: Options | None = None) -> Predictor:
         return RunPredictor.of(path, options)
     if not path.exists():
         raise UserError(f"{path}: no such run directory or exported file")
-    raise UserError(f"{path}: not a run directory")
+    if path.suffix not in FILES:
+        raise UserError(f"{path}: neither a run directory nor an exported file ({' or '.join(FILES)})")
+    return pkgutil.resolve_name(FILES[path.suffix]).of(path, options)  # type: ignore[no-any-return]

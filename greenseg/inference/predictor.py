@@ -1,6 +1,5 @@
 """Trained networks behind one interface, whatever they are stored as. See `greenseg.inference.load`."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,9 +49,3 @@ class Predictor(Protocol):
             float32 [batch, 1, image_size, image_size] for one class, else with a channel for the background
             and for each class.
         """
-
-
-def in_batches(predictor: Predictor, images: FloatArray, batch_size: int) -> Iterator[FloatArray]:
-    """The probabilities of slices, batch by batch; see `Predictor.probabilities`."""
-    for start in range(0, len(images), batch_size):
-        yield predictor.probabilities(images[start : start + batch_size])

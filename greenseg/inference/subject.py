@@ -12,9 +12,10 @@ from scipy import ndimage
 
 from greenseg.data.grid import ByteArray, FloatArray, from_grid
 from greenseg.data.prepared import images_on_grid
-from greenseg.data.volume import read_images
+from greenseg.data.volume import has_spacing, read_images
 from greenseg.errors import UserError
-from greenseg.inference.predictor import Predictor, in_batches
+from greenseg.inference.batching import BatchSize, in_batches
+from greenseg.inference.predictor import Predictor
 from greenseg.inference.recipe import Recipe
 
 _SAME = 1e-3  # of a pixel
@@ -65,6 +66,11 @@ class Image:
         across, down, _ = self.channels[0].GetSpacing()
         return float(down), float(across)
 
+    @property
+    def has_pixel_size(self) -> bool:
+        """Whether its file has a pixel size; a picture may have none."""
+        return has_spacing(self.channels[0])
+
     def beyond(self, recipe: Recipe) -> float:
         """The largest part of an axis that lies outside the network's square, in mm; 0 if nothing does."""
         side = recipe.image_size * recipe.spacing
@@ -94,8 +100,13 @@ def on_grid(images: Sequence[Image], recipe: Recipe, tile: bool = False) -> Floa
     return images_on_grid(files, size, recipe.spacing, recipe.windows, extent)
 
 
-def predict(predictor: Predictor, slices: FloatArray, batch_size: int) -> FloatArray:
+def predict(predictor: Predictor, slices: FloatArray, batch_size: int | BatchSize) -> FloatArray:
     """Probabilities of the slices from `on_grid`; a larger extent is covered with overlapping tiles.
+
+    Args:
+        predictor: the network.
+        slices: float32 [slices, channels, extent, extent].
+        batch_size: slices per batch; fewer if they do not fit into memory.
 
     Returns:
         float32 [slices, outputs, extent, extent]; see `Predictor.probabilities`. In overlaps, the mean of the tiles.
@@ -149,6 +160,28 @@ def classes_of(probabilities: FloatArray, threshold: float = 0.5) -> ByteArray:
     if probabilities.shape[1] == 1:
         return np.asarray(probabilities[:, 0] > threshold).view(np.uint8)
     return np.asarray(probabilities.argmax(1), np.uint8)
+
+
+def numbers_of(
+    probabilities: FloatArray, image: Image, spacing: float, threshold: float = 0.5, at_once: int = 16
+) -> ByteArray:
+    """The classes in the pixels of a file, `at_once` slices at a time: `bring_back` and `classes_of` in little memory.
+
+    Args:
+        probabilities: as in `bring_back`.
+        image: the image.
+        spacing: pixel spacing of the grid, in mm.
+        threshold: as in `classes_of`.
+        at_once: slices to bring back together.
+
+    Returns:
+        uint8 [slices, rows, columns].
+    """
+    parts = [
+        classes_of(bring_back(probabilities[start : start + at_once], image, spacing), threshold)
+        for start in range(0, len(probabilities), at_once)
+    ]
+    return np.concatenate(parts)
 
 
 def largest_component(numbers: ByteArray, classes: int) -> ByteArray:

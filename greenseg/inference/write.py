@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from greenseg.data import nifti
+from greenseg.data import detached, nifti
 from greenseg.data.listing import stem_of
 from greenseg.data.placement import as_stored
 from greenseg.errors import UserError
@@ -44,19 +44,41 @@ def write_like(values: np.ndarray[Any, Any], image: Image, path: Path) -> None:
     volume = sitk.GetImageFromArray(values)
     volume.CopyInformation(image.channels[0])
     result = as_stored(volume, image.stored)
+    result.CopyInformation(image.stored)
     source = image.paths[0]
     if path.name.endswith((".nii", ".nii.gz")) and not source.is_dir() and source.name.lower().endswith(nifti.SUFFIXES):
-        content = nifti.mask_like(source, sitk.GetArrayViewFromImage(result), int(values.max(initial=0)))
+        largest = 1 if values.dtype.kind == "f" else int(values.max(initial=0))
+        content = nifti.mask_like(source, sitk.GetArrayViewFromImage(result), largest)
         write_atomically(path, gzip.compress(content, _LEVEL, mtime=0) if path.name.endswith(".gz") else content)
         return
+    _write_with_itk(result, path)
+
+
+def _write_with_itk(image: sitk.Image, path: Path) -> None:
+    """Write an image atomically. ITK may not notice that a disk is full, so the file is checked before it counts."""
     suffix = next(s for s in _WRITTEN if path.name.endswith(s))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{suffix}")  # ITK needs the suffix
     try:
-        sitk.WriteImage(result, str(temporary), useCompression=True)
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            if problem := _incomplete(temporary):
+                raise RuntimeError(problem)
+        except RuntimeError as error:
+            # The system says why: no space, no permission.
+            temporary.write_bytes(bytes(sitk.GetArrayViewFromImage(image).nbytes))
+            raise UserError(f"{path}: cannot be written: {str(error).strip().splitlines()[-1]}") from None
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
-    except RuntimeError as error:
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(13, "Permission denied", str(path)) from None
-        raise UserError(f"{path}: cannot be written: {str(error).strip().splitlines()[-1]}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _incomplete(path: Path) -> str | None:
+    if not path.name.endswith(nifti.SUFFIXES):
+        return detached.problem_of(path)
+    try:
+        nifti.read(path)
+    except UserError as error:
+        return str(error)
+    return None

@@ -24,7 +24,7 @@ def check(runs: Iterable[Settings]) -> None:
         UserError: within 5 seconds, if weights are not available; names them and the remedies.
     """
     wanted = {(run.encoder, run.encoder_weights) for run in runs if run.encoder_weights != "none"}
-    missing = sorted(encoder for encoder, weights in wanted if not _cached(encoder, weights))
+    missing = sorted(encoder for encoder, weights in wanted if not in_cache(encoder, weights))
     if not missing or _hub_answers():
         return
     cache = constants.HF_HUB_CACHE
@@ -41,14 +41,15 @@ def check(runs: Iterable[Settings]) -> None:
     )
 
 
-def _cached(encoder: str, weights: str) -> bool:
+def in_cache(encoder: str, weights: str) -> list[Path]:
+    """The folders in the hub's cache with the pretrained weights of an encoder; empty if it has none."""
     if encoder.startswith("tu-"):
         name, _, tag = encoder[3:].partition(".")
         pattern = f"models--timm--{name}.{tag or '*'}"
     else:
         pattern = f"models--smp-hub--{encoder}.{weights}"
-    folders = Path(constants.HF_HUB_CACHE).glob(pattern)
-    return any(snapshot.is_dir() for folder in folders for snapshot in folder.glob("snapshots/*"))
+    folders = sorted(Path(constants.HF_HUB_CACHE).glob(pattern))
+    return [folder for folder in folders if any(snapshot.is_dir() for snapshot in folder.glob("snapshots/*"))]
 
 
 def _hub_answers() -> bool:

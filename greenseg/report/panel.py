@@ -7,6 +7,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from greenseg.energy import Reading
 from greenseg.machine.levers import LEVERS
 from greenseg.model_names import join_model
 from greenseg.report.labels import value_text
@@ -45,10 +46,7 @@ def run_panel(run: Run) -> Panel:
         grid.add_row("test Dice", f"{test.dice:.4f}  {subjects}")
     phases = run.record.energy.phases if run.record.energy else {}
     for reading in energy.readings:
-        text = f"{joules(reading.joules)}  source: {', '.join([reading.source, *sorted(reading.marks)])}"
-        if reading.low < reading.high:
-            text += f", between {joules(reading.low)} and {joules(reading.high)}"
-        grid.add_row(f"{reading.component} energy", text)
+        grid.add_row(f"{reading.component} energy", reading_text(reading))
     for component in run.unmeasured:
         grid.add_row(f"{component} energy", "unknown: no sensor (see sensors_missing in run.json)")
     shares = ", ".join(
@@ -86,6 +84,14 @@ def run_panel(run: Run) -> Panel:
     model = join_model(settings["encoder"], settings["decoder"])
     title = Text(f"{model}, seed {settings['seed']}")  # a Panel reads a plain string as markup
     return Panel(grid, title=title, title_align="left", border_style="green")
+
+
+def reading_text(reading: Reading) -> str:
+    """The joules of a component with their source, marks and range."""
+    text = f"{joules(reading.joules)}  source: {', '.join([reading.source, *sorted(reading.marks)])}"
+    if reading.low < reading.high:
+        text += f", between {joules(reading.low)} and {joules(reading.high)}"
+    return text
 
 
 def _class_text(scores: ClassScores) -> str:

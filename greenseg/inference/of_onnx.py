@@ -1,0 +1,76 @@
+"""The network of an ONNX file from `greenseg export`, on the CPU."""
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from greenseg.data.grid import FloatArray
+from greenseg.errors import UserError
+from greenseg.inference import described
+from greenseg.inference.predictor import Options
+from greenseg.inference.recipe import Recipe
+
+
+@dataclass
+class OnnxPredictor:
+    """The network of an ONNX file; see `Predictor`."""
+
+    recipe: Recipe
+    identity: str
+    name: str
+    session: Any = field(repr=False)
+    precision: str = described.PRECISION
+    device: str = "cpu"
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, path: Path, options: Options) -> Self:
+        """The network in an ONNX file.
+
+        Raises:
+            UserError: onnxruntime is missing or cannot read the file, the file has no description by greenseg, or it
+                cannot run with these options.
+        """
+        described.check_options(path, options)
+        if options.accelerator not in ("auto", "cpu"):
+            raise UserError(
+                f"--accelerator {options.accelerator}: an ONNX file runs on the CPU; export it with --format torch, or "
+                f"predict with the run directory"
+            )
+        session = session_of(path)
+        found = described.read(path, session.get_modelmeta().custom_metadata_map.get(described.KEY, ""))
+        return cls(found.recipe, described.digest(path), str(path), session)
+
+    def probabilities(self, images: FloatArray) -> FloatArray:
+        return run(self.session, images)
+
+
+def session_of(path: Path) -> Any:
+    """A session of onnxruntime on the CPU, with as many threads as torch.
+
+    Raises:
+        UserError: onnxruntime is missing or cannot read the file.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UserError(f"{path}: needs onnxruntime, in the extra 'onnx': pip install 'greenseg[onnx]'")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors only
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common class of their own
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: onnxruntime cannot read it: {reason}") from None
+
+
+def run(session: Any, images: FloatArray) -> FloatArray:
+    """The output of a session for a batch; see `Predictor.probabilities`."""
+    name = session.get_inputs()[0].name
+    (found,) = session.run(None, {name: np.ascontiguousarray(images, np.float32)})
+    return found  # type: ignore[no-any-return]
