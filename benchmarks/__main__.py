@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import classes, cli, data, energy, plan, report, speed, sweep
+from benchmarks import classes, cli, data, energy, plan, predict, report, speed, sweep
 
 BENCHMARKS = {
     "cli": cli.main,
@@ -11,6 +11,7 @@ BENCHMARKS = {
     "energy": energy.main,
     "data": data.main,
     "plan": plan.main,
+    "predict": predict.main,
     "report": report.main,
     "sweep": sweep.main,
 }

@@ -196,13 +196,15 @@ def _check_options(
             problems.append(f"{option}: no '{value}'{did_you_mean(value, valid)}; valid: {', '.join(valid)}")
     if not images.exists():
         problems.append(f"--input {images}: no such file or folder")
+    elif not (images.is_file() or images.is_dir()):
+        problems.append(f"--input {images}: neither a file nor a folder")
     there = next((path for path in (out, *out.parents) if path.exists()), None)
     if there and not there.is_dir():
         problems.append(f"--output {out}: {there} is a file; name a folder")
     elif images.is_dir() and out.resolve() == images.resolve():
         problems.append(f"--output {out}: is the input; choose another folder")
-    if suffix and not re.fullmatch(r"[\w.+-]+", suffix):
-        problems.append(f"--suffix '{suffix}': use letters, digits, and any of _ . + -")
+    if suffix and not re.fullmatch(r"\w[\w.+-]*", suffix):
+        problems.append(f"--suffix '{suffix}': use letters and digits, and between them any of _ . + -")
     probability = 0.5
     try:
         probability = float(threshold or 0.5)

@@ -9,6 +9,7 @@ from greenseg.failures import Failure, kind_of
 from greenseg.inference.predictor import Predictor
 
 LARGEST = 256  # slices
+_TIMES = 2  # batches of each size: the first one of a size also prepares the kernels
 _WORSE = 1.05  # a size is worse if its slices take this many times as long
 OF_MEMORY = (Failure.OUT_OF_GPU_MEMORY, Failure.OUT_OF_MEMORY)
 
@@ -16,9 +17,9 @@ OF_MEMORY = (Failure.OUT_OF_GPU_MEMORY, Failure.OUT_OF_MEMORY)
 class BatchSize:
     """Chooses the sizes of batches.
 
-    Without a fixed size, the first batches of the work have 1, 2, 4, 8, … slices, until twice in a row, a slice took
-    longer than before. From then on, the size with the shortest time per slice is used. A size that does not fit into
-    memory is halved, also a fixed one.
+    Without a fixed size, the first batches of the work have 1, 2, 4, 8, … slices, two of each size, until with two
+    sizes in a row, a slice took longer than before. From then on, the size with the shortest time per slice is used.
+    A size that does not fit into memory is halved, also a fixed one.
 
     Args:
         fixed: slices per batch; None = choose.
@@ -33,7 +34,7 @@ class BatchSize:
         self.notes: list[str] = []
         self._tries = 0 if fixed else 1  # the size to try next; 0 = decided
         self._chosen = fixed or 1
-        self._seconds: dict[int, float] = {}  # size → seconds per slice
+        self._seconds: dict[int, list[float]] = {}  # size → seconds per slice of each batch
         self._worse = 0
 
     @property
@@ -47,15 +48,15 @@ class BatchSize:
 
     def took(self, slices: int, seconds: float) -> None:
         """A batch took so many seconds."""
-        if not self._tries:
+        size = self._tries
+        if not size or slices <= size // 2:
+            return  # decided, or the rest of a volume
+        self._seconds.setdefault(size, []).append(seconds / slices)
+        if len(self._seconds[size]) < _TIMES:
             return
-        each = seconds / slices
-        largest, best = max(self._seconds, default=0), min(self._seconds.values(), default=each)
-        self._seconds[slices] = min(each, self._seconds.get(slices, each))
-        if slices <= largest:
-            return  # the rest of a volume
-        self._worse = self._worse + 1 if each > _WORSE * best else 0
-        self._tries = 2 ** slices.bit_length()
+        others = [min(found) for smaller, found in self._seconds.items() if smaller < size]
+        self._worse = self._worse + 1 if others and min(self._seconds[size]) > _WORSE * min(others) else 0
+        self._tries = 2 * size
         if self._worse == 2 or self._tries > self.largest:
             self._decide()
 
@@ -67,7 +68,7 @@ class BatchSize:
             self._decide()
 
     def _decide(self) -> None:
-        fitting = {size: seconds for size, seconds in self._seconds.items() if size <= self.largest}
+        fitting = {size: min(found) for size, found in self._seconds.items() if size <= self.largest}
         self._tries, self._chosen = 0, min(fitting, key=fitting.__getitem__, default=self.largest)
 
 

@@ -70,6 +70,8 @@ def find(root: Path, recipe: Recipe, layout: Layout = "auto", channels: str = ""
     """
     if not root.exists():
         raise UserError(f"{root}: no such file or folder")
+    if not (root.is_file() or root.is_dir()):
+        raise UserError(f"{root}: neither a file nor a folder")
     if _is_data_set(root, layout):
         found = _of_data_set(root, layout, channels, recipe)
     elif root.is_file():
@@ -140,7 +142,7 @@ def _wanted(channels: str) -> list[int]:
 def _of_folder(folder: Path, recipe: Recipe, channels: str) -> Inputs:
     problems: list[str] = []
     files = by_stem("image", folder, problems)
-    images = {stem: path for stem, path in files.items() if path.is_file()}
+    images = {stem: path for stem, path in files.items() if not path.is_dir()}  # a broken link fails when it is read
     series = [path for path in files.values() if path.is_dir() and not images.get(path.name) and _has_dicom(path)]
     if not images and not series and _has_dicom(folder):
         return Inputs([Input((folder,), folder.resolve().name, folder.resolve().name)])

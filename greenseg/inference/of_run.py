@@ -222,5 +222,7 @@ def network_of(run: RunDirectory, settings: Settings, recipe: Recipe, precision:
         pickle.UnpicklingError,
     ) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch then advises to trust the file
+            raise UserError(f"{run.best_checkpoint}: damaged: not a checkpoint; copy it again") from None
         raise UserError(f"{run.best_checkpoint}: damaged, or of another network: {first}") from None
     return made

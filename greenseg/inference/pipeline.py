@@ -148,16 +148,18 @@ def _read_some(left: Iterator[tuple[Input, ...]], predictor: Predictor, tile: bo
 
 
 def _read(inputs: tuple[Input, ...], predictor: Predictor, tile: bool) -> _Subject:
-    result, problems = _Subject(Done(inputs)), list[str]()
+    result, problems, wrong = _Subject(Done(inputs)), list[str](), 0
     for each in inputs:
         try:
             result.images.append(Image.of(each.paths, predictor.recipe))
         except UserError as error:
             problems += error.problems
+            wrong += 1
         except (RuntimeError, MemoryError) as error:
             problems.append(f"{each.paths[0]}: cannot be read: {_first_line(error)}")
+            wrong += 1
     if problems:
-        if others := len(inputs) - len(problems):
+        if others := len(inputs) - wrong:
             problems[-1] += f" (its subject's {others} other images, which share its scale of intensities, wait for it)"
         return _Subject(Done(inputs, problems=problems))
     about = result.done

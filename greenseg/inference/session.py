@@ -1,6 +1,7 @@
 """A session of prediction into a folder: what is left to do, the work itself, its energy, and the record of both."""
 
 import contextlib
+import importlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from greenseg import locks
+from greenseg.data import nifti
 from greenseg.data.listing import some
 from greenseg.energy import Energy, EnergyMeter
 from greenseg.energy.reading import Reading
@@ -219,6 +221,8 @@ def predict_all(
         UserError: a single slice does not fit into memory.
         OSError: the disk is full; what is finished is recorded.
     """
+    if any(path.name.lower().endswith(nifti.SUFFIXES) for images in todo.subjects for path in images[0].paths):
+        importlib.import_module("nibabel.nifti2")  # imported by the first image otherwise, but part of the startup
     totals = Totals(phases={STARTUP: meter.lap(), INFERENCE: Energy()})
     ledger.append([_phase(STARTUP, totals.phases[STARTUP])])
     digests = dict(zip(todo.subjects, todo.digests, strict=True))

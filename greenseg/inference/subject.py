@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from greenseg.data.grid import ByteArray, FloatArray, from_grid
 from greenseg.data.prepared import images_on_grid
@@ -191,6 +190,8 @@ def largest_component(numbers: ByteArray, classes: int) -> ByteArray:
         numbers: uint8 [slices, rows, columns] of one volume.
         classes: number of classes.
     """
+    from scipy import ndimage  # as slow to import as SimpleITK, and rarely needed
+
     result = np.zeros_like(numbers)
     for number in range(1, classes + 1):
         components, count = ndimage.label(numbers == number)

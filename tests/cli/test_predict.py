@@ -159,16 +159,19 @@ def test_files_that_fail_are_named_and_the_rest_is_done(
     shutil.copytree(data / "training_data" / "images", folder)
     content = (folder / "c1.nii.gz").read_bytes()
     (folder / "c1.nii.gz").write_bytes(content[:900])
+    (folder / "gone.nii.gz").symlink_to("nowhere.nii.gz")
     write(folder / "vector.nrrd", np.ones((4, 24, 24, 2), np.float32), is_vector=True)
     done = greenseg("predict", run, "-i", folder, "-o", "out", "--suffix", "maskpred")
     assert done.returncode == 1
     assert "c1.nii.gz" in done.stderr
     assert "2 channels" in done.stderr
+    assert "gone.nii.gz" in done.stderr
     assert "Traceback" not in done.stderr
     assert masks_in(tmp_path / "out") == [f"c{number}_maskpred.nii.gz" for number in (0, 2, 3, 4)]
 
     (folder / "c1.nii.gz").write_bytes(content)
     (folder / "vector.nrrd").unlink()
+    (folder / "gone.nii.gz").unlink()
     before = {line["mask"]: line for line in lines(tmp_path / "out")[1:] if "mask" in line}
     repaired = greenseg("predict", run, "-i", folder, "-o", "out", "--suffix", "maskpred")
     assert repaired.returncode == 0, repaired.stderr

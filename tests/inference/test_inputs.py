@@ -87,6 +87,8 @@ def test_equal_names_get_subfolders(tmp_path: Path) -> None:
 def test_an_impossible_choice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"second image with the same name"):
         find(touch(tmp_path / "two", "a.nii", "a.nrrd"), ONE)
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        find(Path("/dev/null"), ONE)
     with pytest.raises(UserError, match=r"no images .*below"):
         find(touch(tmp_path / "up", "below/a.nii", "x.txt"), ONE)
 

@@ -89,10 +89,10 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 def test_the_first_batches_choose_the_size() -> None:
     sizes = BatchSize()
     tried: list[int] = []
-    while sizes.chosen != 8 or len(tried) < 6:
+    while sizes.chosen != 8 or len(tried) < 12:
         tried.append(sizes.next(1000))
         sizes.took(tried[-1], tried[-1] * {1: 3.0, 2: 2.0, 4: 1.5, 8: 1.0, 16: 1.2, 32: 1.4}[tried[-1]])
-    assert tried == [1, 2, 4, 8, 16, 32]
+    assert tried == [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32]
     assert sizes.next(5) == 5
 
 
