@@ -53,6 +53,7 @@ def test_importing_the_command_imports_nothing_heavy(tmp_path: Path) -> None:
         ("models --help", "--image-size"),
         ("evaluate --help", "--allow-missing"),
         ("predict --help", "--flip-averaging"),
+        ("export --help", "onnx|torch|monai-bundle"),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Path) -> None:
@@ -102,6 +103,13 @@ def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Pat
         ("train --model mobilenet-pan --image-size 64", ["pan needs image_size 128"]),
         ("evaluate a b --tolerance -1 --images c", ["--tolerance -1: must be a distance", "--images: only --montage"]),
         ("evaluate a b --labels csf=1,grey=1", ["label 1 is in two classes, csf and grey"]),
+        ("export a b.onx", ["b.onx: its suffix names no format", "torch (.pt2)"]),
+        ("export a b.onnx --format onxx", ["no 'onxx' (did you mean 'onnx'?)", "monai-bundle (a folder)"]),
+        ("export a b.pt --format torch", ["--format torch writes a .pt2 file; name it b.pt2"]),
+        ("export a b.pt2 --format monai-bundle", ["--format monai-bundle writes a folder; name it b"]),
+        ("export a no/b.pt2", ["no/b.pt2: no such folder: no"]),
+        ("export a sweep.yaml --format monai-bundle --again", ["sweep.yaml: this is a file; name a folder"]),
+        ("export a b.pt2", ["a: no such run directory"]),
         ("evaluate a b --json no/a.json --csv .", ["--json no/a.json: no such folder", "--csv .: this is a folder"]),
     ],
 )

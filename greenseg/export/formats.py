@@ -88,6 +88,10 @@ FORMATS: dict[str, Format] = {
 """Name → format."""
 
 
+_OTHERS = {".pt", ".pth", ".ckpt", ".ts", ".json", ".md"}
+"""Suffixes that are no part of the name of a network."""
+
+
 def format_for(name: str, out: Path) -> Format:
     """The format with a name, or by the suffix of OUT if there is no name.
 
@@ -104,7 +108,7 @@ def format_for(name: str, out: Path) -> Format:
     found = FORMATS[name]
     suffixes = {each.suffix for each in FORMATS.values() if each.suffix}
     if found.suffix and out.suffix != found.suffix:
-        stem = out.with_suffix("") if out.suffix in suffixes else out
+        stem = out.with_suffix("") if out.suffix in suffixes | _OTHERS else out
         raise UserError(
             f"{out}: --format {name} writes a {found.suffix} file; name it {stem.with_name(stem.name + found.suffix)}"
         )

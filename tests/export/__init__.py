@@ -57,7 +57,8 @@ def mask_of(run: Path, images: list[Path]) -> np.ndarray[Any, Any]:
     found = subject.bring_back(subject.predict(predictor, slices, 8), image, predictor.recipe.spacing)
     volume = sitk.GetImageFromArray(subject.as_labels(subject.classes_of(found), predictor.recipe))
     volume.CopyInformation(image.channels[0])
-    return sitk.GetArrayFromImage(as_stored(volume, image.stored))  # type: ignore[no-any-return]
+    found_mask: np.ndarray[Any, Any] = sitk.GetArrayFromImage(as_stored(volume, image.stored))
+    return found_mask
 
 
 def write_images(folder: Path, channels: int, seed: int = 0) -> list[Path]:
