@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from greenseg.cli.network import find_network
 from greenseg.export.formats import FORMATS, Request, format_for
 from greenseg.export.publish import check_out, published
 
@@ -32,10 +33,10 @@ def export(
     kind = format_for(format, out)
     check_out(kind, out, again)
 
-    from greenseg.cli.network import find_network
-    from greenseg.cli.view import console, say
-
     found = find_network(run, pick)
+
+    from greenseg.cli.view import console, say  # late: a wrong RUN is reported without it
+
     with published(out) as made:
         if console.is_terminal:
             with console.status("exporting and comparing with the original"):
