@@ -31,9 +31,11 @@ def export(
     check_out(kind, out, again)
 
     from greenseg.cli.network import find_network
-    from greenseg.cli.view import console, say
 
     found = find_network(run, pick)
+
+    from greenseg.cli.view import console, say
+
     with published(out) as made:
         if console.is_terminal:
             with console.status("exporting and comparing with the original"):
