@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from greenseg.cli.network import find_network
 from greenseg.export.formats import FORMATS, Request, format_for
 from greenseg.export.publish import check_out, published
 
@@ -26,15 +27,15 @@ def export(
 
     Beside the file, a description in JSON and Markdown has the preprocessing and an example in Python. An export is
     published only if its probabilities equal the network's own.
+
+    --format e2mip writes a submission to the E2MIP challenge instead: a folder that trains the run's settings anew.
     """
     kind = format_for(format, out)
     check_out(kind, out, again)
 
-    from greenseg.cli.network import find_network
-
     found = find_network(run, pick)
 
-    from greenseg.cli.view import console, say
+    from greenseg.cli.view import console, say  # late: a wrong RUN is reported without it
 
     with published(out) as made:
         if console.is_terminal:
