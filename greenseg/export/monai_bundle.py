@@ -6,12 +6,14 @@ The network is TorchScript, so that it runs without the code that made it. MONAI
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from greenseg import model_names as names
+from greenseg.errors import UserError
 from greenseg.export import description
 from greenseg.export.bundle_inference import inference
 from greenseg.export.formats import Request
@@ -36,17 +38,7 @@ def write(request: Request, out: Path) -> list[str]:
     value = description.description(network)
     for folder in ("configs", "docs", "models"):
         (out / folder).mkdir(parents=True)
-    weights = out / "models" / "model.ts"
-    try:
-        with warnings.catch_warnings(action="ignore"), torch.no_grad():
-            script = torch.jit.trace(  # type: ignore[no-untyped-call]
-                network.program().module(), network.example(), check_trace=False
-            )
-            script.save(str(weights))
-            loaded = torch.jit.load(str(weights))  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        raise refusal(f"{network.name}: torch.jit cannot make TorchScript of this network", error) from error
-    difference = network.difference(lambda images: run(loaded, images, torch.device("cpu")))
+    difference = _write_script(network, out / "models" / "model.ts")
     value["check"] = description.checked(difference, "models/model.ts, loaded from the file")
     torch.save(network.predictor.module.state_dict(), out / "models" / "model.pt")
     recipe = network.predictor.recipe
@@ -62,6 +54,31 @@ def write(request: Request, out: Path) -> list[str]:
         f"{request.out}",
         *network.predictor.notes,
     ]
+
+
+def _write_script(network: Network, path: Path) -> float:
+    """Write TorchScript of a network; returns its largest difference from the network.
+
+    torch.jit traces the network itself, or its program: some networks have code that it cannot trace (ENet), and some
+    programs have the batch size in them.
+
+    Raises:
+        UserError: neither can be traced and equals the network.
+    """
+    refused: UserError | None = None
+    for module in (network.module, lambda: network.program().module()):
+        try:
+            with warnings.catch_warnings(action="ignore"), torch.no_grad():
+                script = torch.jit.trace(module(), network.example(), check_trace=False)  # type: ignore[no-untyped-call]
+                script.save(str(path))
+                loaded = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+            return network.difference(partial(run, loaded, device=torch.device("cpu")))
+        except UserError as error:
+            refused = error
+        except (RuntimeError, TypeError) as error:
+            refused = refusal(f"{network.name}: torch.jit cannot make TorchScript of this network", error)
+    assert refused is not None
+    raise refused
 
 
 def metadata(network: Network, value: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,9 @@ class Network:
             UserError: see `RunPredictor.of`.
         """
         predictor = RunPredictor.of(run, Options(PRECISION, "cpu"))
+        # As exported programs run: other kernels round differently, and ENet's pooling turns that into other pixels.
         predictor.module.to(memory_format=torch.contiguous_format)
+        predictor.settings = predictor.settings.model_copy(update={"channels_last": False})
         record = RunDirectory(run).record()
         assert record is not None  # it has a network
         return cls(run, predictor, record)
@@ -88,13 +90,17 @@ class Network:
             (batch, recipe.channels, recipe.image_size, recipe.image_size), generator=torch.Generator().manual_seed(0)
         )
 
+    def module(self) -> nn.Module:
+        """The network with probabilities as output."""
+        return Probabilities(self.predictor.module).eval()
+
     def program(self) -> torch.export.ExportedProgram:
         """The network as a program of torch.export, for batches of any size.
 
         Raises:
             UserError: torch.export cannot export this network.
         """
-        module = Probabilities(self.predictor.module).eval()
+        module = self.module()
         dynamic = ({0: torch.export.Dim("batch", min=1)},)
         try:
             with torch.no_grad(), warnings.catch_warnings(action="ignore"):

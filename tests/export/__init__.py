@@ -38,7 +38,8 @@ def make_run(folder: Path, model: str, size: int = 32, channels: int = 1, **data
         for _ in range(3):  # batch normalisation adapts, so that the outputs vary
             made(torch.rand(8, channels, size, size))
         *_, last = (module for module in made.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d))
-        last.bias -= made.eval()(torch.rand(1, channels, size, size)).mean((0, 2, 3))  # so that every class occurs
+        if last.bias is not None:
+            last.bias -= made.eval()(torch.rand(1, channels, size, size)).mean((0, 2, 3))  # so that every class occurs
     written = runs.record(values)
     written |= {"data": {"channels": channels, **data}, "preprocessing": PREPROCESSING, "id": f"run of {model}"}
     run = runs.write(folder, written)
