@@ -55,6 +55,9 @@ def _options(
 
 def main() -> None:
     """Run the command line and end this process with its exit code."""
+    # Threads of numpy's OpenBLAS wait for more work in a busy loop, some 30 ms by default, on the cores that torch then
+    # lacks: a prediction on two cores took three times as long. With 4, they sleep at once. numpy reads it on import.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     streams.install()
     code = _run()
     if why := streams.lost():

@@ -1,9 +1,10 @@
-"""Reading, predicting and writing side by side: one thread reads ahead, one writes, the caller's predicts."""
+"""Reading, predicting, writing. For a GPU side by side: a thread reads ahead, one writes, the caller's predicts."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,8 @@ def run(
 ) -> Iterator[Done]:
     """Predict subjects, and write their masks; yields each when its files are complete, in their order.
 
-    At most three groups of subjects are in memory: one is read, one predicted, and those that are written. Subjects
-    with few slices are predicted together.
+    With a GPU, at most three groups of subjects are in memory: one is read, one predicted, and those that are written.
+    Subjects with few slices are predicted together.
 
     Args:
         predictor: the network.
@@ -125,7 +126,8 @@ def run(
     predictor = _Stoppable(predictor, stopped)
     left = iter(subjects)
     writing: deque[Future[Done]] = deque()
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    helper = _Here if predictor.device == "cpu" else partial(ThreadPoolExecutor, 1)
+    with helper() as reader, helper() as writer:
         ahead = reader.submit(_read_some, left, predictor, how.tile, wanted)
         while (group := ahead.result()) and not stopped():
             ahead = reader.submit(_read_some, left, predictor, how.tile, wanted)
@@ -175,6 +177,23 @@ def _read(inputs: tuple[Input, ...], predictor: Predictor, tile: bool) -> _Subje
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class _Here(Executor):
+    """Carries out work in the caller's thread.
+
+    On a CPU, the network already uses all cores. Another thread takes one away, and the others of torch wait for it in
+    a busy loop: 40 volumes took twice as long on two cores.
+    """
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """See `Executor.submit`; the result is complete on return."""
+        result: Future[Any] = Future()
+        try:
+            result.set_result(function(*arguments, **options))
+        except Exception as error:
+            result.set_exception(error)
+        return result
 
 
 class _Stopped(Exception):
