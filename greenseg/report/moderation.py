@@ -6,15 +6,15 @@ divided by the squared slope dx/dg at the mean (the variance function of a gener
 1989, Generalized Linear Models, ch. 2), so a repeat that fails to learn keeps its full distance from the others.
 
 **Model.** As in limma (Smyth 2004, doi:10.2202/1544-6115.1027), a configuration's variance σ² is drawn from a scaled
-inverse χ² distribution with d₀ degrees of freedom that all configurations share. Given d₀ and its scale s₀², an observed
-variance s² with d degrees of freedom is moderated to (d₀s₀² + ds²)/(d₀ + d), with d₀ + d degrees of freedom. Two things
-differ from limma, because a sweep has ten configurations and not ten thousand genes:
+inverse χ² distribution with d₀ degrees of freedom that all configurations share. Given d₀ and its scale s₀², an
+observed variance s² with d degrees of freedom is moderated to (d₀s₀² + ds²)/(d₀ + d), with d₀ + d degrees of freedom.
+Two things differ from limma, because a sweep has ten configurations and not ten thousand genes:
 
-- d₀ and s₀² are not estimated by two numbers, but integrated over a grid of their posterior, so the result knows how well
-  they are known. Prior: flat for the mean of log σ², half-normal with scale 1 for its standard deviation (a weak one for
-  a hierarchical scale: Gelman 2006, doi:10.1214/06-BA117A).
-- A configuration is an outlier with 2 % prior probability, with any larger variance, and then keeps its own. This is the
-  robustness of Phipson et al. 2016 (doi:10.1214/16-AOAS920), as a mixture.
+- d₀ and s₀² are not estimated by two numbers, but integrated over a grid of their posterior, so the result knows how
+  well they are known. Prior: flat for the mean of log σ², half-normal with scale 1.5 for its standard deviation (a weak
+  one for a hierarchical scale: Gelman 2006, doi:10.1214/06-BA117A).
+- A configuration is an outlier with 2 % prior probability, with any larger variance, and then keeps its own. This is
+  the robustness of Phipson et al. 2016 (doi:10.1214/16-AOAS920), as a mixture.
 
 The resulting mixture of inverse χ² distributions is summarised by the one with the same mean and variance of log σ², as
 Smyth matches them.
@@ -35,7 +35,7 @@ _NEAREST = 0.01  # to 0 and 1, and to 0 as a share of the median: beyond, g is a
 _UNEVENNESS = np.array([0.02, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.2, 1.5, 1.9, 2.4, 3.0])
 """Grid of the standard deviation of log σ² between configurations; 1.6 is a σ that differs by up to 16 times."""
 
-_WEAK = 1.0  # scale of the half-normal prior of it
+_WEAK = 1.5  # scale of the half-normal prior of it
 _LEVELS = np.linspace(-4.5, 4.5, 25)  # grid of the mean of log σ², in standard errors
 _OUTLYING, _OUTLIERS_SPAN = 0.02, math.log(1e4)  # prior probability, and range of their log variances
 _MOST = 500  # variances that determine the grid's weights; more would not change them
@@ -70,7 +70,7 @@ def _share_slope(means: Values) -> Values:
 
 def _positive_slope(means: Values) -> Values:
     least = _NEAREST * float(np.median(np.abs(means))) if len(means) else 0.0
-    return np.maximum(means, least or 1e-300)
+    return np.maximum(means, least or 1e-100)
 
 
 def _positive_even(means: Values) -> Values:
@@ -103,8 +103,8 @@ class Moderated:
 def moderate(variances: Values, freedoms: Values) -> Moderated:
     """Variances drawn towards each other; see the module. Those without degrees of freedom get the common one.
 
-    Variances stay as they are if fewer than two are known, or if more than half are exactly 0, which is no chance; if all
-    known ones are 0, the unknown ones are, too.
+    Variances stay as they are if fewer than two are known, or if more than half are exactly 0, which is no chance; if
+    all known ones are 0, the unknown ones are, too.
 
     Args:
         variances: unbiased variances on a scale with even spread, shape (n,); ignored without degrees of freedom.
@@ -153,7 +153,7 @@ def _posterior(s2: Values, d: Values) -> tuple[Values, Values]:
     second = weight * ((1 - outlier) * square + outlier * own_square[:, None])
     mean = first.sum(axis=1)
     freedom = 2 * _inverse_trigamma(np.maximum(second.sum(axis=1) - mean**2, 1e-8))
-    return np.exp(mean - np.log(freedom / 2) + digamma(freedom / 2)), freedom
+    return np.asarray(np.exp(mean - np.log(freedom / 2) + digamma(freedom / 2))), np.asarray(freedom)
 
 
 def _densities(s2: Values, d: Values, prior: Values, prior_d: Values) -> tuple[Values, Values]:
@@ -181,8 +181,8 @@ def _inverse_trigamma(values: Values) -> Values:
     """The x with trigamma(x) = value, by Newton's method on 1/trigamma, which is convex (Smyth 2004, appendix)."""
     from scipy.special import polygamma
 
-    x = 0.5 + 1 / values
+    x = np.asarray(0.5 + 1 / values)
     for _ in range(12):
         trigamma = polygamma(1, x)
         x = x + trigamma * (1 - trigamma / values) / polygamma(2, x)
-    return np.asarray(x)
+    return x

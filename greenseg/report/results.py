@@ -12,7 +12,7 @@ from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective, of_class
 from greenseg.report.run import Run, Way
-from greenseg.report.statistics import Mean, mean_of
+from greenseg.report.statistics import Moments, moments_of
 from greenseg.runs.record import Watts
 from greenseg.settings import NEUTRAL, group_of, repeated_anywhere
 from greenseg.settings import REPEATS as REPEATS_GROUP
@@ -35,7 +35,7 @@ class Result:
     runs: tuple[Run, ...]
     where: Mapping[str, Any] = field(default_factory=dict)
     content: str = ""
-    _figures: dict[str, Mean | None] = field(default_factory=dict, repr=False)
+    _figures: dict[str, Moments | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -62,8 +62,10 @@ class Result:
             repeats.setdefault(tuple(str(run.settings[name]) for name in REPEATS), []).append(run)
         return list(repeats.values())
 
-    def figure(self, objective: Objective) -> Mean | None:
+    def figure(self, objective: Objective) -> Moments | None:
         """Mean over the finished repeats; None if one lacks the value, or if they computed it differently.
+
+        `Comparison.figure` has its interval, which needs the spread of the other configurations.
 
         A mean over some of them would be biased, for instance towards those that reached the target.
         """
@@ -71,7 +73,7 @@ class Result:
             known = [value for value in (mean_figure(objective, runs) for runs in self.repeats) if value is not None]
             whole = known and len(known) == len(self.repeats)
             whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
-            self._figures[objective.name] = mean_of(known) if whole else None
+            self._figures[objective.name] = moments_of(known) if whole else None
         return self._figures[objective.name]
 
     def terms(self, objective: Objective) -> set[Any]:
