@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import classes, cli, data, energy, plan, report, speed, sweep
+from benchmarks import calibration, classes, cli, data, energy, plan, report, speed, sweep
 
 BENCHMARKS = {
     "cli": cli.main,
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "data": data.main,
     "plan": plan.main,
     "report": report.main,
+    "calibration": calibration.main,
     "sweep": sweep.main,
 }
 

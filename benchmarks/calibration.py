@@ -136,17 +136,23 @@ class Reliability:
     bins: list[tuple[float, float, int]]
 
 
+def said(sweep: Sweep) -> NDArray[np.bool_]:
+    """Which configurations the report gives a chance: those with a known spread."""
+    return np.asarray((estimates(sweep).freedoms > 0).all(axis=1))
+
+
 def reliability(scenario: Scenario, trials: int, draws: int = 500, seed: int = 0) -> tuple[Reliability, Reliability]:
     """The reliability of the bootstrap and of the report's chances."""
     random = np.random.default_rng(seed)
-    said: list[list[Values]] = [[], []]
+    found: list[list[Values]] = [[], []]
     truth = []
     for _ in range(trials):
         sweep = simulated(scenario, random)
-        truth.append(front(sweep.means, [True, False]))
-        said[0].append(bootstrap(sweep, draws, random))
-        said[1].append(chances(sweep, draws))
-    old, new = (_reliability(np.concatenate(found), np.concatenate(truth)) for found in said)
+        shown = said(sweep)
+        truth.append(front(sweep.means, [True, False])[shown])
+        found[0].append(bootstrap(sweep, draws, random)[shown])
+        found[1].append(chances(sweep, draws)[shown])
+    old, new = (_reliability(np.concatenate(chance), np.concatenate(truth)) for chance in found)
     return old, new
 
 
@@ -342,12 +348,10 @@ def main(share: float = 1.0) -> None:
                     f"{said:.3f}→{true:.3f}" if number >= 20 else " " * 12 for said, true, number in found.bins
                 )
                 print(f"{name:18} {_repeats(repeats):12}{method:9} {found.brier:.4f}  {bins}", flush=True)
-    print("\nCoverage of 95 % intervals, that of version 0.1.0 in brackets; median width as a share of the old")
+    print("\nCoverage of 95 % intervals (of version 0.1.0) × median width as a share of the old")
     for name, scenario in SCENARIOS.items():
         for repeats in REPEATS:
-            trials = max(int(share * 2000 / min(scenario.configurations, 20)), 2)
-            if scenario.configurations <= 12:
-                trials = max(int(share * 2000), 2)
+            trials = max(int(share * min(2000, 20_000 / scenario.configurations)), 2)
             found_by = coverage(replace(scenario, repeats=repeats), trials)
             cells = [f"{key} {_cell(each)}" for key, each in found_by.items() if isinstance(each, Coverage)]
             cells += [f"{key} {each:.3f}" for key, each in found_by.items() if isinstance(each, float)]

@@ -19,6 +19,12 @@ def check(
         str, typer.Option(metavar="NAME=N+N,…", help="Classes, by the labels in the masks; see `greenseg train`.")
     ] = "",
     channels: Annotated[str, typer.Option(metavar="NAME,…", help="Channels of an image; see `greenseg train`.")] = "",
+    test_share: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the subjects for the test part; see `greenseg train`.")
+    ] = 0.0,
+    split_from: Annotated[
+        str, typer.Option(metavar="CSV", help="File with the split of every subject; see `greenseg train`.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     montage: Annotated[
         Path | None,
@@ -26,7 +32,8 @@ def check(
     ] = None,
 ) -> None:
     """List the cases of a data set and all its problems. The exit code is 2 if there are any."""
-    settings = Settings.of({"data": str(data), "layout": layout, "labels": labels, "channels": channels})
+    given = {"data": str(data), "layout": layout, "labels": labels, "channels": channels}
+    settings = Settings.of(given | {"test_share": test_share, "split_from": split_from})
     if montage and (montage.suffix.lower() != ".png" or not montage.parent.is_dir()):
         raise UserError(f"--montage {montage}: name a .png file in an existing folder")
 
@@ -37,6 +44,7 @@ def check(
     from greenseg.cli.view import FilesView, print_uncut, say, warn
     from greenseg.data import check as checks
     from greenseg.data.montage import Picture, write_montage
+    from greenseg.data.rules import Rule
     from greenseg.report.cases import case_table, class_table
 
     pictures: list[Picture] = []
@@ -46,6 +54,7 @@ def check(
             settings.layout,
             settings.labels,
             settings.channels,
+            rule=Rule.of(settings),
             progress=view.update,
             picture=pictures.append if montage else None,
         )
@@ -94,7 +103,7 @@ def cache(
     for made in slices.cached():
         how = made.index["preprocessing"]
         grid = f"{how['image_size']}² × {how['spacing']:g} mm"
-        labels = how["labels"] or made.index.get("classes") or "any"
+        labels = how["labels"] or made.index["classes"] or "any"
         table.add_row(size(made.bytes), str(made.index["shape"][0]), grid, labels, made.index["data"])
         total, number = total + made.bytes, number + 1
     if number:
@@ -109,6 +118,9 @@ def phantom(
         int, typer.Option(metavar="N", help="Number of volumes; in the E2MIP layout, the last fifth is for validation.")
     ] = 15,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed; the same seed writes the same bytes.")] = 0,
+    test: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Number of further volumes for the test part; they change no other.")
+    ] = 0,
     tissues: Annotated[
         bool, typer.Option("--tissues", help="Masks with four tissues instead of one; writes the nnU-Net layout.")
     ] = False,
@@ -127,13 +139,14 @@ def phantom(
     from greenseg.data.phantom import write_phantom
 
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("drawing", total=volumes)
+        task = progress.add_task("drawing", total=volumes + test)
         write_phantom(
             out,
             volumes,
             seed,
             lambda done, total: progress.update(task, completed=done),
+            test=test,
             tissues=tissues,
             channels=[name.strip().upper() for name in channels.split(",") if name.strip()],
         )
-    say(f"Wrote {volumes} volumes to {out}")
+    say(f"Wrote {volumes} volumes{f' and {test} for testing' if test else ''} to {out}")

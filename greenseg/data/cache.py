@@ -4,7 +4,8 @@ Each combination of content and preprocessing has a folder, named by a hash of b
 
     images.f32    float32 [slices, channels, size, size]
     masks.u8      uint8   [slices, size, size]: 0 background, from 1 up the classes, 255 not annotated
-    index.json    subjects, their slices, checksums, and the cost of the preparation
+    native.z      the masks in the pixels of their files, see `greenseg.data.native`
+    index.json    subjects, their slices, checksums, windows of CT, and the cost of the preparation
 
 One file has the subjects of all splits, so that folds and other splits of the same data share it. All runs, workers and
 ranks of a machine share it through the page cache.
@@ -25,7 +26,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from greenseg.classes import BINARY, IGNORED, Classes
-from greenseg.data import phantom
+from greenseg.data import native, phantom
 from greenseg.data.content import Content, preprocessing
 from greenseg.data.grid import ByteArray, FloatArray
 from greenseg.data.hounsfield import windows
@@ -67,12 +68,12 @@ class Slices:
     @property
     def channels(self) -> int:
         """Number of channels of an image."""
-        return int(self.index.get("channels", 1))  # earlier versions had one
+        return int(self.index["channels"])
 
     @property
     def has_ignored(self) -> bool:
         """Whether some pixels are not annotated."""
-        return bool(self.index.get("ignored", 0))
+        return bool(self.index["ignored"])
 
     @cached_property
     def images(self) -> FloatArray:
@@ -86,6 +87,16 @@ class Slices:
         """uint8 [slices, size, size]: 0 background, from 1 up the number of the class, `IGNORED` not annotated."""
         return np.asarray(np.memmap(self.folder / _MASKS, np.uint8, "r", shape=tuple(self.index["shape"])))
 
+    @cached_property
+    def native(self) -> ByteArray:
+        """The bytes of `native.z`, for `greenseg.data.native.read`."""
+        return np.asarray(np.memmap(self.folder / native.NATIVE, np.uint8, "r"))
+
+    @property
+    def windows(self) -> dict[str, list[float]]:
+        """Channel in Hounsfield units → the values that became 0 and 1."""
+        return dict(self.index["windows"])
+
     @property
     def bytes(self) -> int:
         """Size on disk and in the page cache."""
@@ -97,7 +108,8 @@ class Slices:
         Each is a mapping with `name`, `split`, `first` slice, number of `slices`, indices of the `empty` slices
         (without foreground), the share of the foreground that is `cut_off`, the foreground in mm³ (`brain`), the finest
         `pixel` in mm, both as in the files, `volumes`: each with its number of `slices` and their `distance` in mm,
-        or None if unknown, and `pixels`: the number of pixels of each class on the grid; earlier versions lack it.
+        or None if unknown, `pixels`: the number of pixels of each class on the grid, and `native`: see
+        `greenseg.data.native`.
         """
         return [subject for subject in self.index["subjects"] if subject["split"] == split]
 
@@ -163,7 +175,7 @@ def absent(slices: Slices) -> list[str]:
     """Sentences for the user about classes that no slice of a split has."""
     sentences = []
     for split, words in _SPLITS.items():
-        of_subject = [subject["pixels"] for subject in slices.subjects(split) if "pixels" in subject]
+        of_subject = [subject["pixels"] for subject in slices.subjects(split)]
         counts = [sum(of_class) for of_class in zip(*of_subject, strict=True)]
         names = [f"'{name}'" for name, count in zip(slices.classes.names, counts, strict=False) if not count]
         if names and len(slices.classes) > 1:
@@ -175,7 +187,7 @@ def absent(slices: Slices) -> list[str]:
 
 def without_class(slices: Slices) -> str:
     """A sentence for the user about the labels of the masks that belong to none of several classes; may be empty."""
-    if others := slices.index.get("other_labels", []):
+    if others := slices.index["other_labels"]:
         return f"In no class, so background: {labels_text(others)}."
     return ""
 
@@ -231,7 +243,9 @@ def _slices(
         raise OSError(f"{folder}: the slices are missing, although they were just written")
     split_of = {case.subject: case.split for case in cases}
     index["subjects"] = [subject | {"split": split_of[subject["name"]]} for subject in index["subjects"]]
-    return Slices(folder, index, tuple(cases), built, content, classes)
+    slices = Slices(folder, index, tuple(cases), built, content, classes)
+    _ = slices.native  # mapped at once: the end of a run needs it, and the cache may be cleared by then
+    return slices
 
 
 def cached() -> Iterator[Slices]:
@@ -266,10 +280,13 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _whole(folder: Path, verify: bool) -> dict[str, Any] | None:
-    """The index of an entry if its files have the right sizes (and the right checksums), else None."""
+    """The index of an entry if its files have the right sizes (and the right checksums), else None.
+
+    An entry of an earlier version, without the native masks or the windows, is not whole: it is made again.
+    """
     try:
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        if index.pop("crc32") != _crc_of(index):
+        if index.pop("crc32") != _crc_of(index) or native.NATIVE not in index["files"] or "windows" not in index:
             return None
         for name, file in index["files"].items():
             if (folder / name).stat().st_size != file["bytes"] or (verify and _crc(folder / name) != file["crc32"]):
@@ -322,6 +339,7 @@ def _build(
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         images, masks = _Appended(unfinished / _IMAGES), _Appended(unfinished / _MASKS)
+        natives = _Appended(unfinished / native.NATIVE)
         subjects: list[dict[str, Any]] = []
         problems: list[str] = []
         equal: list[str] = []
@@ -356,9 +374,11 @@ def _build(
             images.append(whole)
             masks.append(inside)
             ignored += int((inside == IGNORED).sum()) if case.ignored else 0
-            subjects.append({"first": first} | about)
+            entries, packed = native.packed(files.masks, natives.bytes)
+            natives.append(packed)
+            subjects.append({"first": first} | about | {"native": entries})
             first += len(whole)
-        files_index = {_IMAGES: images.close(), _MASKS: masks.close()}
+        files_index = {_IMAGES: images.close(), _MASKS: masks.close(), native.NATIVE: natives.close()}
         problems += equal
         if len(channels) > 1:
             shown = ", ".join(f"{number} in {path}" for number, path in sorted(channels.items()))
@@ -382,6 +402,7 @@ def _build(
             "ignored": ignored,
             "classes": classes.without_names,
             "other_labels": sorted(labels - known - void),
+            "windows": {str(channel): [window.low, window.high] for channel, window in scales.items()},
             "subjects": subjects,
             "files": files_index,
             "preparation": cost(),

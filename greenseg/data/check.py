@@ -17,7 +17,8 @@ from greenseg.data.layout import look
 from greenseg.data.listing import Entry, Listing, labels_text, masks_have, some
 from greenseg.data.montage import Picture
 from greenseg.data.placement import is_isotropic
-from greenseg.data.splits import cases, refuse_ignored
+from greenseg.data.rules import Rule
+from greenseg.data.splits import all_cases, refuse_ignored
 from greenseg.data.stacks import Part, volumes
 from greenseg.data.volume import (
     class_numbers,
@@ -31,7 +32,7 @@ from greenseg.data.volume import (
 from greenseg.errors import UserError
 from greenseg.settings import Layout
 
-_SPLITS = {"train": "training", "validation": "validation"}
+_SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 _VOID = 255  # the largest label of a byte
 
 
@@ -133,6 +134,7 @@ def check(
     labels: str = "",
     channels: str = "",
     *,
+    rule: Rule | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     picture: Callable[[Picture], None] | None = None,
 ) -> Check:
@@ -143,6 +145,7 @@ def check(
         layout: layout of the data set.
         labels: the setting; empty = the classes that the data set names, else any label above 0.
         channels: the setting; empty = those of the layout.
+        rule: the rule that divides the subjects; None = that of the default settings.
         progress: called with the number of checked images and their total.
         picture: called with the best slice of every case that has a mask.
 
@@ -150,13 +153,14 @@ def check(
         UserError: there is no such folder or file.
     """
     listing = look(root, layout, channels)
+    rule = rule or Rule()
     problems, notes = listing.problems + ([] if labels else listing.class_problems), list(listing.notes)
     classes = Classes.of(labels) or listing.classes or BINARY
     is_listed = not problems
     of_subject: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    split_of = _splits(listing, root, labels)
+    split_of = _splits(listing, root, rule, labels)
     for entry in listing.entries:
-        of_subject[entry.subject, entry.split or split_of.get(entry.subject, "")].append(entry)
+        of_subject[entry.subject, split_of.get(entry.subject, entry.split or "")].append(entry)
     reports: list[CaseReport] = []
     first_with: dict[bytes, Entry] = {}
     with_channels: dict[int, Entry] = {}
@@ -189,7 +193,7 @@ def check(
             picture(seen.best)
     if is_listed:
         try:
-            refuse_ignored(cases(listing, root, 0.2, 0, 0, 0, labels), classes, root)
+            refuse_ignored(all_cases(listing, root, rule, labels), classes, root)
         except UserError as error:
             problems += error.problems
     if len(with_channels) > 1:
@@ -211,6 +215,9 @@ def check(
     elif len(classes) > 1 and others:
         notes.append(f"in no class, so background: {labels_text(others)}")
     notes += split_notes
+    unmasked = [entry.subject for entry in listing.entries if entry.mask is None]
+    if unmasked and any(entry.mask and split_of.get(entry.subject) == "test" for entry in listing.entries):
+        notes.append(f"no mask for {some(list(dict.fromkeys(unmasked)))}: for prediction, not of the test part")
     for report in reports:
         if report.foreground == 0 and report.split not in without:
             notes.append(f"{report.subject}: no foreground in any slice")
@@ -270,7 +277,8 @@ def _of_splits(
         is_set: whether the setting `labels` names the classes.
     """
     problems, notes, without = list[str](), list[str](), set[str]()
-    everywhere = {label for report in reports for label in report.labels} - ignored
+    # A class that only the test part has cannot be trained.
+    everywhere = {label for report in reports if report.split != "test" for label in report.labels} - ignored
     labels = sorted({label for of_class in classes.labels for label in of_class})
     is_read = all(report.files for report in reports)
     nowhere = [
@@ -285,6 +293,8 @@ def _of_splits(
         ]
     for split, of_split in _SPLITS.items():
         there = [report for report in reports if report.split == split]
+        if split == "test":  # the others can only be predicted
+            there = [report for report in there if report.foreground is not None]
         held = {label for report in there for label in report.labels} - ignored
         if not there:
             continue
@@ -292,9 +302,8 @@ def _of_splits(
             without.add(split)
             who = some([report.subject for report in there])
             wanted = f" with labels {', '.join(map(str, labels))}" if is_set else ""
-            problems.append(
-                f"{root}: no foreground in any {of_split} slice{wanted} ({who}); {masks_have(sorted(held))}"
-            )
+            said = f"{root}: no foreground in any {of_split} slice{wanted} ({who}); {masks_have(sorted(held))}"
+            (notes if split == "test" else problems).append(said)  # a run trains without it
         elif any(report.foreground is None for report in there):
             continue
         elif len(classes) > 1:
@@ -314,10 +323,10 @@ def _hint(labels: Sequence[int]) -> str:
     return f" (255 often marks pixels without annotation: --labels {others} leaves it out)" if _VOID in labels else ""
 
 
-def _splits(listing: Listing, root: Path, labels: str) -> dict[str, str]:
-    """Subject → split with the default settings; empty if the data set cannot be split."""
+def _splits(listing: Listing, root: Path, rule: Rule, labels: str) -> dict[str, str]:
+    """Subject → split; empty if the data set cannot be split."""
     try:
-        return {case.subject: case.split for case in cases(listing, root, 0.2, 0, 0, 0, labels)}
+        return {case.subject: case.split for case in all_cases(listing, root, rule, labels)}
     except UserError:
         return {}
 

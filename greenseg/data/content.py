@@ -16,7 +16,7 @@ from greenseg.data import PREPROCESSING, UNNAMED, builtin_phantom
 from greenseg.data.fingerprint import digest, digests
 from greenseg.data.listing import some
 from greenseg.data.numbering import stacked
-from greenseg.data.splits import SPLIT_BY, Case, cases_of, read_split
+from greenseg.data.splits import SPLIT_BY, Case, cases_of, read_split, test_cases_of
 from greenseg.errors import UserError
 from greenseg.settings import PHANTOM, Settings, values_of
 
@@ -26,7 +26,7 @@ class Subject:
     """The content of one subject.
 
     Attributes:
-        split: `train` or `validation`.
+        split: `train` or `validation`; `test` in the content of a test part.
         images: digest of its images, in their order, and of their stacking into volumes.
         masks: digest of its masks, likewise.
     """
@@ -190,6 +190,17 @@ def _look(settings: Settings) -> Content | None:
         return Content.of(cases_of(settings, root)) if root.exists() else None
     except (UserError, OSError):  # reported with the remedy before a run starts
         return None
+
+
+def content_of_test(settings: Settings, root: Path) -> Content | None:
+    """The content of the test part for these settings; None if there is none. It is not part of a run's identity.
+
+    Raises:
+        UserError: problems of the data.
+        OSError: a file cannot be read.
+    """
+    cases = test_cases_of(settings, root)
+    return Content.of(cases) if cases else None
 
 
 def recomputed(split_csv: Path, slices_key: str, settings: Settings) -> Content | None:

@@ -1,7 +1,7 @@
 """Bringing slices to one pixel size and number of pixels, and their intensities to one scale."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from greenseg.classes import IGNORED
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 ByteArray = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 _SAME = 1e-3  # relative difference up to which two spacings, or multiples, count as the same
 _ROUNDING = 1e-4  # of a pixel
@@ -53,14 +54,52 @@ def mask_to_grid(mask: sitk.Image, size: int, spacing: float, numbers: Sequence[
     """
     values = sitk.GetArrayViewFromImage(mask)
     rows, columns = _of_axes(mask, size, spacing, by_area=True)
+    return _largest_share(values, numbers, (len(values), size, size), lambda there: _on_grid(there, rows, columns))
+
+
+def mask_from_grid(
+    mask: ByteArray, shape: tuple[int, int], pixel: tuple[float, float], spacing: float, classes: int
+) -> ByteArray:
+    """Class numbers on the grid of `to_grid`, brought back to the pixels of their slices by `from_grid`.
+
+    Each pixel gets the number with the largest share, as in `mask_to_grid`; outside the grid is background.
+
+    Args:
+        mask: uint8 [slices, size, size], 0 background, from 1 up the classes.
+        shape: rows and columns of a slice.
+        pixel: their spacing in mm: between rows, between columns.
+        spacing: pixel spacing of the grid, in mm.
+        classes: number of classes.
+
+    Returns:
+        uint8 [slices, rows, columns], likewise.
+    """
+
+    def share_of(there: BoolArray) -> FloatArray:
+        return from_grid(there.astype(np.float32), shape, pixel, spacing)
+
+    return _largest_share(mask, range(1, classes + 1), (len(mask), *shape), share_of)
+
+
+def _largest_share(
+    values: ByteArray, numbers: Sequence[int], shape: tuple[int, ...], share_of: Callable[[BoolArray], FloatArray]
+) -> ByteArray:
+    """The number with the largest share in each of other pixels, see `mask_to_grid`.
+
+    Args:
+        values: 0 or one of `numbers`.
+        numbers: numbers to look for.
+        shape: shape of the result.
+        share_of: returns the share of each of the other pixels that is in the given ones.
+    """
     there = [number for number in numbers if (values == number).any()] if len(numbers) > 1 else list(numbers)
     if len(there) == 1:
-        return (_on_grid(values == there[0], rows, columns) >= _HALF) * np.uint8(there[0])
-    result: ByteArray = np.zeros((len(values), size, size), np.uint8)
-    largest = np.zeros(result.shape, np.float32)
-    background = np.ones(result.shape, np.float32)
+        return (share_of(values == there[0]) >= _HALF) * np.uint8(there[0])
+    result: ByteArray = np.zeros(shape, np.uint8)
+    largest = np.zeros(shape, np.float32)
+    background = np.ones(shape, np.float32)
     for number in there:  # one at a time, to save memory
-        share = _on_grid(values == number, rows, columns)
+        share = share_of(values == number)
         background -= share
         larger = share > largest + _ROUNDING
         result[larger], largest[larger] = number, share[larger]
@@ -172,7 +211,7 @@ def foreground_outside(mask: sitk.Image, size: int, spacing: float) -> tuple[flo
     return float(inside.sum()) * volume, float(inside[:, ~np.logical_and.outer(*kept)].sum()) * volume
 
 
-def is_foreground(numbers: ByteArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def is_foreground(numbers: ByteArray) -> BoolArray:
     """Where a class is: neither background nor `IGNORED`."""
     return np.asarray((numbers > 0) & (numbers != IGNORED))
 

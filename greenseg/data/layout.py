@@ -1,24 +1,11 @@
 """Finds the images, masks and subjects of a data set in the supported layouts."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from greenseg.data.bids import list_bids
-from greenseg.data.listing import (
-    BROKEN,
-    EXPECTED,
-    SUFFIXES,
-    Entry,
-    Listing,
-    Split,
-    broken,
-    by_stem,
-    images_in,
-    is_broken_folder,
-    missing,
-    subject_of,
-)
+from greenseg.data.e2mip import list_e2mip
+from greenseg.data.listing import BROKEN, EXPECTED, SUFFIXES, Entry, Listing
 from greenseg.data.nnunet import is_nnunet, list_nnunet
 from greenseg.data.table import list_csv
 from greenseg.errors import UserError
@@ -54,7 +41,7 @@ def look(root: Path, layout: Layout = "auto", channels: str = "") -> Listing:
         f"{entry.where}: the name is not UTF-8; rename it" for entry in found.entries if not _is_text(entry)
     ]
     found.entries = [entry for entry in found.entries if _is_text(entry)]
-    found.problems += _contradictions(found.entries)
+    found.problems += _contradictions(found)
     found.problems += [
         f"{path}: {BROKEN}"
         for entry in found.entries
@@ -84,10 +71,10 @@ def _is_text(entry: Entry) -> bool:
     return True
 
 
-def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
+def _contradictions(found: Listing) -> Iterator[str]:
     first: dict[Path, Entry] = {}
     split_of: dict[str, Entry] = {}
-    for entry in entries:
+    for entry in found.entries:
         if len(set(entry.images)) < len(entry.images):
             yield f"{entry.where}: one image is two channels: {', '.join(map(str, entry.images))}"
         for image in entry.images:
@@ -96,62 +83,16 @@ def _contradictions(entries: Iterable[Entry]) -> Iterator[str]:
         earlier = split_of.setdefault(entry.subject, entry)
         if earlier.split != entry.split:
             here, there = (e.split or "training or validation" for e in (entry, earlier))
+            reason = found.in_two_splits.get(entry.subject)
             yield (
                 f"{entry.where}: subject '{entry.subject}' is in two splits, {here} here and {there} in "
-                f"{earlier.where}; keep each subject in one split"
+                f"{earlier.where}; keep each subject in one split{f' ({reason})' if reason else ''}"
             )
             split_of[entry.subject] = entry  # one message per change, not per file
 
 
-# ── E2MIP
-
-
-def _list_e2mip(root: Path, found: Listing) -> None:
-    if found.wanted:
-        found.problems.append(
-            f"{root}: channels: images of layout e2mip have one channel; leave --channels out, or name the channels in "
-            f"a CSV: columns image, image_2, …"
-        )
-    broken((root / name for name in ("training_data", "validation_data", "testing_data")), found.problems)
-    training = root / "training_data"
-    folders: dict[Split, Path] = {"train": training if training.is_dir() else root}
-    if is_broken_folder(training):
-        folders = {}
-    if (root / "validation_data").is_dir():
-        folders["validation"] = root / "validation_data"
-    fixed = len(folders) > 1
-    for split, folder in folders.items():
-        _pair_up(folder / "images", folder / "masks", split if fixed else None, found)
-    testing = root / "testing_data"
-    for folder in [f for f in (testing / "images", testing) if f.is_dir()][:1]:
-        for path, stem in images_in(folder, found.problems):
-            if path.name not in ("images", "masks"):
-                found.entries.append(Entry(path, None, subject_of(stem), "test", str(path)))
-
-
-def _pair_up(images: Path, masks: Path, split: Split | None, found: Listing) -> None:
-    if missing((images, masks), found.problems):
-        return
-    mask_of = by_stem("mask", masks, found.problems)
-    image_of = by_stem("image", images, found.problems)
-    for stem, path in image_of.items():
-        names = [f"{stem}_mask", re.sub(r"^(img|image)(?=[_-]?\d)", "mask", stem), stem]
-        masks_of_it = [mask_of.pop(name) for name in dict.fromkeys(names) if name in mask_of]
-        if len(masks_of_it) > 1:
-            several = ", ".join(mask.name for mask in masks_of_it)
-            found.problems.append(f"{path}: several masks ({several}); keep one")
-        elif not masks_of_it:
-            wanted = " or ".join(dict.fromkeys(f"{name}.nii.gz" for name in names if name != stem))
-            found.problems.append(f"{path}: image without mask; expected {masks / wanted}")
-        else:
-            found.entries.append(Entry(path, masks_of_it[0], subject_of(stem), split, str(path)))
-    found.problems += [f"{path}: mask without image; expected its image in {images}" for path in mask_of.values()]
-    if not image_of:
-        found.problems.append(f"{images}: no images ({', '.join(SUFFIXES)})")
-
-
 _LISTERS: dict[str, Callable[[Path, Listing], None]] = {
-    "e2mip": _list_e2mip,
+    "e2mip": list_e2mip,
     "nnunet": list_nnunet,
     "bids": list_bids,
     "csv": list_csv,

@@ -15,8 +15,9 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 EXPECTED = """\
     e2mip   training_data/{images,masks}/   img_0000.nii.gz with mask_0000.nii.gz or img_0000_mask.nii.gz,
-            validation_data/{images,masks}/ (optional); or images/ and masks/ directly in the folder
-    nnunet  imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json
+            validation_data/{images,masks}/ and test_data/{images,masks}/ (optional); or train_slice,
+            validation_slice, test_volume; or images/ and masks/ directly in the folder
+    nnunet  imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json; imagesTs, labelsTs (optional)
     bids    sub-*/anat/*_T2w.nii.gz with *_dseg.nii.gz or *_mask.nii.gz
     csv     a CSV file with the columns image and mask; optional columns are subject and split"""
 
@@ -29,7 +30,7 @@ class Entry:
 
     Attributes:
         image: path of the image.
-        mask: path of its mask; None only for test images.
+        mask: path of its mask; None only for test images that can only be predicted.
         subject: name of the subject.
         split: the split that the data set names for it, or None.
         where: its place for messages: its path, or file and line.
@@ -66,6 +67,7 @@ class Listing:
         channels: names of the channels, in order; empty if the layout has none.
         classes: the classes that the data set names; None if it names fewer than two.
         class_problems: problems with these names. They matter only if the setting `labels` is empty.
+        in_two_splits: subject → reason why its files in two splits are not those of two subjects.
     """
 
     layout: str
@@ -76,6 +78,7 @@ class Listing:
     channels: tuple[str, ...] = ()
     classes: Classes | None = None
     class_problems: list[str] = field(default_factory=list)
+    in_two_splits: dict[str, str] = field(default_factory=dict)
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -131,6 +134,11 @@ def images_in(folder: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:
             yield path, stem
         elif is_broken_folder(path):
             problems.append(f"{path}: {BROKEN}")
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a folder has an image, or may have one: it is a broken link."""
+    return is_broken_folder(folder) or (folder.is_dir() and any(map(stem_of, folder.iterdir())))
 
 
 def is_broken_folder(path: Path) -> bool:

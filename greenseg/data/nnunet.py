@@ -12,8 +12,10 @@ from greenseg.data.listing import (
     BROKEN,
     Entry,
     Listing,
+    Split,
     broken,
     by_stem,
+    has_images,
     images_in,
     is_broken_folder,
     labels_text,
@@ -60,10 +62,25 @@ def list_nnunet(root: Path, found: Listing) -> None:
 
 
 def _list_folders(root: Path, names: Mapping[int, str], ignored: tuple[int, ...], found: Listing) -> None:
-    images, masks = root / "imagesTr", root / "labelsTr"
-    mask_of = by_stem("mask", masks, found.problems)
-    files = _files(images, found)
+    files = _files(root / "imagesTr", found)
     chosen = _chosen(root, names, files, found)
+    _pair_up(root / "imagesTr", root / "labelsTr", files, chosen, names, ignored, None, found)
+    _compare_channels(root, names, files, found)
+    _list_test(root, chosen, names, ignored, found)
+
+
+def _pair_up(
+    images: Path,
+    masks: Path,
+    files: _Files,
+    chosen: list[int],
+    names: Mapping[int, str],
+    ignored: tuple[int, ...],
+    split: Split | None,
+    found: Listing,
+) -> None:
+    """Add the cases of two folders; a case that lacks its mask, its image or a channel is a problem."""
+    mask_of = by_stem("mask", masks, found.problems)
     ct = _in_hounsfield_units(names, chosen)
     for case, channels in files.items():
         mask = mask_of.pop(case, None)
@@ -78,14 +95,26 @@ def _list_folders(root: Path, names: Mapping[int, str], ignored: tuple[int, ...]
             found.problems.append(f"{image}: image without mask; expected {masks / f'{case}.nii.gz'}")
         elif chosen:
             image, *more = (channels[number] for number in chosen)
-            found.entries.append(Entry(image, mask, subject_of(case), None, str(image), ignored, tuple(more), ct))
+            found.entries.append(Entry(image, mask, subject_of(case), split, str(image), ignored, tuple(more), ct))
     found.problems += [
         f"{path}: mask without image; expected {images / f'{case}_0000.nii.gz'}" for case, path in mask_of.items()
     ]
-    _compare_channels(root, names, files, found)
-    broken([root / "imagesTs"], found.problems)
-    if (root / "imagesTs").is_dir():
-        for case, channels in _files(root / "imagesTs", found).items():
+
+
+def _list_test(
+    root: Path, chosen: list[int], names: Mapping[int, str], ignored: tuple[int, ...], found: Listing
+) -> None:
+    """The test part: imagesTs with labelsTs. Without labelsTs, the images can only be predicted."""
+    images, masks = root / "imagesTs", root / "labelsTs"
+    broken([images, masks], found.problems)
+    if is_broken_folder(images) or is_broken_folder(masks):
+        return
+    if has_images(masks):
+        files = _files(images, found) if images.is_dir() else {}
+        _pair_up(images, masks, files, chosen, names, ignored, "test", found)
+    elif images.is_dir():
+        ct = _in_hounsfield_units(names, chosen)
+        for case, channels in _files(images, found).items():
             there = [channels[number] for number in chosen if number in channels]
             if len(there) == len(chosen) > 0:
                 image, *more = there

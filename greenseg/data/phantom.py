@@ -84,19 +84,21 @@ def write_phantom(
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
+    test: int = 0,
     tissues: bool = False,
     channels: Sequence[str] = (),
 ) -> list[Path]:
     """Write a phantom data set; the same seed writes the same bytes.
 
     The layout is E2MIP, with the last fifth of the volumes (at least one) for validation, and the rest for training.
-    With tissues or channels, it is nnU-Net.
+    With tissues or channels, it is nnU-Net. The volumes of the test part come on top.
 
     Args:
         out: folder to create; must not exist, or be empty.
         volumes: number of volumes, at least 2; without channels, contrasts alternate.
         seed: seed of all random numbers.
         progress: called with the number of written volumes and their total.
+        test: number of further volumes for the test part; they change no other.
         tissues: masks have a label per tissue, see `TISSUES`, instead of one for all.
         channels: names of contrasts. Each volume has all of them as channels, on the grid of the first.
 
@@ -109,6 +111,8 @@ def write_phantom(
     """
     if volumes < 2:
         raise UserError(f"--volumes {volumes}: at least 2 are needed, for training and for validation")
+    if test < 0:
+        raise UserError(f"--test {test}: must be 0 or more")
     if unknown := [name for name in channels if name not in CONTRASTS]:
         hint = did_you_mean(unknown[0], list(CONTRASTS))
         raise UserError(f"--channels {unknown[0]}: no such contrast{hint}; valid: {', '.join(CONTRASTS)}")
@@ -118,7 +122,7 @@ def write_phantom(
     unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     written = []
     try:
-        files = _nnunet(volumes, seed, tissues, channels) if tissues or channels else _e2mip(volumes, seed)
+        files = _nnunet(volumes, test, seed, tissues, channels) if tissues or channels else _e2mip(volumes, test, seed)
         for i, of_volume in enumerate(files):
             for name, volume, is_mask in of_volume:
                 path = unfinished / name
@@ -127,7 +131,7 @@ def write_phantom(
                 _check(path)
                 if not is_mask:
                     written.append(out / name)
-            progress(i + 1, volumes)
+            progress(i + 1, volumes + test)
         if tissues or channels:
             (unfinished / "dataset.json").write_text(_description(volumes, tissues, channels), encoding="utf-8")
         unfinished.chmod(0o755)  # mkdtemp makes private folders, but other users may read data sets
@@ -149,11 +153,12 @@ def _alternating(i: int) -> tuple[str, str]:
     return contrast, f"{contrast}_case{i // len(CONTRASTS):04d}"
 
 
-def _e2mip(volumes: int, seed: int) -> Iterator[_Files]:
+def _e2mip(volumes: int, test: int, seed: int) -> Iterator[_Files]:
     validating = max(1, round(volumes / 5))
-    for i in range(volumes):
+    for i in range(volumes + test):
         contrast, subject = _alternating(i)
         split = "validation_data" if i >= volumes - validating else "training_data"
+        split = "test_data" if i >= volumes else split
         drawn = draw([CONTRASTS[contrast]], seed, i)
         yield [
             (f"{split}/images/{subject}.nii.gz", drawn.images[0], False),
@@ -161,14 +166,15 @@ def _e2mip(volumes: int, seed: int) -> Iterator[_Files]:
         ]
 
 
-def _nnunet(volumes: int, seed: int, tissues: bool, channels: Sequence[str]) -> Iterator[_Files]:
-    for i in range(volumes):
+def _nnunet(volumes: int, test: int, seed: int, tissues: bool, channels: Sequence[str]) -> Iterator[_Files]:
+    for i in range(volumes + test):
+        part = "Tr" if i < volumes else "Ts"
         contrast, subject = _alternating(i)
         if channels:
             subject = f"case{i:04d}"
         drawn = draw([CONTRASTS[name] for name in channels or [contrast]], seed, i)
-        images = [(f"imagesTr/{subject}_{n:04d}.nii.gz", image, False) for n, image in enumerate(drawn.images)]
-        yield [*images, (f"labelsTr/{subject}.nii.gz", drawn.tissues if tissues else drawn.mask, True)]
+        images = [(f"images{part}/{subject}_{n:04d}.nii.gz", image, False) for n, image in enumerate(drawn.images)]
+        yield [*images, (f"labels{part}/{subject}.nii.gz", drawn.tissues if tissues else drawn.mask, True)]
 
 
 def _description(volumes: int, tissues: bool, channels: Sequence[str]) -> str:

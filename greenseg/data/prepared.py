@@ -42,6 +42,16 @@ class Files:
     volumes: list[Volume] = field(default_factory=list)
     labels: set[int] = field(default_factory=set)
 
+    @property
+    def order(self) -> list[int]:
+        """The indices of the files, in the order in which their slices lie in the cache."""
+        return [number for volume in self.volumes for number in volume.parts]
+
+    @property
+    def masks(self) -> list[sitk.Image]:
+        """The masks with the numbers of the classes, in this order."""
+        return [self.pairs[number][1] for number in self.order]
+
 
 def read(case: Case, classes: Classes, advance: Callable[[], None]) -> Files:
     """The files of a case; `advance` is called after each image.
@@ -91,9 +101,9 @@ def on_grid(
         UserError: a channel has only one value, although there is foreground.
     """
     size, spacing = settings.image_size, settings.spacing
-    order = [number for volume in files.volumes for number in volume.parts]
+    order = files.order
     numbers = (*range(1, len(classes) + 1), *([IGNORED] if case.ignored else []))
-    masks = np.concatenate([mask_to_grid(files.pairs[n][1], size, spacing, numbers) for n in order])
+    masks = np.concatenate([mask_to_grid(mask, size, spacing, numbers) for mask in files.masks])
     images = images_on_grid([files.pairs[n][0] for n in order], size, spacing, windows)
     if is_foreground(masks).any():
         paths, count = case.images[0], images.shape[1]

@@ -1,24 +1,26 @@
-"""The split into training and validation: by subject, never by slice."""
+"""The split into training, validation and test: by subject, never by slice."""
 
 import csv
-import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import repeat
 from pathlib import Path
-from typing import Literal
 
 from greenseg.classes import BINARY, Classes
+from greenseg.data.assigned import Assigned
 from greenseg.data.layout import look
-from greenseg.data.listing import Listing, some
+from greenseg.data.listing import Listing, Split
+from greenseg.data.rules import Rule, divide
 from greenseg.data.table import CLASSES, CT, channel_column
 from greenseg.errors import UserError
 from greenseg.settings import Layout, Settings
 
-SPLIT_BY = ("data", "layout", "labels", "channels", "validation_share", "split_seed", "folds", "fold")
-"""The settings that decide the files, their classes, and their split into training and validation."""
+SPLIT_BY = ("data", "layout", "labels", "channels", *(field.name for field in fields(Rule)))
+"""The settings that decide the files, their classes, and their split into training, validation and test."""
+
+_ORDER: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Case:
     """One subject: its files, in the order of their names, and their split."""
 
     subject: str
-    split: Literal["train", "validation"]
+    split: Split
     files: tuple[tuple[Path, Path], ...]
     """Pairs of an image and its mask."""
     ignored: tuple[int, ...] = ()
@@ -54,13 +56,15 @@ def scan(
     split_seed: int = 0,
     folds: int = 0,
     fold: int = 0,
+    test_share: float = 0.0,
+    split_from: str = "",
 ) -> list[Case]:
-    """The cases of a data set for training and validation.
+    """The cases of a data set for training and validation, without the test part.
 
     If the data set names a split, it applies. Otherwise, a subject is used for validation if the hash of its name and
     `split_seed` falls into the first `validation_share`. With `folds`, the hash assigns all subjects to this number of
     folds, regardless of the split that the data set names, and the subjects of `fold` are used for validation. Adding a
-    subject moves no other, unless a split or a fold would be empty.
+    subject moves no other, unless a split or a fold would be empty. The test part is taken out before.
 
     Args:
         root: folder of the data set, or its CSV file.
@@ -71,26 +75,29 @@ def scan(
         split_seed: seed of the hash.
         folds: number of cross-validation folds; 0 = no cross-validation.
         fold: fold for validation, counted from 0.
+        test_share: share of the subjects for the test part, by another hash; 0 = those that the data set names.
+        split_from: CSV file that names the split of each subject, instead of all other rules; empty = none.
 
     Raises:
         UserError: missing folders, images without mask, masks without image, a subject in two splits, too few subjects,
-            classes that do not fit together; lists all problems.
+            classes that do not fit together, rules that contradict the data; lists all problems.
     """
-    return cases(look(root, layout, channels), root, validation_share, split_seed, folds, fold, labels)
+    rule = Rule(validation_share, split_seed, folds, fold, test_share, split_from)
+    return cases(look(root, layout, channels), root, rule, labels)
 
 
 def cases_of(settings: Settings, root: Path) -> list[Case]:
-    """The cases for these settings; raises like `scan`."""
-    return scan(
-        root,
-        settings.validation_share,
-        layout=settings.layout,
-        labels=settings.labels,
-        channels=settings.channels,
-        split_seed=settings.split_seed,
-        folds=settings.folds,
-        fold=settings.fold,
-    )
+    """The cases for training and validation with these settings, without the test part; raises like `scan`."""
+    return [case for case in _all_of(settings, root) if case.split != "test"]
+
+
+def test_cases_of(settings: Settings, root: Path) -> list[Case]:
+    """The test part for these settings, whose masks are known; may be empty. Raises like `scan`."""
+    return [case for case in _all_of(settings, root) if case.split == "test"]
+
+
+def _all_of(settings: Settings, root: Path) -> list[Case]:
+    return all_cases(look(root, settings.layout, settings.channels), root, Rule.of(settings), settings.labels)
 
 
 def classes_of(labels: str, cases: Sequence[Case]) -> Classes:
@@ -98,52 +105,44 @@ def classes_of(labels: str, cases: Sequence[Case]) -> Classes:
     return Classes.of(labels) or next((case.classes for case in cases if case.classes), BINARY)
 
 
-def cases(listing: Listing, root: Path, share: float, seed: int, folds: int, fold: int, labels: str = "") -> list[Case]:
+def cases(listing: Listing, root: Path, rule: Rule, labels: str = "") -> list[Case]:
     """Like `scan`, for a data set that is already listed."""
-    if problems := listing.problems + ([] if labels else listing.class_problems):
+    return [case for case in all_cases(listing, root, rule, labels) if case.split != "test"]
+
+
+def all_cases(listing: Listing, root: Path, rule: Rule, labels: str = "") -> list[Case]:
+    """Like `cases`, and then the test part: subjects that a run neither trains on nor is chosen by."""
+    problems = listing.problems + ([] if labels else listing.class_problems)
+    if problems and rule.split_from:  # its subjects cannot be compared with an incomplete list
+        problems += Assigned.read(Path(rule.split_from)).problems
+    if problems:
         raise UserError(problems)
     more: dict[str, list[tuple[Path, ...]]] = defaultdict(list)
     files: dict[str, list[tuple[Path, Path]]] = defaultdict(list)
-    named: dict[str, str | None] = {}
+    named: dict[str, Split | None] = {}
     ignored: dict[str, set[int]] = defaultdict(set)
+    without_mask: set[str] = set()
     for entry in listing.entries:
-        if entry.split != "test" and entry.mask is not None:
-            files[entry.subject].append((entry.image, entry.mask))
-            more[entry.subject].append(entry.more)
-            named[entry.subject] = entry.split
-            ignored[entry.subject].update(entry.ignored)
-    subjects = sorted(files)
-    if len(subjects) < max(2, folds):
-        need = f"{folds} are needed for {folds} folds" if folds else "2 are needed, for training and for validation"
-        count = "one subject only" if len(subjects) == 1 else f"{len(subjects)} subjects"
-        raise UserError(f"{root}: {count}; at least {need}")
-    if folds:
-        validating = _fold(subjects, folds, fold, seed)
-    elif any(named.values()):
-        open_ones = [subject for subject in subjects if not named[subject]]
-        if open_ones:
-            raise UserError(
-                f"{root}: a split is named for some subjects, but not for {some(open_ones)}; name all, or none"
-            )
-        validating = {subject for subject in subjects if named[subject] == "validation"}
-        if not validating or len(validating) == len(subjects):
-            lacking = "training" if validating else "validation"
-            raise UserError(f"{root}: no subject for {lacking}; name both splits, or none")
-    else:
-        validating = _held_out(subjects, share, seed)
-    ordered = sorted(subjects, key=lambda subject: (subject in validating, subject))
+        if entry.mask is None:
+            without_mask.add(entry.subject)
+            continue
+        files[entry.subject].append((entry.image, entry.mask))
+        more[entry.subject].append(entry.more)
+        named[entry.subject] = entry.split
+        ignored[entry.subject].update(entry.ignored)
+    split_of = divide(named, without_mask, rule, root)
     ct = next(iter(listing.entries)).ct
     return [
         Case(
             s,
-            "validation" if s in validating else "train",
+            split_of[s],
             tuple(files[s]),
             tuple(sorted(ignored[s])),
             tuple(more[s]) if any(more[s]) else (),
             ct,
             None if labels else listing.classes,
         )
-        for s in ordered
+        for s in sorted(files, key=lambda subject: (_ORDER.index(split_of[subject]), subject))
     ]
 
 
@@ -161,7 +160,11 @@ def refuse_ignored(cases: Iterable[Case], classes: Classes, root: Path) -> None:
 
 
 def split_csv(cases: Iterable[Case]) -> str:
-    """The split as a CSV file, which is a data set itself: `--data split.csv` trains on the same split."""
+    """The split as a CSV file, which is a data set itself: `--data split.csv` trains on the same split.
+
+    Args:
+        cases: the cases, those of the test part last.
+    """
     cases = list(cases)
     rows = []
     for case in cases:
@@ -187,7 +190,9 @@ def split_csv(cases: Iterable[Case]) -> str:
 
 
 def read_split(file: Path) -> list[Case]:
-    """The cases that `split_csv` wrote, without a look at their files.
+    """The cases for training and validation that `split_csv` wrote, without a look at their files.
+
+    The test part is left out, since the content of a run is that of its training.
 
     Raises:
         OSError, ValueError, KeyError, TypeError: the file is missing or damaged.
@@ -195,6 +200,8 @@ def read_split(file: Path) -> list[Case]:
     found: dict[tuple[str, str, str, str, str], list[tuple[Path, ...]]] = {}
     with file.open(encoding="utf-8", newline="") as text:
         for row in csv.DictReader(text):
+            if row["split"] == "test":
+                continue
             further = [row[name] for name in row if str(name).startswith("image_")]
             paths = tuple(Path(path) for path in (row["image"], row["mask"], *further))
             ignored, ct, classes = (row.get(name) or "" for name in ("ignore", CT, CLASSES))
@@ -212,27 +219,3 @@ def read_split(file: Path) -> list[Case]:
         )
         for (subject, split, ignored, ct, classes), of_case in found.items()
     ]
-
-
-def _place(subject: str, seed: int) -> float:
-    """A subject's place in [0, 1), by hash."""
-    text = f"{seed}/{subject}" if seed else subject
-    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
-
-
-def _held_out(subjects: list[str], share: float, seed: int) -> set[str]:
-    place = {s: _place(s, seed) for s in subjects}
-    ordered = sorted(subjects, key=place.__getitem__)
-    held_out = [s for s in ordered if place[s] < share]
-    # Neither split may be empty.
-    return set((held_out or ordered[:1])[: len(ordered) - 1])
-
-
-def _fold(subjects: list[str], folds: int, fold: int, seed: int) -> set[str]:
-    place = {s: _place(s, seed) for s in subjects}
-    members: list[list[str]] = [[] for _ in range(folds)]
-    for subject in sorted(subjects, key=place.__getitem__):
-        members[int(place[subject] * folds)].append(subject)
-    for empty in (m for m in members if not m):  # takes a subject from the fullest fold
-        empty.append(max(members, key=len).pop())
-    return set(members[fold])

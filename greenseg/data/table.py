@@ -15,7 +15,8 @@ CT, CLASSES = "ct_channels", "classes"
 """Columns that are the same in every line: numbers of the channels in Hounsfield units, from 1; and the classes."""
 
 _COLUMNS = ("image", "mask", "subject", "split", "ignore")
-_SPLITS: dict[str, Split | None] = {split: split for split in get_args(Split)} | {"val": "validation", "": None}
+SPLITS: dict[str, Split] = {split: split for split in get_args(Split)} | {"val": "validation"}
+"""Word for a split → the split."""
 
 
 def channel_column(number: int) -> str:
@@ -23,22 +24,34 @@ def channel_column(number: int) -> str:
     return "image" if number == 1 else f"image_{number}"
 
 
-def list_csv(file: Path, found: Listing) -> None:
-    """List the lines of a CSV file, with the wanted channels, by default all."""
+def read_csv(file: Path, problems: list[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The columns of a CSV file, in lower case, and its lines with their numbers; adds a problem if unreadable."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.reader(text)
             rows = [(reader.line_num, cells) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        found.problems.append(f"{file}: not readable as CSV: {error}")
+        problems.append(f"{file}: not readable as CSV: {error}")
+        return [], []
+    return [name.strip().lower() for name in rows[0][1]] if rows else [], rows[1:]
+
+
+def no_split(word: str) -> str:
+    """The message for a word that is no split."""
+    return f"split '{word}' is not valid{did_you_mean(word.lower(), list(SPLITS))}; valid: {', '.join(get_args(Split))}"
+
+
+def list_csv(file: Path, found: Listing) -> None:
+    """List the lines of a CSV file, with the wanted channels, by default all."""
+    columns, rows = read_csv(file, found.problems)
+    if found.problems:
         return
-    columns = [name.strip().lower() for name in rows[0][1]] if rows else []
     channels = _channels(file, columns, found)
     if found.problems:
         return
-    if len(rows) == 1:
+    if not rows:
         found.problems.append(f"{file}: no line below the column names")
-    longer = [(number, len(cells)) for number, cells in rows[1:] if any(cell.strip() for cell in cells[len(columns) :])]
+    longer = [(number, len(cells)) for number, cells in rows if any(cell.strip() for cell in cells[len(columns) :])]
     if longer:
         found.problems += [
             f"{file}:{number}: {count} cells, but {len(columns)} columns; put a cell with commas in quotes"
@@ -47,7 +60,7 @@ def list_csv(file: Path, found: Listing) -> None:
         return
     lines = [
         (f"{file}:{number}", defaultdict(str, zip(columns, map(str.strip, cells), strict=False)))
-        for number, cells in rows[1:]
+        for number, cells in rows
         if any(cell.strip() for cell in cells)
     ]
     ct = _ct_channels(lines, channels, found)
@@ -131,15 +144,13 @@ def _entry(
     folder: Path, where: str, row: Mapping[str, str], channels: Sequence[str], ct: tuple[int, ...], found: Listing
 ) -> Entry | None:
     """The entry for a line; None if it has a problem."""
-    if row["split"].lower() not in _SPLITS:
-        hint = did_you_mean(row["split"].lower(), list(_SPLITS))
-        valid = ", ".join(get_args(Split))
-        found.problems.append(f"{where}: split '{row['split']}' is not valid{hint}; valid: {valid}, or empty")
+    if row["split"] and row["split"].lower() not in SPLITS:
+        found.problems.append(f"{where}: {no_split(row['split'])}, or empty")
         return None
     if not re.fullmatch(r"([1-9]\d*\s*)*", row["ignore"]):
         found.problems.append(f"{where}: ignore '{row['ignore']}' is not valid; valid: labels above 0, such as 2 3")
         return None
-    split = _SPLITS[row["split"].lower()]
+    split = SPLITS.get(row["split"].lower())
     image, *more = (folder / row[name] for name in channels)
     mask = folder / row["mask"] if row["mask"] else None
     gone = [f"{where}: {path}: no such file" for path in (image, mask, *more) if path and not path.exists()]

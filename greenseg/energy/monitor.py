@@ -100,6 +100,10 @@ class EnergyMonitor(pl.Callback):
         """Start the phase `probe`; returns the energy since the last change of phase or the last call."""
         return self._enter(PROBE)
 
+    def test(self) -> None:
+        """Start the phase `test`, which lasts until the end."""
+        self._enter(TEST)
+
     def close(self) -> dict[str, float]:
         """End measuring; returns the difference between the phases of this rank and one window over all of them.
 

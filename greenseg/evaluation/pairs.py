@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from greenseg.classes import Classes
+from greenseg.data.e2mip import TRAINING
 from greenseg.data.layout import look
 from greenseg.data.listing import SUFFIXES, by_stem, natural, some, stem_of, subject_of
 from greenseg.data.nnunet import is_nnunet
@@ -31,6 +32,7 @@ class Pair:
         prediction: file of the prediction; None if it is missing, which counts as an empty mask.
         ignored: labels of the reference that mean "not annotated".
         image: its image; None if unknown.
+        is_test: whether the data set names it for its test part.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Pair:
     prediction: Path | None = None
     ignored: tuple[int, ...] = ()
     image: Path | None = None
+    is_test: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -140,13 +143,21 @@ def _of_data_set(
     root: Path, layout: Layout, labels: str, channels: str, problems: list[str], is_csv: bool
 ) -> Pairing | None:
     """The references of a data set; None if the folder is none."""
-    known = is_nnunet(root) or any((root / name).is_dir() for name in ("training_data", "masks"))
+    known = is_nnunet(root) or any((root / name).is_dir() for name in (*TRAINING, "masks"))
     if layout == "auto" and not (is_csv or known or any(path.is_dir() for path in root.glob("sub-*"))):
         return None
     listing = look(root, layout, channels)
     problems += listing.problems + ([] if labels else listing.class_problems)
     pairs = [
-        Pair(name_of_mask(entry.mask), entry.subject, entry.mask, None, entry.ignored, entry.image)
+        Pair(
+            name_of_mask(entry.mask),
+            entry.subject,
+            entry.mask,
+            None,
+            entry.ignored,
+            entry.image,
+            entry.split == "test",
+        )
         for entry in listing.entries
         if entry.mask
     ]
@@ -204,6 +215,7 @@ def _find_predictions(found: Pairing, folder: Path, allow_missing: bool, problem
         if len(paths) > 1:
             several = some([path.name for path in paths])
             problems.append(f"{pair.reference}: several predictions ({several}); keep one")
+    _leave_out_a_part(found, files_of)
     missing = [pair for pair in found.pairs if pair not in files_of]
     found.pairs = [replace(pair, prediction=files_of[pair][0]) if pair in files_of else pair for pair in found.pairs]
     if allow_missing and missing:
@@ -216,6 +228,17 @@ def _find_predictions(found: Pairing, folder: Path, allow_missing: bool, problem
             f"{folder}: {count(len(missing), 'reference')} without prediction: {names}; expected files such as "
             f"{folder / missing[0].reference.name}; count {which} with --allow-missing"
         )
+
+
+def _leave_out_a_part(found: Pairing, predicted: Container[Pair]) -> None:
+    """Leave out the test part, or all the rest, if none of it is predicted: one usually predicts one of the two."""
+    parts = {is_test: [pair for pair in found.pairs if pair.is_test is is_test] for is_test in (True, False)}
+    without = [is_test for is_test, pairs in parts.items() if not any(pair in predicted for pair in pairs)]
+    if len(without) == 1 and all(parts.values()):
+        left_out = parts[without[0]]
+        words = "test part" if without[0] else "training and validation"
+        found.pairs = parts[not without[0]]
+        found.notes.append(f"no prediction for the {words}: {count(len(left_out), 'reference')} left out")
 
 
 def _names(pairs: Iterable[Pair], key: Callable[[str], str]) -> _Names:

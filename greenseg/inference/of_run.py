@@ -31,6 +31,11 @@ _PREFIX = "network."
 _DTYPES = {"16": torch.float16, "bf16": torch.bfloat16, "32": torch.float32, "64": torch.float64}
 
 
+def plain_precision(trained: str) -> str:
+    """The precision of prediction for one of training: Transformer Engine needs layers of its own."""
+    return trained if trained.split("-")[0] in _DTYPES else "bf16-mixed"
+
+
 def precision_on(device: str, wanted: str) -> str:
     """The numeric precision that runs for a wanted one.
 
@@ -93,9 +98,7 @@ class RunPredictor:
         recipe = recipe_of(run, record)
         settings = Settings.of(NEUTRAL | record.settings)
         device = device_for(options.accelerator)
-        wanted = options.precision or record.ran.precision or settings.precision
-        if not options.precision and wanted.split("-")[0] not in _DTYPES:
-            wanted = "bf16-mixed"  # Transformer Engine needs its own layers
+        wanted = options.precision or plain_precision(record.ran.precision or settings.precision)
         precision = precision_on(device.type, wanted)
         module = network_of(run, settings, recipe, precision)
         notes = [] if record.status == "finished" else [f"{path}: its training is {run.status_by(record)}"]

@@ -3,9 +3,9 @@
 import contextlib
 from typing import Any
 
-from greenseg.energy import Energy
 from greenseg.runs.directory import RunDirectory
-from greenseg.runs.record import BadRecord, Energies, Epoch, Record, read_epoch
+from greenseg.runs.record import BadRecord, Epoch, Record, read_epoch
+from greenseg.runs.summary import training_joules
 
 
 class Follower:
@@ -34,7 +34,7 @@ class Follower:
             if not record or not self.began(record):
                 return []
             *earlier, _ = record.attempts
-            self._attempt, self._spent = len(earlier), sum(_joules(attempt.energy or {}) for attempt in earlier)
+            self._attempt, self._spent = len(earlier), sum(training_joules(a.energy or {}) for a in earlier)
         try:
             with (self._run.path / "epochs.jsonl").open("rb") as file:
                 file.seek(self._read)
@@ -57,7 +57,7 @@ class Follower:
             "dice": line.dice,
             "iou": line.iou,
             "seconds": line.seconds,
-            "joules": self._spent + _joules(line.attempt_so_far),
+            "joules": self._spent + training_joules(line.attempt_so_far),
         }
 
     def _record(self) -> Record | None:
@@ -70,7 +70,3 @@ class Follower:
 def _last_of(record: Record | None) -> str | None:
     """Identity of the last attempt at a run; None if there is none."""
     return record.attempts[-1].identity if record and record.attempts else None
-
-
-def _joules(energies: Energies) -> float:
-    return sum(Energy.from_json(energy).joules for energy in energies.values())

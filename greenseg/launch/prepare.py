@@ -30,7 +30,7 @@ def prepare(runs: Iterable[Settings], say: Callable[[str], None], progress: Prog
 
     runs = list(runs)
     weights.check(runs)
-    made_of = ("data", "layout", "labels", "channels", "image_size", "spacing")
+    made_of = ("data", "layout", "labels", "channels", "image_size", "spacing", "test_share", "split_from")
     split_by = ("validation_share", "split_seed", "folds", "fold")
     distinct = {tuple(getattr(run, name) for name in made_of + split_by): run for run in runs}
     roots = {data: cache.data_root(run, say) for data, run in {run.data: run for run in runs}.items()}

@@ -49,23 +49,32 @@ class VolumeOverlap(Metric):
         self.counts.index_add_(0, rows, sums)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """`dice` and `iou`: means over classes of the means over volumes, and the values that they come from.
+        """The scores of all volumes, see `scores_of_counts`."""
+        return scores_of_counts(self.counts[:-1])
 
-        `class_dice` and `class_iou`: float64 [classes], means over volumes. `dice_of` and `iou_of`: float64 [classes,
-        subjects]. `volume_dice`: float64 [subjects], means over classes. NaN where undefined.
-        """
-        tp, fp, fn = self.counts[:-1].transpose(0, 1).unbind(2)
-        # The data of a single class are refused if no volume has it.
-        measured = ((tp + fn).sum(1, keepdim=True) > 0) | (self.classes == 1)
-        dice = torch.where(measured, 2 * tp / (2 * tp + fp + fn), torch.nan)
-        iou = torch.where(measured, tp / (tp + fp + fn), torch.nan)
-        class_dice, class_iou = dice.nanmean(1), iou.nanmean(1)
-        return {
-            "dice": class_dice.nanmean(),
-            "iou": class_iou.nanmean(),
-            "class_dice": class_dice,
-            "class_iou": class_iou,
-            "dice_of": dice,
-            "iou_of": iou,
-            "volume_dice": dice.nanmean(0),
-        }
+
+def scores_of_counts(counts: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`dice` and `iou`: means over classes of the means over volumes, and the values that they come from.
+
+    `class_dice` and `class_iou`: float64 [classes], means over volumes. `dice_of` and `iou_of`: float64 [classes,
+    subjects]. `volume_dice` and `volume_iou`: float64 [subjects], means over classes. NaN where undefined.
+
+    Args:
+        counts: true positives, false positives and false negatives, float64 [subjects, classes, 3].
+    """
+    tp, fp, fn = counts.transpose(0, 1).unbind(2)
+    # The data of a single class are refused if no volume has it.
+    measured = ((tp + fn).sum(1, keepdim=True) > 0) | (counts.shape[1] == 1)
+    dice = torch.where(measured, 2 * tp / (2 * tp + fp + fn), torch.nan)
+    iou = torch.where(measured, tp / (tp + fp + fn), torch.nan)
+    class_dice, class_iou = dice.nanmean(1), iou.nanmean(1)
+    return {
+        "dice": class_dice.nanmean(),
+        "iou": class_iou.nanmean(),
+        "class_dice": class_dice,
+        "class_iou": class_iou,
+        "dice_of": dice,
+        "iou_of": iou,
+        "volume_dice": dice.nanmean(0),
+        "volume_iou": iou.nanmean(0),
+    }

@@ -3,14 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
-
-from greenseg.classes import IGNORED
-from greenseg.data.cache import Slices
-from greenseg.data.grid import ByteArray
 
 Mask = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 Distances = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -108,62 +103,7 @@ def _hd95(forth: Distances, back: Distances) -> float:
     return max(float(np.percentile(distances, 95)) for distances in (forth, back))
 
 
-def hausdorff_of_subjects(slices: Slices, predictions: ByteArray | Mask, number: int = 1) -> dict[str, float | None]:
-    """HD95 of a class in every validation subject, in mm; the mean over its volumes if it has several.
-
-    Pixels that are not annotated are background in prediction and truth.
-
-    Args:
-        slices: slices of the data set.
-        predictions: numbers of the predicted classes, [validation slices, height, width], in the order of the subjects.
-        number: number of the class.
-
-    Returns:
-        Subject → mm, or None if undefined: no such pixel and no prediction of one, or 2D images, whose distance is
-        unknown. If there are several classes and no subject has this one, all are None.
-    """
-    pixel = float(slices.index["preprocessing"]["spacing"])
-    scores: dict[str, float | None] = {}
-    start, measured = 0, len(slices.classes) == 1
-    for subject in slices.subjects("validation"):
-        of_volumes = []
-        first = subject["first"]
-        for volume in subject["volumes"]:
-            count, distance = volume["slices"], volume["distance"]
-            masks = slices.masks[first : first + count]
-            truth = masks == number
-            measured = measured or bool(truth.any())
-            if distance is not None:
-                predicted = predictions[start : start + count] == number
-                if slices.has_ignored:
-                    predicted &= masks != IGNORED
-                of_volumes.append(hausdorff_95(predicted, truth, (distance, pixel, pixel)))
-            first, start = first + count, start + count
-        scores[subject["name"]] = mean_of_defined(of_volumes)
-    return scores if measured else dict.fromkeys(scores)
-
-
 def mean_of_defined(values: Sequence[float | None]) -> float | None:
     """Mean of the values that are numbers; None if there are none."""
     defined = [value for value in values if value is not None and not math.isnan(value)]
     return float(np.mean(defined)) if defined else None
-
-
-def record_of(slices: Slices, predictions: ByteArray | Mask, epoch: int) -> dict[str, Any]:
-    """Entries for a run's record: `epoch` of the predictions, `hd95` and `volume_hd95` in mm, and those of `classes`.
-
-    `hd95` is the mean over classes of the means over subjects; `volume_hd95` has the mean over classes of each subject.
-    A single class has no entry of its own.
-    """
-    numbers = range(1, len(slices.classes) + 1)
-    each = [hausdorff_of_subjects(slices, predictions, number) for number in numbers]
-    means = [mean_of_defined(list(scores.values())) for scores in each]
-    classes = {
-        name: {"hd95": mean, "volume_hd95": scores}
-        for name, mean, scores in zip(slices.classes.names, means, each, strict=True)
-    }
-    return {
-        "epoch": epoch,
-        "hd95": mean_of_defined(means),
-        "volume_hd95": {name: mean_of_defined([scores[name] for scores in each]) for name in each[0]},
-    } | ({"classes": classes} if len(classes) > 1 else {})

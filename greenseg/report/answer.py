@@ -6,10 +6,10 @@ from functools import partial
 
 from greenseg.classes import without_names
 from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
-from greenseg.report.columns import FRONT, interval
+from greenseg.report.columns import FRONT, ON_GRID, interval
 from greenseg.report.comparison import Comparison, Effect
 from greenseg.report.labels import setting_text, value_text
-from greenseg.report.objectives import ENERGIES, Objective
+from greenseg.report.objectives import ENERGIES, TEST, Objective
 from greenseg.report.results import CONTENT, Result
 from greenseg.report.statistics import Change
 from greenseg.report.units import count, joules, number, percent
@@ -134,6 +134,7 @@ def warnings(comparison: Comparison) -> list[str]:
     finished = [result for result in results if result.finished]
     said = [*comparison.notes, *_of_content(results)]
     said += _of_masks(finished)
+    said += _of_test(finished)
     said += _of_mixed(comparison, finished)
     if len({frozenset(result.ways.items()) for result in finished if not result.mixed | result.partly}) > 1:
         ranked = (
@@ -189,9 +190,32 @@ def _of_masks(finished: Sequence[Result]) -> list[str]:
     if len(labels) > 1:
         named = "; ".join([*labels.values()][:_MOST_NAMED]) + ("; …" if len(labels) > _MOST_NAMED else "")
         said.append(f"Classes differ between rows: {named}. Their quality is that of different structures.")
-    grids = Counter(f"{r.settings['image_size']}² of {r.settings['spacing']:g} mm" for r in finished)
+    on_grid = [result for result in finished if result.on_grid]
+    if on_grid and len(on_grid) < len(finished):
+        said.append(
+            f"{count(len(on_grid), 'configuration')} of an earlier version (marked {ON_GRID}): their quality is that "
+            f"on the training grid, and that of the others in each volume's own geometry."
+        )
+    grids = Counter(f"{r.settings['image_size']}² of {r.settings['spacing']:g} mm" for r in on_grid)
     if len(grids) > 1:
         said.append(f"Pixels differ between rows: {_counted(grids)}. The quality of each is that on its own pixels.")
+    return said
+
+
+def _of_test(finished: Sequence[Result]) -> list[str]:
+    """Caveats if the best is not confirmed by subjects that did not choose it, or by different ones."""
+    without = [result for result in finished if not result.tested]
+    failed = [run for result in finished for run in result.finished if run.record.test.problem]
+    if failed:
+        return [f"{count(len(failed), 'run')} could not predict the test part: {failed[0].record.test.problem}"]
+    if finished and len(without) == len(finished):
+        return [
+            "No test part: the best was chosen and judged on the same validation subjects. Subjects in test_data/, or "
+            "--test-share, choose nothing and are judged once."
+        ]
+    said = [f"{count(len(without), 'configuration')} without a test part in every repeat."] if without else []
+    if len({run.record.test.content for result in finished if result.tested for run in result.finished}) > 1:
+        said.append("Test parts differ between runs: their test figures are those of different subjects.")
     return said
 
 
@@ -260,7 +284,7 @@ def _of_objectives(comparison: Comparison) -> list[str]:
             said.append(f"{count(without, 'configuration')} without {what} in every repeat: not ranked.")
     settings: dict[str, list[Objective]] = {}
     for objective in ENERGIES.values():
-        if objective.reckoned:
+        if objective.reckoned and (objective.name != "e2mip" or objective is comparison.energy):
             settings.setdefault(objective.reckoned, []).append(objective)
     for key, objectives in settings.items():
         figures = [
@@ -299,10 +323,20 @@ def legend(comparison: Comparison) -> list[str]:
         said.append(f"±: 95 % interval of the mean over repeats (Student t), from {of}.{single}")
     if any(row.probability is not None for row in comparison.rows):
         said.append("chance: probability that it is on the front of the true means, given this spread.")
+    if any(result.on_grid for result in comparison.results):
+        said.append(f"{ON_GRID}: on the training grid, as an earlier version measured it.")
+    if tested := [mean.n for result in comparison.results if (mean := comparison.figure(result, TEST))]:
+        subjects = "–".join(str(n) for n in sorted({min(tested), max(tested)}))
+        said.append(
+            f"{TEST.heading}: of {subjects} subjects that chose nothing; ± is over subjects, each with its mean over "
+            f"repeats."
+        )
     runs = comparison.runs
     wasted = sum(run.energy.joules for run in runs if run.status != "finished")
     spent = f"All runs together: {joules(sum(run.energy.joules for run in runs))}"
-    said.append(f"{spent}, including {joules(wasted)} for runs that did not finish." if wasted else f"{spent}.")
+    spent += f", including {joules(wasted)} for runs that did not finish" if wasted else ""
+    tests = sum(run.tested.joules for run in runs if run.tested)
+    said.append(f"{spent}, and {joules(tests)} for tests." if tests else f"{spent}.")
     return said
 
 

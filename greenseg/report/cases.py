@@ -1,20 +1,28 @@
 """The table of a data set's cases."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from rich.table import Table
 
 from greenseg.data.check import Check
 from greenseg.report.units import count
 
+_SPLITS = ("train", "validation", "test")
+
 
 def case_table(found: Check) -> Table:
     """One row per case. Distinct values within a case are on separate lines; – means unreadable."""
-    splits = Counter(case.split or "unknown" for case in found.cases)
+    splits = Counter(dict.fromkeys(_SPLITS, 0))
+    splits.update(case.split or "unknown" for case in found.cases)
     slices = sum(case.slices for case in found.cases)
-    title = f"{count(len(found.cases), 'case')} ({', '.join(f'{n} {split}' for split, n in splits.items())})"
+    title = f"{count(len(found.cases), 'case')} ({_each(splits)})"
+    of_split = Counter(dict.fromkeys(_SPLITS, 0))
+    for case in found.cases:
+        of_split[case.split or "unknown"] += case.slices
+    per_split = f" ({_each(of_split)})" if splits["test"] else ""
     channels = f", channels {', '.join(found.channels)}" if len(found.channels) > 1 else ""
-    table = _table(f"{title}, {count(slices, 'slice')}, layout {found.layout}{channels}")
+    table = _table(f"{title}, {count(slices, 'slice')}{per_split}, layout {found.layout}{channels}")
     table.add_column("case", overflow="fold")
     table.add_column("split", no_wrap=True)
     for name in ("slices", "empty", "size", "mm", "axes", "type", "mask", "intensity"):
@@ -46,6 +54,10 @@ def class_table(found: Check) -> Table:
         share = "–" if of_class.share is None else f"{of_class.share:.1%}"
         table.add_row(of_class.name, labels, share, str(of_class.subjects))
     return table
+
+
+def _each(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {split}" for split, number in numbers.items() if number)
 
 
 def _table(title: str) -> Table:

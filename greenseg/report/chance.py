@@ -14,6 +14,7 @@ from greenseg.report.front import front, fronts
 from greenseg.report.moderation import Values
 
 DRAWS = 1000
+_MOST_SIMULATED = 200
 CONFIDENCE = 0.95
 
 
@@ -108,7 +109,8 @@ def near_best(estimates: Estimates, more_is_better: bool, draws: int = DRAWS, se
     Hsu's multiple comparisons with the best (1984, doi:10.1214/aos/1176346732): a configuration is left out if another
     one's mean is better by more than the one-sided quantile for comparing this configuration with all others (Dunnett
     1955, doi:10.1080/01621459.1955.10501294), times the standard error of the difference. The quantile is simulated for
-    its own standard errors and degrees of freedom, if neither a single comparison nor Bonferroni's bound decides.
+    its own standard errors and degrees of freedom, if neither a single comparison nor Bonferroni's bound decides; for
+    more than 200 configurations, the bound alone decides, which leaves a few more in.
 
     Args:
         estimates: the configurations, with one objective.
@@ -133,8 +135,8 @@ def near_best(estimates: Estimates, more_is_better: bool, draws: int = DRAWS, se
             continue
         lead = (means[rivals] - mean) / np.sqrt(variance)
         tails = stdtr(joint_freedom(variances[rivals], variances[i], freedoms[rivals], freedoms[i]), -lead)
-        if tails.min() >= 1 - CONFIDENCE:
-            found[i] = True
+        if tails.min() >= 1 - CONFIDENCE or len(means) > _MOST_SIMULATED:
+            found[i] = tails.min() * (len(means) - 1) > 1 - CONFIDENCE
         elif tails.min() * (len(means) - 1) > 1 - CONFIDENCE:
             if noise is None:
                 spread = Estimates(0 * estimates.means, estimates.errors, estimates.freedoms, estimates.correlation)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from greenseg.report.columns import interval
+from greenseg.report.columns import quality_text
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.objectives import QUALITIES, Objective, of_class
 from greenseg.report.results import Result, classes_of
@@ -64,4 +64,4 @@ def _of(quality: Objective, name: str) -> Objective:
 
 def _text(comparison: Comparison, result: Result, objective: Objective) -> str:
     mean = comparison.figure(result, objective)
-    return interval(mean, objective.digits or 0) if mean else "–"
+    return quality_text(result, objective, mean) if mean else "–"

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenseg.report.comparison import Comparison, Row
-from greenseg.report.labels import MODEL, setting, setting_text, source
-from greenseg.report.objectives import COSTS, ENERGIES, Objective, named, of_class
+from greenseg.report.labels import MODEL, setting, setting_text, source, value_text
+from greenseg.report.objectives import COSTS, ENERGIES, SHOWN, TEST, Objective, named, of_class
 from greenseg.report.results import Result, classes_of, objectives_of
 from greenseg.report.statistics import Mean
 from greenseg.report.units import number, percent
 
 FRONT = "●"
+ON_GRID = "*"
+"""Mark of a quality that was measured on the training grid."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ _PLACES = {
     "rank": Column("rank", "rank", lambda row: str(row.rank or "–"), lambda row: row.rank),
     "status": Column("status", "status", lambda row: row.result.status, lambda row: row.result.status, False),
     "source": Column("source", "source", lambda row: _source(row), lambda row: source(row.result), False),
+    "on-grid": Column("on-grid", "on grid", lambda row: value_text(_on_grid(row)), lambda row: _on_grid(row), False),
 }
 
 
@@ -61,7 +64,7 @@ def column(comparison: Comparison, name: str) -> Column:
     return Column(name, name, lambda row: setting_text(row.result, name), lambda row: setting(row.result, name), False)
 
 
-OPTIONAL = ("peak-memory", "params", "per-epoch", "seconds", "chance", "saved", "runs")
+OPTIONAL = ("test-joules", "peak-memory", "params", "per-epoch", "seconds", "chance", "saved", "runs")
 """Columns that a narrow table may omit, in this order."""
 
 
@@ -72,9 +75,16 @@ def default_columns(comparison: Comparison) -> list[str]:
     if any(len(result.runs) > 1 for result in results):
         shown.append("runs")
     shown.append(comparison.quality.name)
+    if any(result.figure(TEST) for result in results):
+        shown.append(TEST.name)
     if comparison.energy.name == "total" and any(result.figure(ENERGIES["per-epoch"]) for result in results):
         shown.append("per-epoch")
-    shown += [comparison.energy.name, "saved"]
+    shown.append(comparison.energy.name)
+    if comparison.energy.name == "e2mip":
+        shown.append("e2mip-score")
+    if any(result.figure(SHOWN["test-joules"]) for result in results):
+        shown.append("test-joules")
+    shown.append("saved")
     if any(row.probability is not None for row in comparison.rows):
         shown.append("chance")
     third = [comparison.third.name] if comparison.third else []
@@ -99,7 +109,7 @@ def _figure_column(comparison: Comparison, objective: Objective) -> Column:
         if not objective.digits:
             return number(None if (value := figure(row.result, objective)) is None else value / size)
         mean = comparison.figure(row.result, objective)
-        return "–" if mean is None else interval(mean, objective.digits)
+        return "–" if mean is None else quality_text(row.result, objective, mean)
 
     return Column(
         objective.name,
@@ -108,6 +118,11 @@ def _figure_column(comparison: Comparison, objective: Objective) -> Column:
         lambda row: figure(row.result, objective),
         descending=objective.more_is_better,
     )
+
+
+def quality_text(result: Result, objective: Objective, mean: Mean) -> str:
+    """A quality with its interval, and with a mark if it was measured on the training grid."""
+    return interval(mean, objective.digits or 0) + (ON_GRID if objective.judges and result.on_grid else "")
 
 
 def figure(result: Result, objective: Objective) -> float | None:
@@ -120,13 +135,18 @@ def interval(mean: Mean, digits: int, sign: str = "") -> str:
     """A quality with its 95 % interval: `0.8123 ±0.0045`, or `0.8123 (±0.0045)` for a single repeat.
 
     Args:
-        mean: mean over repeats.
+        mean: mean over repeats or subjects.
         digits: number of digits after the point.
         sign: `+` to always show the sign.
     """
     half = "" if mean.half is None else f"±{mean.half:.{digits}f}"
     shown = half and f" ({half})" if mean.borrowed else half and f" {half}"
     return f"{mean.value:{sign}.{digits}f}".replace("-", "−") + shown
+
+
+def _on_grid(row: Row) -> bool | None:
+    """Whether the quality was measured on the training grid; None without a finished run."""
+    return row.result.on_grid if row.result.finished else None
 
 
 def _runs(row: Row) -> str:

@@ -24,13 +24,15 @@ SCHEMA = 1
 def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
     """One line per row, values in J, s and g; each objective has its mean and the ends of its 95 % interval.
 
+    The Dice of the test part also has the number of subjects.
+
     If a value in effect differs from the requested one, an additional column has it, such as `precision_ran`.
     """
     if names is None:
         settings = list(comparison.results[0].settings)
         objectives = objectives_of(comparison.results)
         figures = [name for name, o in objectives.items() if any(row.result.figure(o) for row in comparison.rows)]
-        names = [*settings, "runs", "front", "chance", "rank", *figures, "saved", "status", "source"]
+        names = [*settings, "runs", "front", "chance", "rank", *figures, "saved", "status", "source", "on-grid"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     shown = [column(comparison, name) for name in names]
@@ -49,16 +51,18 @@ def _ran_otherwise(row: Row, name: str) -> bool:
 
 def _csv_headings(name: str, changed: bool) -> list[str]:
     key = name.replace("-", "_")
-    more = ["low", "high"] if named(name) else ["ran"] if changed else []
+    more = ["ran"] if changed else []
+    if objective := named(name):
+        more = ["low", "high", *(["subjects"] if objective.of_subjects else [])]
     return [key, *(f"{key}_{word}" for word in more)]
 
 
 def _csv_cells(comparison: Comparison, shown: Column, row: Row, changed: bool) -> list[Any]:
     if objective := named(shown.name):
         mean = comparison.figure(row.result, objective)
-        return (
-            ["", "", ""] if mean is None else [mean.value, *(("", "") if mean.half is None else (mean.low, mean.high))]
-        )
+        ends = ("", "") if mean is None or mean.half is None else (mean.low, mean.high)
+        cells: list[Any] = ["" if mean is None else mean.value, *ends]
+        return [*cells, "" if mean is None else mean.n] if objective.of_subjects else cells
     value = shown.value(row)
     cells = [{True: "true", False: "false", None: ""}.get(value, value) if isinstance(value, bool | None) else value]
     if changed:
@@ -131,6 +135,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
         "estimated": sorted(result.estimated),
         "unmeasured": result.unmeasured,
         "marks": sorted(result.marks),
+        "on_grid": result.on_grid if result.finished else None,
     }
 
 

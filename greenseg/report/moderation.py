@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 _FLOOR = 1e-5  # of a variance, as a share of the median one: limma's, for the logarithm
+_ROUNDING = 1e-24  # share of the largest variance that is 0
 _NEAREST = 0.01  # to 0 and 1, and to 0 as a share of the median: beyond, g is a straight line
 _UNEVENNESS = np.array([0.02, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.2, 1.5, 1.9, 2.4, 3.0])
 """Grid of the standard deviation of log σ² between configurations; 1.6 is a σ that differs by up to 16 times."""
@@ -112,17 +113,23 @@ def moderate(variances: Values, freedoms: Values) -> Moderated:
     """
     known = freedoms > 0
     variances, freedoms = np.where(known, variances, 0.0), np.where(known, freedoms, 0.0)
+    unit = float(variances.max()) if len(variances) else 0.0
+    variances = np.where(variances > _ROUNDING * unit, variances, 0.0)
     total = float(freedoms.sum())
     if known.sum() < 2 or 2 * np.count_nonzero(variances) < known.sum():
         alike = known.sum() > 1 and not variances.any()
         return Moderated(variances, np.where(known, freedoms, total if alike else 0.0), total)
-    floor = _FLOOR * float(np.median(variances[variances > 0]))
-    found, freedom = _posterior(np.where(known, np.maximum(variances, floor), 0.0), freedoms)
-    return Moderated(found, np.where(known, freedom, np.minimum(freedom, total)), total)
+    scaled = variances / unit
+    floor = _FLOOR * float(np.median(scaled[scaled > 0]))
+    found, freedom = _posterior(np.where(known, np.maximum(scaled, floor), 1.0), freedoms)
+    return Moderated(found * unit, np.where(known, freedom, np.minimum(freedom, total)), total)
 
 
 def _posterior(s2: Values, d: Values) -> tuple[Values, Values]:
-    """Scale and degrees of freedom of the posterior of each σ², shape (n,) both; see the module."""
+    """Scale and degrees of freedom of the posterior of each σ², shape (n,) both; see the module.
+
+    Variances are positive, and have no meaning without degrees of freedom.
+    """
     from scipy.special import digamma, polygamma
 
     prior_d = 2 * _inverse_trigamma(_UNEVENNESS**2)  # trigamma(d₀/2) is the variance of log σ²
@@ -148,7 +155,7 @@ def _posterior(s2: Values, d: Values) -> tuple[Values, Values]:
     joint = prior_d + d[:, None]
     drawn = (prior_d * prior + (d * s2)[:, None]) / joint
     mean, square = _log_moments(drawn, joint)
-    own, own_square = _log_moments(np.where(d > 0, s2, 1.0), np.where(d > 0, d, 1.0))
+    own, own_square = _log_moments(s2, np.where(d > 0, d, 1.0))
     first = weight * ((1 - outlier) * mean + outlier * own[:, None])
     second = weight * ((1 - outlier) * square + outlier * own_square[:, None])
     mean = first.sum(axis=1)
@@ -166,7 +173,8 @@ def _densities(s2: Values, d: Values, prior: Values, prior_d: Values) -> tuple[V
     d = d[:, None]
     ratio = s2[:, None] / prior * (d / prior_d)
     logs = d / 2 * np.log(ratio) - (d + prior_d) / 2 * np.log1p(ratio) - betaln(d / 2, prior_d / 2)
-    return (1 - _OUTLYING) * np.exp(logs), _OUTLYING / _OUTLIERS_SPAN * (s2[:, None] > prior)
+    outlying = _OUTLYING / _OUTLIERS_SPAN * (s2[:, None] > prior)
+    return np.maximum((1 - _OUTLYING) * np.exp(logs), 1e-300), outlying.astype(np.float64)
 
 
 def _log_moments(scale: Values, freedom: Values) -> tuple[Values, Values]:

@@ -1,7 +1,7 @@
-"""The objectives of a report: quality, energy, other costs. Each is one entry that reads its value from a record."""
+"""The figures of a report: quality, energy, other costs. Each is one entry that reads its value from a record."""
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -10,6 +10,8 @@ from greenseg.report.units import Unit, joule_unit, parameter_unit, plain_unit
 
 if TYPE_CHECKING:
     from greenseg.report.run import Run  # not on the way to --help, which lists the objectives
+
+_DIGITS = 8  # of a content, in reports
 
 
 def _none(run: "Run") -> Hashable:
@@ -33,6 +35,9 @@ class Objective:
         components: components whose joules count; empty for all.
         terms: returns the settings that the value of a run depends on; means need equal terms.
         reckoned: name of these settings.
+        judges: whether it judges predictions; then its values on the training grid get a mark.
+        of_subjects: returns the value of each subject of a run. If it is set, the interval of a mean is the one over
+            subjects, each with its mean over repeats, and not the one over repeats.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Objective:
     components: tuple[str, ...] = ()
     terms: Callable[["Run"], Hashable] = _none
     reckoned: str = ""
+    judges: bool = False
+    of_subjects: Callable[["Run"], Mapping[str, float | None]] | None = None
 
     def titled(self, unit: str) -> str:
         """The heading with a unit."""
@@ -90,6 +97,26 @@ def _grams(run: "Run") -> float | None:
     return carbon.grams if carbon else None
 
 
+def _inference(run: "Run") -> Hashable:
+    if run.tested:
+        return f"test part {(run.record.test.content or 'unknown')[:_DIGITS]}"
+    return f"a validation pass (measure_after {_warm_up(run)})"
+
+
+def _e2mip(run: "Run") -> float | None:
+    joules, inference = run.metrics.joules, run.inference_joules
+    return None if joules is None or inference is None else joules + inference
+
+
+def _e2mip_score(run: "Run") -> float | None:
+    joules, dice = _e2mip(run), run.metrics.dice
+    return None if joules is None or dice is None else 100 * dice - joules / 1000
+
+
+def _test_content(run: "Run") -> Hashable:
+    return run.record.test.content
+
+
 def _peak_memory(run: "Run") -> float | None:
     memory = run.record.memory
     return memory.gpu_gb or memory.host_gb
@@ -101,7 +128,7 @@ def _by_name(*objectives: Objective) -> dict[str, Objective]:
 
 def _quality(name: str, heading: str, read: Callable[["Run"], float | None], describe: str) -> Objective:
     """A quality between 0 and 1; more is better."""
-    return Objective(name, heading, read, describe, more_is_better=True, ideal=1.0, worst=0.0, digits=4)
+    return Objective(name, heading, read, describe, more_is_better=True, ideal=1.0, worst=0.0, digits=4, judges=True)
 
 
 QUALITIES = _by_name(
@@ -113,6 +140,7 @@ QUALITIES = _by_name(
         lambda run: run.metrics.hd95,
         "95th percentile of the surface distance, in mm, at the epoch of the best Dice",
         digits=2,
+        judges=True,
     ),
 )
 
@@ -164,6 +192,15 @@ ENERGIES = _by_name(
         terms=_carbon,
         reckoned="co2e",
     ),
+    Objective(
+        "e2mip",
+        "E2MIP {}",
+        _e2mip,
+        "joules of training and of inference: on the test part, or once on the validation slices",
+        joule_unit,
+        terms=_inference,
+        reckoned="inference",
+    ),
 )
 
 COSTS = _by_name(
@@ -174,7 +211,37 @@ COSTS = _by_name(
     Objective("seconds", "seconds", lambda run: run.metrics.seconds, "duration of the run, all attempts"),
 )
 
-OBJECTIVES = QUALITIES | ENERGIES | COSTS
+TEST = replace(
+    _quality("test", "test Dice", lambda run: run.record.test.dice, "Dice per volume of the test part"),
+    judges=False,
+    terms=_test_content,
+    reckoned="test part",
+    of_subjects=lambda run: run.record.test.volume_dice,
+)
+
+SHOWN = _by_name(
+    TEST,
+    Objective(
+        "test-joules",
+        "test {}",
+        lambda run: run.tested.joules if run.tested else None,
+        "joules of predicting the test part, which are no part of the total",
+        joule_unit,
+    ),
+    Objective(
+        "e2mip-score",
+        "E2MIP score",
+        _e2mip_score,
+        "100 × Dice − kJ of training and inference (arXiv:2405.15778)",
+        more_is_better=True,
+        digits=2,
+        terms=_inference,
+        reckoned="inference",
+    ),
+)
+"""Figures of columns, conditions and exports by which nothing is chosen: they are no objectives of a front."""
+
+OBJECTIVES = QUALITIES | ENERGIES | COSTS | SHOWN
 
 
 @cache

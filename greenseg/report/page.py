@@ -7,11 +7,11 @@ from importlib import resources
 from typing import Any
 
 from greenseg.report import answer
-from greenseg.report.columns import column, default_columns
+from greenseg.report.columns import ON_GRID, column, default_columns
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.curves import Curve, curve
 from greenseg.report.labels import setting_text, source
-from greenseg.report.objectives import Objective, named
+from greenseg.report.objectives import SHOWN, Objective, named
 from greenseg.report.results import objectives_of
 from greenseg.report.run import Run
 from greenseg.report.table import title
@@ -60,6 +60,7 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
                 if comparison.mixed(row.result)
                 else kinds.setdefault(comparison.kind(row.result), len(kinds)),
                 "estimated": bool(row.result.estimated),
+                "mark": ON_GRID if row.result.on_grid else "",
                 "source": source(row.result) if row.result.finished else "",
                 "status": row.result.status,
                 "figures": {
@@ -105,6 +106,8 @@ def _figure(comparison: Comparison, objective: Objective) -> dict[str, Any]:
         "more": objective.more_is_better,
         "describe": objective.describe,
         "digits": objective.digits,
+        "judges": objective.judges,
+        "compares": objective.name not in SHOWN,
     }
 
 

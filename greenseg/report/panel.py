@@ -13,6 +13,7 @@ from greenseg.report.labels import value_text
 from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
 from greenseg.runs.record import ClassScores
+from greenseg.runs.summary import TEST
 
 
 def run_panel(run: Run) -> Panel:
@@ -30,6 +31,8 @@ def run_panel(run: Run) -> Panel:
         if metrics.dice is None
         else f"{metrics.dice:.4f}  mean over {count(len(metrics.volume_dice), 'volume')}, {best}",
     )
+    if not metrics.on_grid and metrics.epoch_dice is not None:
+        grid.add_row("on the grid", f"{metrics.epoch_dice:.4f}  Dice on the training grid, which chose this epoch")
     if epochs < settings["epochs"]:
         grid.add_row("stopped early", f"after {epochs} of {count(settings['epochs'], 'epoch')}")
     grid.add_row("IoU", "–" if metrics.iou is None else f"{metrics.iou:.4f}")
@@ -37,6 +40,9 @@ def run_panel(run: Run) -> Panel:
         grid.add_row("HD95", f"{metrics.hd95:.2f} mm")
     for name, scores in metrics.classes.items():
         grid.add_row(Text(name), _class_text(scores))
+    if (test := run.record.test).dice is not None:
+        subjects = f"mean over {count(len(test.volume_dice), 'test volume')}, which chose nothing"
+        grid.add_row("test Dice", f"{test.dice:.4f}  {subjects}")
     phases = run.record.energy.phases if run.record.energy else {}
     for reading in energy.readings:
         text = f"{joules(reading.joules)}  source: {', '.join([reading.source, *sorted(reading.marks)])}"
@@ -46,9 +52,13 @@ def run_panel(run: Run) -> Panel:
     for component in run.unmeasured:
         grid.add_row(f"{component} energy", "unknown: no sensor (see sensors_missing in run.json)")
     shares = ", ".join(
-        f"{name} {joules(sum(sum(c.values()) for c in e['joules'].values()))}" for name, e in phases.items()
+        f"{name} {joules(sum(sum(c.values()) for c in e['joules'].values()))}"
+        for name, e in phases.items()
+        if name != TEST
     )
     grid.add_row("total energy", f"{joules(energy.joules)}  ({shares})")
+    if run.tested:
+        grid.add_row("test energy", f"{joules(run.tested.joules)}  not part of the total")
     warm_up = settings.get("measure_after", 0)
     ended = f"  over all epochs: the run ended within measure_after {warm_up}" if 0 < epochs <= warm_up else ""
     grid.add_row("per epoch", joules(metrics.joules_per_epoch) + ended)

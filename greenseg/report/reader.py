@@ -74,6 +74,7 @@ class Reader:
             self._trained_on(directory, record),
             estimate_watts(record.attempts),
             attempts=tuple(attempt.identity for attempt in record.attempts),
+            validation_slices=record.data.slices.get("validation") if record.data else None,
         )
         record.id = record.known_as
         record.data = None  # half of the record, unused by a report; thousands of records stay in memory

@@ -12,7 +12,7 @@ from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective, of_class
 from greenseg.report.run import Run, Way
-from greenseg.report.statistics import Moments, moments_of
+from greenseg.report.statistics import Mean, Moments, mean_of, moments_of
 from greenseg.runs.record import Watts
 from greenseg.settings import NEUTRAL, group_of, repeated_anywhere
 from greenseg.settings import REPEATS as REPEATS_GROUP
@@ -28,7 +28,7 @@ class Result:
 
     Attributes:
         runs: the repeats, finished or not.
-        where: location and layout of its data, and `content` if it distinguishes configurations.
+        where: location and layout of its data and of its split, and `content` if it distinguishes configurations.
         content: full name of the content of its data.
     """
 
@@ -75,6 +75,20 @@ class Result:
             whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
             self._figures[objective.name] = moments_of(known) if whole else None
         return self._figures[objective.name]
+
+    def over_subjects(self, objective: Objective) -> Mean | None:
+        """The mean over repeats with an interval over subjects; None if there is none, or if it has no subjects."""
+        moments = self.figure(objective)
+        if moments is None or objective.of_subjects is None:
+            return None
+        of_subject: dict[str, list[float]] = {}
+        for runs in self.repeats:
+            for subject in dict.fromkeys(name for run in runs for name in objective.of_subjects(run)):
+                scores = [score for run in runs if (score := objective.of_subjects(run).get(subject)) is not None]
+                if scores:
+                    of_subject.setdefault(subject, []).append(fmean(scores))
+        spread = mean_of([fmean(scores) for scores in of_subject.values()]) if of_subject else Mean(0, None, 0)
+        return Mean(moments.value, spread.half, spread.n)
 
     def terms(self, objective: Objective) -> set[Any]:
         """The settings that the finished repeats computed an objective with; see `Objective.terms`."""
@@ -132,6 +146,16 @@ class Result:
         """Components whose joules are estimated, at least in part."""
         return frozenset(component for component, source in self.sources.items() if ESTIMATE in source)
 
+    @cached_property
+    def on_grid(self) -> bool:
+        """Whether the quality of a finished repeat is that on the training grid; see `Metrics.on_grid`."""
+        return any(run.metrics.on_grid for run in self.finished if run.metrics.dice is not None)
+
+    @cached_property
+    def tested(self) -> bool:
+        """Whether all finished repeats have a test part."""
+        return bool(self.finished) and all(run.record.test.dice is not None for run in self.finished)
+
     @property
     def status(self) -> str:
         """The status of its runs: `finished`, `2 of 3 finished`, or the reason if none finished."""
@@ -167,7 +191,8 @@ CONTENT = "content"
 """Shown with the settings if the same path had different data."""
 
 UNKNOWN = "unknown"
-_SPLIT = ("validation_share", "split_seed", "folds")
+_WHERE = ("data", "layout", "split_from")
+_SPLIT = ("validation_share", "test_share", "split_seed", "folds")
 
 
 def by_configuration(runs: Sequence[Run]) -> list[Result]:
@@ -178,21 +203,20 @@ def by_configuration(runs: Sequence[Run]) -> list[Result]:
     """
     contents = _contents(runs)
     groups: dict[tuple[str, str], list[Run]] = {}
-    paths: dict[str, tuple[Any, Any]] = {}  # the last one of a data set that moved
+    paths: dict[str, dict[str, Any]] = {}  # the last one of a data set that moved
     held: dict[tuple[Any, ...], set[str]] = {}
     place = _places(str(run.settings["data"]) for run in runs)
     for run, content in zip(runs, contents, strict=True):
         groups.setdefault((repeated_anywhere(run.settings), content), []).append(run)
         settings = run.settings
-        paths[content] = settings["data"], settings["layout"]
-        held.setdefault((*paths[content], *(settings[name] for name in _SPLIT)), set()).add(content)
+        paths[content] = {name: settings[name] for name in _WHERE}
+        held.setdefault(tuple(settings[name] for name in (*_WHERE, *_SPLIT)), set()).add(content)
         if run.content.files:  # regardless of layout, split and notation of the path
             held.setdefault((place[str(settings["data"])],), set()).add(run.content.files)
     several = any(len(found) > 1 for found in held.values())
     results = []
     for (_, content), group in groups.items():
-        data, layout = paths[content]
-        where = {"data": data, "layout": layout} | ({CONTENT: _shown(content)} if several else {})
+        where = paths[content] | ({CONTENT: _shown(content)} if several else {})
         results.append(Result(tuple(_named_alike(group)), where, content))
     return best_first(results, QUALITIES["dice"], ENERGIES["total"])
 

@@ -11,7 +11,7 @@ from greenseg.energy import Energy
 from greenseg.energy.reading import ESTIMATE
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import Attempt, BadRecord, Epoch, Metrics, Ran, Record, Watts, not_written
-from greenseg.runs.summary import restated
+from greenseg.runs.summary import TEST, restated
 from greenseg.settings import NEUTRAL
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Run:
         content: content of its data.
         watts: constants of its estimates; several if its attempts differ, none if unknown.
         attempts: identities of its attempts.
+        validation_slices: number of slices in a pass over the validation subjects; None if unknown.
         restated: for each attempt, constants that its estimates are converted to; empty if they are unchanged. Files
             always have the original estimates.
     """
@@ -103,6 +104,7 @@ class Run:
     watts: frozenset[Watts] = field(default=frozenset(), repr=False)
     restated: tuple[Watts, ...] = ()
     attempts: tuple[str, ...] = field(default=(), repr=False)
+    validation_slices: int | None = None
 
     def history(self) -> tuple[list[Attempt], list[Epoch]]:
         """Its attempts and its lines of epochs.jsonl, with estimates by the constants of the report.
@@ -132,8 +134,22 @@ class Run:
 
     @cached_property
     def energy(self) -> Energy:
-        """Energy of all attempts."""
+        """Energy of all attempts, without the phase `test`."""
         return Energy.from_json(self.record.energy.total) if self.record.energy else Energy()
+
+    @cached_property
+    def tested(self) -> Energy | None:
+        """Energy of predicting the test part, which `energy` does not include; None without one."""
+        phases = self.record.energy.phases if self.record.energy else {}
+        return Energy.from_json(phases[TEST]) if TEST in phases else None
+
+    @property
+    def inference_joules(self) -> float | None:
+        """Joules of one inference of a whole part: of the test part or, without one, of the validation slices."""
+        if self.tested:
+            return self.tested.joules
+        each, slices = self.metrics.joules_per_inference, self.validation_slices
+        return None if each is None or slices is None else each * slices
 
     @property
     def unmeasured(self) -> list[str]:

@@ -13,7 +13,7 @@ from greenseg.model_names import ALIASES
 from greenseg.report.columns import column, column_names, sort
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import MODEL, setting, value_text
-from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES, Objective, of_class
+from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES, TEST, Objective, of_class
 from greenseg.report.results import Result, best_first, classes_of, objectives_of
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -91,6 +91,8 @@ def quality(option: str, name: str, results: Sequence[Result]) -> Objective:
         UserError: there is no such quality or class, or no finished run has it; the message lists the available ones.
     """
     of, colon, wanted = name.partition(":")
+    if of.strip() == TEST.name:
+        raise UserError(f"{option} {name}: the test part chooses nothing; --columns, --sort and --where take 'test'")
     if not colon:
         return objective(option, name, QUALITIES, results)
     of = find_name(option, of, list(QUALITIES))

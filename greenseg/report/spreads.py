@@ -19,25 +19,25 @@ class Spread(NamedTuple):
     """A mean and the moderated spread of its repeats.
 
     Attributes:
-        mean: the mean, with its interval.
+        mean: the mean, with its interval; of a metric of test subjects, the one over subjects.
+        number: number of repeats.
         even: the mean on the scale with even spread.
         slope: factor from this scale to the one of the values.
         variance: variance of a single repeat on this scale; 0 if unknown.
         freedom: degrees of freedom of the variance; 0 if unknown.
-        total: those of the variances of all configurations together.
     """
 
     mean: Mean
+    number: int
     even: float
     slope: float
     variance: float
     freedom: float
-    total: float
 
     @property
     def error(self) -> float:
         """Standard error of the mean on the scale with even spread."""
-        return math.sqrt(self.variance / self.mean.n)
+        return math.sqrt(self.variance / self.number)
 
 
 class Spreads:
@@ -86,7 +86,8 @@ class Spreads:
         for members in groups.values():
             figures = [moments for result in members if (moments := result.figure(objective))]
             for result, spread in zip(members, spreads_of(figures, scale_of(objective)), strict=True):
-                found[id(result)] = spread
+                subjects = result.over_subjects(objective)
+                found[id(result)] = spread._replace(mean=subjects) if subjects else spread
         return found
 
 
@@ -114,7 +115,7 @@ def spreads_of(figures: Sequence[Moments], scale: Scale) -> list[Spread]:
     halves = _halves(moderated.variance / numbers * slopes**2, freedoms)
     columns = (array.tolist() for array in (scale.even(means), slopes, moderated.variance, freedoms))
     return [
-        Spread(Mean(f.value, half, f.n, half is not None and f.n == 1), even, slope, variance, freedom, moderated.total)
+        Spread(Mean(f.value, half, f.n, half is not None and f.n == 1), f.n, even, slope, variance, freedom)
         for f, half, even, slope, variance, freedom in zip(figures, halves, *columns, strict=True)
     ]
 
@@ -131,7 +132,7 @@ def change_of(before: Spread, after: Spread) -> Change | None:
     """The change of a positive mean; see `Spreads.change`."""
     if before.mean.value <= 0 or after.mean.value <= 0:
         return None
-    half, n = None, min(before.mean.n, after.mean.n)
+    half, n = None, min(before.number, after.number)
     if before.freedom and after.freedom:
         one, two = before.error**2, after.error**2
         freedom = float(joint_freedom(*map(np.array, (one, two, before.freedom, after.freedom))))
@@ -146,12 +147,12 @@ def estimates_of(spreads: Sequence[Sequence[Spread]], repeats: Sequence[Sequence
         spreads: spread of each objective, for each configuration.
         repeats: values of each objective in each repeat, for each configuration.
     """
-    table = np.array([[(s.even, s.error if s.freedom else 0.0, s.freedom) for s in row] for row in spreads])
-    residuals = [np.zeros((0, len(spreads[0]) if spreads else 0))]
+    rows_of = [[(s.even, s.error if s.freedom else 0.0, s.freedom) for s in row] for row in spreads]
+    table = np.array(rows_of).reshape(len(spreads), len(spreads[0]) if spreads else 1, 3)
+    residuals = [np.zeros((0, table.shape[1]))]
     for row, rows in zip(spreads, repeats, strict=True):
         if len(rows) > 1:
             values = np.array(rows, dtype=float)
             units = np.array([s.slope * math.sqrt(s.variance) or math.inf for s in row])
             residuals.append((values - values.mean(axis=0)) / units)
-    table = table.reshape(len(spreads), -1, 3)
     return Estimates(table[..., 0], table[..., 1], table[..., 2], correlation(np.concatenate(residuals)))

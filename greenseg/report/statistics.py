@@ -10,12 +10,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over repeats.
+    """A mean over repeats, or over subjects.
 
     Attributes:
         value: the mean.
         half: half the width of its 95 % interval (Student t); None if the spread is unknown.
-        n: number of repeats.
+        n: number of repeats or subjects.
         borrowed: whether the interval of a single repeat comes from the spread of others.
     """
 

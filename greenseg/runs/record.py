@@ -247,7 +247,7 @@ class Data(Part):
     channels: int | None = None
     """Number of channels of an image; only of several classes or channels."""
     windows: dict[str, list[float]] = Field(default_factory=dict)
-    """Channel, counted from 0 → values that become 0 and 1; only of channels in Hounsfield units."""
+    """Number of a channel in Hounsfield units, from 0 → the values that became 0 and 1."""
 
 
 class ClassScores(Part):
@@ -297,6 +297,8 @@ class Tested(Quality):
     content: str | None = None
     """Digest of its files."""
     slices: int | None = None
+    problem: str | None = None
+    """Why there are no figures, although there is a test part."""
 
 
 class RunEnergy(Part):
@@ -342,9 +344,14 @@ class Metrics(Part):
     dice: float | None = None
     iou: float | None = None
     volume_dice: Scores = Field(default_factory=dict)
+    on_grid: bool = True
+    """Whether the figures are those on the training grid: of an earlier version, or of a run that did not finish."""
+    epoch_dice: float | None = None
+    """Dice of the best epoch on the training grid, which chose it."""
     best_epoch: int = 0
     joules_after_best: float | None = None
     last_dice: float | None = None
+    """Dice of the last epoch, on the training grid."""
     hd95: float | None = None
     volume_hd95: Scores = Field(default_factory=dict)
     classes: Classes = Field(default_factory=dict)
@@ -400,7 +407,7 @@ class Record(Head):
     surface: Surface = Field(default_factory=Surface)
     """Of the validation subjects on the training grid; later versions have `validation` instead."""
     validation: Quality = Field(default_factory=Quality)
-    """Of the validation subjects."""
+    """Of the validation subjects, at the best epoch."""
     test: Tested = Field(default_factory=Tested)
     error: Error | None = None
     unrestored: list[str] | None = None

@@ -26,6 +26,9 @@ from greenseg.runs.record import (
 )
 from greenseg.settings import ACCOUNTING, Settings, group_of
 
+TEST = "test"
+"""The phase in which the network predicts the test part, after training."""
+
 
 def account_for_attempts(attempts: Sequence[Attempt], epochs: Sequence[Epoch]) -> list[Attempt]:
     """Attempts with their energy; a killed attempt has the energy up to its last finished epoch."""
@@ -133,14 +136,15 @@ class Summary(NamedTuple):
 def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
     """Final metrics and energy of a run, from its attempts and its epochs.
 
-    Joules are those of all attempts, including epochs that were repeated. Metrics and joules per epoch are those of the
+    Joules are those of all attempts, including epochs that were repeated; those of the phase `test` are not part of the
+    total. Metrics and joules per epoch are those of the
     last attempt at each epoch; an attempt replaces all epochs from its first one on.
     """
     phases: dict[str, Energy] = {}
     for attempt in account_for_attempts(record.attempts, epochs):
         for phase, energy in (attempt.energy or {}).items():
             phases[phase] = phases.get(phase, Energy()) + Energy.from_json(energy)
-    total = sum(phases.values(), Energy())
+    total = sum((energy for phase, energy in phases.items() if phase != TEST), Energy())
     final = last_of_each(epochs)
     metrics = Metrics(
         seconds=total.seconds, joules=total.joules, joules_low=total.low, joules_high=total.high, epochs=len(final)
@@ -154,15 +158,28 @@ def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
 
 
 def _add_quality(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> None:
-    """Dice and IoU of the best epoch, and its HD95 if known, also by class; nothing if no epoch has a Dice."""
+    """Quality of the best epoch, also by class: in each volume's own geometry if known, else on the training grid.
+
+    Nothing if no epoch has a Dice.
+    """
     scored = [(line.dice, line) for line in final if line.dice is not None]
     if not scored:
         return
-    metrics.dice, best = max(scored, key=lambda each: each[0])
-    metrics.iou, metrics.volume_dice, metrics.best_epoch = best.iou, best.volume_dice, best.epoch
+    metrics.epoch_dice, best = max(scored, key=lambda each: each[0])
+    metrics.best_epoch = best.epoch
     metrics.joules_after_best = sum(_both(line).joules for line in final if line.epoch > best.epoch)
     metrics.last_dice, _ = scored[-1]
-    surface = record.surface  # computed once, at the end of the run
+    found = record.validation  # computed once, at the end of the run
+    if found.epoch == best.epoch and found.dice is not None:
+        metrics.on_grid = False
+        metrics.dice, metrics.iou, metrics.volume_dice = found.dice, found.iou, found.volume_dice
+        if found.hd95 is not None:
+            metrics.hd95, metrics.volume_hd95 = found.hd95, found.volume_hd95
+        if found.classes:
+            metrics.classes = _with_present_names(found.classes, record)
+        return
+    metrics.dice, metrics.iou, metrics.volume_dice = best.dice, best.iou, best.volume_dice
+    surface = record.surface  # of an earlier version
     measured = surface.epoch == best.epoch and surface.hd95 is not None
     if measured:
         metrics.hd95, metrics.volume_hd95 = surface.hd95, surface.volume_hd95
@@ -217,19 +234,25 @@ BEFORE = ("startup", "preparation", "probe")
 """Phases before the first epoch of an attempt."""
 
 
+def training_joules(phases: Energies) -> float:
+    """The joules of all phases but `test`."""
+    return sum(joules for phase, joules in _joules(phases).items() if phase != TEST)
+
+
 def spent_by(attempts: Sequence[Attempt], epochs: Sequence[Epoch]) -> list[tuple[float, float]]:
     """Joules of the run up to the start and the end of each epoch, in the order of the lines.
 
     They include all earlier attempts, with epochs that were repeated, and of the attempt itself, the phases before its
     first epoch and its epochs.
     """
-    by_phase = [_joules(attempt.energy or {}) for attempt in account_for_attempts(attempts, epochs)]
+    phases = [attempt.energy or {} for attempt in account_for_attempts(attempts, epochs)]
+    by_phase = [*map(_joules, phases)]
     spent, found, current = 0.0, list[tuple[float, float]](), -1
     for line in epochs:
         if line.attempt != current:
             current = line.attempt
             # For attempts that a record has lost, only the epochs are known.
-            spent = max(spent, sum(sum(joules.values()) for joules in by_phase[:current]))
+            spent = max(spent, sum(map(training_joules, phases[:current])))
             spent += sum(joules.get(phase, 0.0) for joules in by_phase[current : current + 1] for phase in BEFORE)
         began = spent
         spent += sum(_joules({"train": line.train, "validation": line.validation}).values())

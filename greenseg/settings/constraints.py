@@ -41,6 +41,14 @@ def _fold_exists(fold: int, folds: int) -> str | None:
     return f"fold: {fold} of {folds} folds; valid: {f'0 to {folds - 1}' if folds else '0, unless you also set folds'}"
 
 
+def _split_is_named_once(split_from: str, folds: int, test_share: float) -> str | None:
+    others = {f"folds: {folds}": folds, f"test_share: {test_share:g}": test_share}
+    found = [name for name, is_set in others.items() if is_set]
+    if not split_from or not found:
+        return None
+    return f"split_from: {split_from} names every split; it does not work with {' or '.join(found)}"
+
+
 def _network_fits(
     decoder: str, model: str, image_size: int, batch_size: int, width: float, encoder_weights: str
 ) -> str | None:
@@ -119,6 +127,7 @@ CONSTRAINTS = (
     Constraint(("decoder", "encoder", "model"), _network_exists),
     Constraint(("decoder", "model", "image_size", "batch_size", "width", "encoder_weights"), _network_fits),
     Constraint(("fold", "folds"), _fold_exists),
+    Constraint(("split_from", "folds", "test_share"), _split_is_named_once),
     Constraint(("optimizer", "schedule"), _schedule_is_free),
     Constraint(("freeze_encoder", "encoder", "decoder", "devices", "nodes"), _encoder_freezes),
     Constraint(("measure_after", "epochs"), _epochs_are_measured),

@@ -109,6 +109,10 @@ def _path_or_word(value: str) -> str:
     return f"./{path}" if path == PHANTOM != value else path  # a folder of that name is not the built-in phantom
 
 
+def _path_or_nothing(value: str) -> str:
+    return os.path.normpath(value) if value else ""
+
+
 class Fields(BaseModel):
     """All settings of one run.
 
@@ -157,6 +161,14 @@ class Fields(BaseModel):
         gt=0,
         lt=1,
     )
+    test_share: float = _setting(
+        0.0,
+        "Share of the subjects held out for the test part, before all other splits: a run neither trains on them nor "
+        "is chosen by them. 0 = the test part that the data set names, if it names one.",
+        group="Data",
+        ge=0,
+        lt=1,
+    )
     split_seed: int = _setting(
         0,
         "Seed of the split if the data set names none; runs with the same seed validate on the same subjects.",
@@ -167,10 +179,16 @@ class Fields(BaseModel):
     folds: int = _setting(
         0,
         "Number of cross-validation folds; subjects are assigned to folds regardless of the split that the data set "
-        "names; 0 = no cross-validation.",
+        "names, except its test part; 0 = no cross-validation.",
         group="Data",
         ge=0,
         le=1000,
+    )
+    split_from: Annotated[str, AfterValidator(_path_or_nothing)] = _setting(
+        "",
+        "CSV file with the columns subject and split (train, validation or test), such as the split.csv of a run; it "
+        "names the split of every subject, instead of all other rules.",
+        group="Data",
     )
     drop_empty_slices: float = _setting(
         0.0,

@@ -60,8 +60,10 @@ def same_training(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 REPEATED = frozenset(name for name in _NEUTRAL if group_of(name) == REPEATS)
-_WHERE = frozenset({"data", "layout"})
-"""Settings for the location and layout of the data. Runs are compared by the content of the data, not by these."""
+_WHERE = frozenset({"data", "layout", "split_from"})
+"""Settings for the location and layout of the data, and for the file that names its split. Runs are compared by the
+content of the data, which includes the split, not by these: the same split from another file is the same run, and a
+changed split under the same path is another one."""
 
 
 def without(values: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
@@ -70,7 +72,10 @@ def without(values: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
 
 
 def trained_anywhere(resolved: Mapping[str, Any]) -> str:
-    """The settings that affect training, without the data's location, as text. With the content, it names a run."""
+    """The settings that affect training, without the location of the data and of its split, as text.
+
+    With the content, it names a run.
+    """
     return _canonical_json(without(trained(resolved), _WHERE))
 
 

@@ -20,15 +20,16 @@ from greenseg.data import cache
 from greenseg.data import content as contents
 from greenseg.data.content import Content
 from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatches, loader
-from greenseg.data.splits import split_csv
-from greenseg.energy import Energy, EnergyMeter, EnergyMonitor
+from greenseg.data.splits import split_csv, test_cases_of
+from greenseg.energy import EnergyMeter, EnergyMonitor
 from greenseg.energy.estimate import cpu_name
 from greenseg.errors import UserError
 from greenseg.failures import Failure, kind_of
 from greenseg.files import write_atomically
+from greenseg.inference.of_run import plain_precision
 from greenseg.machine import claims, levers
 from greenseg.machine.cores import usable_cores
-from greenseg.metrics import surface
+from greenseg.metrics import volumes
 from greenseg.models import network
 from greenseg.runs.attempt import Machine, Recording
 from greenseg.runs.directory import RunDirectory
@@ -42,10 +43,11 @@ from greenseg.runs.record import (
     Memory,
     Network,
     Probes,
+    Quality,
     Ran,
     Status,
-    Surface,
 )
+from greenseg.runs.summary import training_joules
 from greenseg.settings import Settings
 from greenseg.strategies import STRATEGIES
 from greenseg.training import events, probe
@@ -54,6 +56,7 @@ from greenseg.training.module import Segmentation
 from greenseg.training.predictions import unpacked
 from greenseg.training.recorder import Recorder
 from greenseg.training.task import Task
+from greenseg.training.test_part import Way, test
 
 _PACKAGES = (
     "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "kornia", "simpleitk", "zeus",
@@ -151,7 +154,7 @@ def _fit(
     last: Last | None,
     limits_set: dict[str, Any],
 ) -> None:
-    """Train, from the slices to the surfaces of the best epoch. The record first gets the values in effect."""
+    """Train, from the slices to the figures of the best epoch. The record first gets the values in effect."""
     events.emit({"event": "start"})
     monitor.preparation()
     slices = _prepare(run, settings, rank, recording, goes_on=last is not None)
@@ -197,7 +200,9 @@ def _fit(
     )
     if rank == 0 and checkpoints.best_epoch is not None:
         predictions = unpacked(checkpoints.best_predictions, len(validation), settings.image_size)
-        record.surface = Surface(**surface.record_of(slices, predictions, checkpoints.best_epoch))
+        record.validation = Quality(**volumes.record_of(slices, predictions, checkpoints.best_epoch))
+        way = Way(trainer.strategy.root_device, plain_precision(str(trainer.precision)), batch_size)
+        record.test = test(run, settings, slices, checkpoints.best_epoch, way, monitor)
     record.energy_method = _method(monitor.meter)  # with the GPU in use instead of the expected one
     recording.save()
 
@@ -209,7 +214,8 @@ def _prepare(run: RunDirectory, settings: Settings, rank: int, recording: Record
     assert content is not None
     _check_content(run, settings, content, goes_on)
     if rank == 0:
-        write_atomically(run.path / "split.csv", split_csv(slices.cases))
+        test = test_cases_of(settings, cache.data_root(settings))
+        write_atomically(run.path / "split.csv", split_csv([*slices.cases, *test]))
         run.create(settings, content.to_json())
     record = recording.record
     record.content, record.files, record.preprocessing = content.digest, content.files, content.preprocessing
@@ -245,7 +251,7 @@ def _callbacks(
     if settings.early_stopping:
         stopping = [EarlyStopping("dice", mode="max", patience=settings.early_stopping, check_finite=False)]
     earlier = recording.earlier
-    spent = sum(Energy.from_json(e).joules for attempt in earlier for e in (attempt.energy or {}).values())
+    spent = sum(training_joules(attempt.energy or {}) for attempt in earlier)
     return [monitor, *stopping, Recorder(run, len(earlier), monitor, checkpoints, spent), checkpoints]
 
 
@@ -288,13 +294,10 @@ def _ran(settings: Settings, trainer: pl.Trainer, batches: TrainingBatches, limi
 
 
 def _data(slices: cache.Slices, training: SliceDataset, validation: SliceDataset, batches: TrainingBatches) -> Data:
-    several: dict[str, Any] = {
-        "classes": {
-            name: "+".join(map(str, labels))
-            for name, labels in zip(slices.classes.names, slices.classes.labels, strict=True)
-        },
-        "channels": slices.channels,
-    }
+    more: dict[str, Any] = {"windows": slices.windows} if slices.windows else {}
+    if len(slices.classes) > 1 or slices.channels > 1:
+        named = zip(slices.classes.names, slices.classes.labels, strict=True)
+        more |= {"classes": {name: "+".join(map(str, labels)) for name, labels in named}, "channels": slices.channels}
     return Data(
         cache=slices.folder.name,
         slices={"train": len(training), "validation": len(validation)},
@@ -302,7 +305,7 @@ def _data(slices: cache.Slices, training: SliceDataset, validation: SliceDataset
         bytes=slices.bytes,
         subjects={"train": training.subjects, "validation": validation.subjects},
         preparation=slices.index["preparation"],
-        **(several if len(slices.classes) > 1 or slices.channels > 1 else {}),
+        **more,
     )
 
 

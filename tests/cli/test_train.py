@@ -242,7 +242,7 @@ def test_two_processes_train_as_one_run_and_are_counted_once(
     assert cpu_seconds[2] > 3 * cpu_seconds[1]
     assert cpu_seconds[2] < 1.05 * two["metrics"]["seconds"]
 
-    # One process, given the network that two have trained, measures the same Dice, and the same surfaces.
+    # One process, given the network that two have trained, measures the same figures.
     script = f"""
 import json, sys, torch, pytorch_lightning as pl
 from greenseg.settings import Settings
@@ -250,7 +250,7 @@ from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, ValidationBatches, loader
 from greenseg.training.module import Segmentation
 from greenseg.training.predictions import unpacked
-from greenseg.metrics.surface import record_of
+from greenseg.metrics.volumes import record_of
 settings = Settings.of(json.loads(sys.argv[1]))
 slices = cache.prepare(settings)
 data = SliceDataset(slices, "validation")
@@ -259,13 +259,15 @@ module.load_state_dict(torch.load({str(folder / "checkpoints" / "best.ckpt")!r},
 trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)
 trainer.validate(module, loader(data, ValidationBatches(len(data), 8), 0, False), verbose=False)
 predictions = unpacked(module.predictions.gathered(), len(data), settings.image_size)
-print(float(trainer.callback_metrics["dice"]), record_of(slices, predictions, 0)["hd95"])
+found = record_of(slices, predictions, 0)
+print(float(trainer.callback_metrics["dice"]), found["dice"], found["hd95"])
 """
     one = {**two["settings"], "devices": 1, "strategy": "auto"}
     alone = warm.run(
         [sys.executable, "-c", script, json.dumps(one)], capture_output=True, text=True, check=True, timeout=600
     )
-    dice, hd95 = map(float, alone.stdout.split()[-2:])
+    on_grid, dice, hd95 = map(float, alone.stdout.split()[-3:])
+    assert on_grid == pytest.approx(two["metrics"]["epoch_dice"], abs=1e-6)
     assert dice == pytest.approx(two["metrics"]["dice"], abs=1e-6)
     assert hd95 == pytest.approx(two["metrics"]["hd95"])
 

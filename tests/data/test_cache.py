@@ -156,17 +156,17 @@ def _cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 10)
 
 
-@pytest.mark.parametrize("name", ["images.f32", "masks.u8", "index.json"])
+@pytest.mark.parametrize("name", ["images.f32", "masks.u8", "native.z", "index.json"])
 @pytest.mark.parametrize("damage", [_flip, _cut, Path.unlink])
 def test_damage_is_noticed_and_repaired(damage: Callable[[Path], None], name: str, home: Path, tmp_path: Path) -> None:
     data = volumes(tmp_path / "data")
     first = prepare(data)
-    good = first.images.copy(), first.masks.copy()
+    good = first.images.copy(), first.masks.copy(), first.native.copy()
     damage(first.folder / name)
     # A run looks at sizes only: the command that starts it has compared the bytes.
     again = prepare(data, verify=damage is _flip and name != "index.json")
     assert again.built
-    for one, other in zip(good, (again.images, again.masks), strict=True):
+    for one, other in zip(good, (again.images, again.masks, again.native), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -405,6 +405,7 @@ def test_a_run_keeps_its_slices_while_the_cache_is_cleared(home: Path, tmp_path:
     cache.clear()
     assert not slices.folder.exists()
     assert float(slices.images.sum()) == total
+    assert len(slices.native) == slices.index["files"]["native.z"]["bytes"], "its end needs them"
 
 
 # ── slices without brain

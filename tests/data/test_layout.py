@@ -207,11 +207,12 @@ def test_a_mistake_is_named_with_its_path(files: list[str], expected: list[str],
 def test_a_subject_in_both_splits_is_named(tmp_path: Path) -> None:
     add(tmp_path / "training_data", "a_slice1", "b", "c")
     add(tmp_path / "validation_data", "a_slice2", "b", "d")
-    assert mistakes(tmp_path) == [
+    expected = [
         f"validation_data/images/{there}: subject '{subject}' is in two splits, validation here and train in "
         f"{tmp_path}/training_data/images/{here}; keep each subject in one split"
         for subject, there, here in (("a", "a_slice2.nii.gz", "a_slice1.nii.gz"), ("b", "b.nii.gz", "b.nii.gz"))
     ]
+    assert [problem.partition(" (")[0] for problem in mistakes(tmp_path)] == expected
 
 
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from greenseg.data import splits
 from greenseg.data.phantom import CONTRASTS, TISSUES, draw, write_phantom
 from greenseg.errors import UserError
+from greenseg.settings import Settings
 
 
 def values(image: sitk.Image) -> np.ndarray:
@@ -33,6 +35,22 @@ def test_tissues_and_channels_have_the_nnunet_layout_and_the_same_bytes_for_a_se
     assert first.GetSize() == second.GetSize() == mask.GetSize()
     assert first.GetDirection() == second.GetDirection() == mask.GetDirection()
     assert set(np.unique(values(mask))) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("options", [{}, {"tissues": True}])
+def test_test_volumes_come_on_top(options: dict[str, bool], tmp_path: Path) -> None:
+    write_phantom(tmp_path / "a", 2, seed=3, **options)  # type: ignore[arg-type]
+    write_phantom(tmp_path / "b", 2, seed=3, test=2, **options)  # type: ignore[arg-type]
+    files = [path.relative_to(tmp_path / "a") for path in sorted((tmp_path / "a").rglob("*.*"))]
+    more = {path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.*")} - set(files)
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+    assert {str(path.parent) for path in more} == (
+        {"imagesTs", "labelsTs"} if options else {"test_data/images", "test_data/masks"}
+    )
+    assert len(more) == 4
+    settings = Settings.of({"data": str(tmp_path / "b")})
+    assert len(splits.test_cases_of(settings, tmp_path / "b")) == 2
+    assert len(splits.cases_of(settings, tmp_path / "b")) == 2
 
 
 def test_neither_tissues_nor_further_channels_change_the_volume() -> None:

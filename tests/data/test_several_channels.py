@@ -159,6 +159,7 @@ def test_ct_has_one_scale_for_all_subjects(home: Path, tmp_path: Path) -> None:
     inside = np.concatenate([images[f"{name}_0001"][masks[name] > 0] for name in NAMES])
     low, high = np.percentile(inside.astype(np.float32), (0.5, 99.5))
     slices = prepare(data)
+    assert slices.windows == {"1": [low, high]}
     for subject in slices.index["subjects"]:
         rows = slice(subject["first"], subject["first"] + subject["slices"])
         name = subject["name"]

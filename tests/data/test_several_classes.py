@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenseg.classes import BINARY, IGNORED, Classes
-from greenseg.data import cache
+from greenseg.data import cache, native
 from greenseg.data.check import check
 from greenseg.data.content import Content, Contents, recomputed
 from greenseg.data.grid import mask_to_grid
@@ -76,18 +76,42 @@ def test_one_class_and_one_channel_are_the_same_bytes_under_the_same_names(home:
                 assert (slices.classes, slices.channels, slices.has_ignored) == (BINARY, 1, False)
 
 
-def test_slices_of_earlier_versions_are_used(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacks", ["native.z", "windows"])
+def test_slices_of_earlier_versions_are_made_again_once(lacks: str, home: Path, tmp_path: Path) -> None:
+    """They lack the masks in the pixels of their files, or the windows of CT; their bytes and their name stay."""
     first = prepare(write_blocks(tmp_path / "blocks"))
     index = json.loads((first.folder / "index.json").read_text())
-    for key in ("channels", "ignored", "classes", "other_labels", "crc32"):
-        del index[key]
-    for subject in index["subjects"]:
-        del subject["pixels"]
+    files = dict(index["files"])
+    for place in (index, index["files"]):
+        place.pop(lacks, None)
+    del index["crc32"]
     index["crc32"] = cache._crc_of(index)
     (first.folder / "index.json").write_text(json.dumps(index))
     again = prepare(tmp_path / "blocks")
-    assert (again.built, again.channels, again.has_ignored, cache.absent(again)) == (False, 1, False, [])
-    np.testing.assert_array_equal(again.images, first.images)
+    assert (again.built, again.folder) == (True, first.folder)
+    assert again.index["files"] == files, "the same checksums"
+    assert not prepare(tmp_path / "blocks").built
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.sampled_from([1, 5, 40]))
+def test_native_masks_come_back_as_they_were(seed: int, count: int, block: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = []
+    for _ in range(count):
+        shape = rng.integers(1, 40, 3)
+        values = rng.choice([0, 1, 7, IGNORED], [-(-int(n) // block) for n in shape]).astype(np.uint8)
+        for axis, n in enumerate(shape):
+            values = np.repeat(values, block, axis).take(range(n), axis)
+        masks.append(values)
+    images = [sitk.GetImageFromArray(values) for values in masks]
+    images[-1].SetSpacing((0.7, 0.3, 3))
+    entries, content = native.packed(images, 11)
+    content = np.concatenate([np.zeros(11, np.uint8), content])
+    for entry, values in zip(entries, masks, strict=True):
+        np.testing.assert_array_equal(native.read(content, entry), values)
+    assert entries[-1]["pixel"] == [0.3, 0.7], "between rows, between columns"
+    assert sum(entry["bytes"] for entry in entries) == len(content) - 11
 
 
 # ── who names the classes

@@ -7,7 +7,7 @@ import pytest
 
 from greenseg.errors import UserError
 from greenseg.evaluation.pairs import Pair, core_of, pair_up
-from tests.data.datasets import write_bids, write_csv, write_nnunet
+from tests.data.datasets import write, write_bids, write_csv, write_nnunet
 from tests.evaluation.masks import block, folder_of
 
 
@@ -136,6 +136,20 @@ def test_references_of_each_layout(tmp_path: Path) -> None:
         "case1_mask.nii.gz": "case1.nii.gz",
     }
     assert problems_of(predictions, tmp_path / "nnunet" / "labelsTr"), "a folder with masks is no data set"
+
+
+@pytest.mark.parametrize(("predicted", "left_out"), [("ab", "training and validation"), ("cd", "test part")])
+def test_the_test_part_can_be_compared_alone(predicted: str, left_out: str, tmp_path: Path) -> None:
+    root = write_nnunet(tmp_path / "nnunet", {"c": block(), "d": block()}, {"background": 0, "one": 1})
+    for name in "ab":
+        write(root / "imagesTs" / f"{name}_0000.nii.gz", block())
+        write(root / "labelsTs" / f"{name}.nii.gz", block())
+    found = pair_up(folder_of(tmp_path / "pred", {name: block() for name in predicted}), root)
+    assert names_of(found.pairs) == {f"{name}.nii.gz": f"{name}.nii.gz" for name in predicted}
+    assert found.notes == [f"no prediction for the {left_out}: 2 references left out"]
+    both = folder_of(tmp_path / "both", {name: block() for name in "abc"})
+    (problem,) = problems_of(both, root)
+    assert f"1 reference without prediction: {root / 'labelsTr' / 'd.nii.gz'}" in problem
 
 
 def test_problems_of_the_data_set_are_named_too(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """HD95 against its definition, and the masks that it is told from."""
 
 import math
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenseg.classes import BINARY, IGNORED, Classes
-from greenseg.data.cache import Slices
-from greenseg.metrics.surface import hausdorff_95, hausdorff_of_subjects, record_of
+from greenseg.metrics.surface import hausdorff_95
 from greenseg.training.predictions import Predictions, predicted, unpacked
-from tests.metrics.reference import hd95_of
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
@@ -67,66 +62,6 @@ def test_nothing_predicted_is_as_bad_as_can_be_and_nothing_at_all_is_left_out() 
     worst = math.hypot(4 * 3, 8, 8)
     assert hausdorff_95(nothing, truth, (3, 1, 1)) == hausdorff_95(truth, nothing, (3, 1, 1)) == pytest.approx(worst)
     assert math.isnan(hausdorff_95(nothing, nothing, (3, 1, 1)))
-
-
-def slices_of(
-    masks: np.ndarray, subjects: list[dict[str, Any]], classes: Classes = BINARY, ignored: bool = False
-) -> Slices:
-    index = {
-        "preprocessing": {"spacing": 2.0}, "subjects": [s | {"split": "validation"} for s in subjects],
-        "ignored": int(ignored),
-    }  # fmt: skip
-    slices = Slices(Path(), index, classes=classes)
-    slices.__dict__["masks"] = masks.astype(np.uint8)
-    return slices
-
-
-def test_subjects_are_told_apart_and_their_volumes_as_well() -> None:
-    rng = np.random.default_rng(0)
-    truth, prediction = (rng.random((10, 8, 8)) < 0.4 for _ in range(2))
-    flat = {"name": "flat", "first": 8, "volumes": [{"slices": 2, "distance": None}]}
-    two = {"name": "two", "first": 0, "volumes": [{"slices": 3, "distance": 4.0}, {"slices": 5, "distance": 1.0}]}
-    slices = slices_of(truth, [two, flat])
-    scores = hausdorff_of_subjects(slices, prediction)
-    each = [
-        hausdorff_95(prediction[:3], truth[:3], (4, 2, 2)),
-        hausdorff_95(prediction[3:8], truth[3:8], (1, 2, 2)),
-    ]
-    assert scores == {"two": pytest.approx(np.mean(each)), "flat": None}, "2D images do not say how far apart they are"
-    assert record_of(slices, prediction, 7) == {"epoch": 7, "hd95": pytest.approx(np.mean(each)), "volume_hd95": scores}
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 2**32 - 1), st.booleans())
-def test_every_class_has_the_distances_of_its_own_masks(seed: int, hidden: bool) -> None:
-    rng = np.random.default_rng(seed)
-    truth, prediction = (rng.integers(0, 4, (9, 8, 8)).astype(np.uint8) for _ in range(2))
-    truth[truth == 2] = 0  # nobody has class 2
-    truth[5:][truth[5:] == 3] = 0
-    prediction[5:][prediction[5:] == 3] = 0  # nor "b" class 3
-    if hidden:
-        truth[:, 2:4] = IGNORED
-    subjects = [
-        {"name": "a", "first": 0, "volumes": [{"slices": 5, "distance": 3.0}]},
-        {"name": "b", "first": 5, "volumes": [{"slices": 4, "distance": 1.0}]},
-    ]
-    classes = Classes(("one", "two", "three"), ((1,), (2,), (3,)))
-    slices = slices_of(truth, subjects, classes, ignored=hidden)
-    found = record_of(slices, prediction, 7)
-
-    def expected(number: int, rows: slice, distance: float) -> float:
-        mine = (prediction[rows] == number) & (truth[rows] != IGNORED)
-        return hd95_of(mine, truth[rows] == number, (distance, 2, 2))
-
-    one = {"a": expected(1, slice(5), 3.0), "b": expected(1, slice(5, 9), 1.0)}
-    three = expected(3, slice(5), 3.0)
-    assert found["classes"] == {
-        "one": {"hd95": pytest.approx(np.mean(list(one.values()))), "volume_hd95": pytest.approx(one)},
-        "two": {"hd95": None, "volume_hd95": {"a": None, "b": None}},
-        "three": {"hd95": pytest.approx(three), "volume_hd95": {"a": pytest.approx(three), "b": None}},
-    }
-    assert found["hd95"] == pytest.approx(np.mean([np.mean(list(one.values())), three]))
-    assert found["volume_hd95"] == {"a": pytest.approx(np.mean([one["a"], three])), "b": pytest.approx(one["b"])}
 
 
 @settings(deadline=None, max_examples=30)

@@ -77,6 +77,7 @@ def another(name: str) -> Any:
         "decoder": "fpn",
         "country": "",
         "channels": "T2w,T1w",
+        "split_from": "a path/it's.csv",
         "pue": 1.5,
         "image_size": 64,
     }

@@ -267,6 +267,7 @@ def other(name: str) -> Any:
         "decoder": "fpn",
         "country": "FRA",
         "channels": "T2w,T1w",
+        "split_from": "/a/long/path/to/split.csv",
     }
     if name == "pue":
         return 1.5

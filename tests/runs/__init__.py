@@ -91,8 +91,12 @@ def record(
     kind: str | None = None,
     parameters: int = 1_234_567,
     hardware: Mapping[str, Any] | None = None,
+    on_grid: bool = False,
 ) -> Json:
-    """The run.json of a run with these settings, after its end (or, where it is `running`, before it)."""
+    """The run.json of a run with these settings, after its end (or, where it is `running`, before it).
+
+    Where its quality is that on the training grid, an earlier version wrote it.
+    """
     settings = Settings.model_validate(values or {})  # a record may hold what does not go together
     total = total or energy(100, cpu_estimate=1000, dram_estimate=50)
     hardware = {"host": "here", "cpu": "some CPU", "cores": 2, "gpus": [], **(hardware or {})}
@@ -134,6 +138,8 @@ def record(
             last_dice=dice,
             joules_per_epoch=joules_per_epoch,
         )
+        if not on_grid:
+            made.metrics.on_grid, made.metrics.epoch_dice = False, dice
     if error:
         made.error = Error(type=error, message="it went wrong", **({"kind": kind} if kind else {}))
     return made.to_json()

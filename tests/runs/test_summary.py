@@ -11,7 +11,7 @@ from greenseg.report.curves import curve
 from greenseg.report.reader import read_runs
 from greenseg.runs.summary import apply_accounting
 from greenseg.settings import Settings
-from tests.runs import energy, epoch, record, recorded, summary_of, write
+from tests.runs import energy, epoch, record, recorded, summary_of, typed, write
 
 
 def attempt(**joules: float) -> dict[str, Any]:
@@ -104,3 +104,53 @@ def test_classes_have_the_names_of_the_last_attempt() -> None:
     }
     metrics = summary_of(written, [of_classes(0, 0.2, csf=0.1, brain=0.3)])["metrics"]
     assert metrics["classes"] == {"liquor": {"dice": 0.1, "hd95": 2.0}, "brain": {"dice": 0.3, "hd95": 4.0}}
+
+
+# ── quality: in each volume's own geometry, or on the training grid
+
+OWN = {
+    "epoch": 1, "dice": 0.55, "iou": 0.4, "hd95": 3.0, "volume_dice": {"a": 0.5, "b": 0.6},
+    "volume_hd95": {"a": 2.0, "b": 4.0},
+}  # fmt: skip
+
+
+def test_a_finished_run_has_the_figures_of_its_volumes_own_geometry() -> None:
+    lines = [epoch(0, dice=0.2), epoch(1, dice=0.6), epoch(2, dice=0.5)]
+    metrics = summary_of(record({}) | {"validation": OWN}, lines)["metrics"]
+    assert metrics["on_grid"] is False
+    for name, value in OWN.items():
+        assert name == "epoch" or metrics[name] == value
+    assert (metrics["best_epoch"], metrics["epoch_dice"], metrics["last_dice"]) == (1, 0.6, 0.5)
+
+
+@pytest.mark.parametrize("validation", [{}, OWN | {"epoch": 0}, OWN | {"dice": None}])
+def test_without_them_it_has_those_of_its_best_epoch(validation: dict[str, Any]) -> None:
+    """It was interrupted, or an earlier version made it."""
+    lines = [epoch(0, dice=0.2), epoch(1, dice=0.6)]
+    written = record({}) | {"validation": validation, "surface": {"epoch": 1, "hd95": 2.0, "volume_hd95": {"a": 2.0}}}
+    found = typed(written | summary_of(written, lines)).metrics
+    assert (found.dice, found.epoch_dice, found.hd95, found.on_grid) == (0.6, 0.6, 2.0, True)
+
+
+def test_classes_in_their_own_geometry_have_the_names_of_the_last_attempt() -> None:
+    classes = {"csf": {"dice": 0.2, "hd95": 2.0}, "brain": {"dice": 0.9, "hd95": None}}
+    written = record({}) | {
+        "data": {"classes": {"liquor": "1", "brain": "2"}}, "validation": OWN | {"epoch": 0, "classes": classes}
+    }  # fmt: skip
+    metrics = summary_of(written, [of_classes(0, 0.2, csf=0.1, brain=0.3)])["metrics"]
+    assert metrics["classes"] == {"liquor": classes["csf"], "brain": classes["brain"]}
+
+
+# ── joules of the test part
+
+
+def test_joules_of_the_test_are_a_phase_but_no_part_of_the_training() -> None:
+    tested, untested = attempt(startup=100, train=30, validation=8, test=7), attempt(startup=50, train=15, validation=4)
+    lines = [line(0, 0, 0.1), line(1, 0, 0.2), line(2, 1, 0.85)]
+    found = summary_of(record({}) | {"attempts": [tested, untested]}, lines)
+    assert found["energy"]["phases"]["test"]["joules"] == {"cpu": {"rapl": 7}}
+    assert found["energy"]["total"] == energy(6, cpu_rapl=207)
+    metrics = found["metrics"]
+    assert (metrics["joules"], metrics["seconds"]) == (207, 6)
+    assert metrics["energy_delay_product"] == 207 * 6
+    assert metrics["energy_to_dice"]["joules"] == 207

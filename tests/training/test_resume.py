@@ -119,7 +119,7 @@ def outcome(run: RunDirectory) -> dict[str, Any]:
     return {
         "epochs": [lines[epoch] for epoch in sorted(lines)],
         "metrics": {name: record["metrics"].get(name) for name in METRICS},
-        "surface": record.get("surface"),
+        "validation": record.get("validation"),
         "ran": record["ran"],
         "best": torch.load(run.best_checkpoint, weights_only=True)["state_dict"],
         **{name: last[name] for name in ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers")},

@@ -113,7 +113,7 @@ def test_a_single_class_may_have_pixels_without_annotation_and_several_channels(
     record = recorded(run)
     assert record["metrics"]["dice"] > 0.7
     assert record["data"]["channels"] == 2
-    assert "classes" not in record["metrics"].keys() | record["surface"].keys() | lines_of(run)[0].keys()
+    assert "classes" not in record["metrics"].keys() | record["validation"].keys() | lines_of(run)[0].keys()
     predictions, scores = best_masks(run), []
     rows = [row for s in slices.subjects("validation") for row in range(s["first"], s["first"] + s["slices"])]
     truth, subjects = slices.masks[rows], slices.subjects("validation")

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from greenseg.classes import IGNORED, Classes
-from greenseg.data import cache
+from greenseg.data import cache, native
 from greenseg.data.cache import Slices
 from greenseg.energy import EnergyMeter
 from greenseg.machine.cores import ranks
@@ -55,8 +56,22 @@ def tissue(settings: Settings, folder: Path, absent: int = 0, classes: Classes =
     folder.mkdir(parents=True, exist_ok=True)
     images.astype(np.float32).tofile(folder / "images.f32")
     masks.tofile(folder / "masks.u8")
+    write_native(folder, masks, subjects, settings.spacing)
     index = plain.index | {"subjects": subjects, "channels": 2, "ignored": int((masks == IGNORED).sum())}
     return replace(plain, folder=folder, index=index, classes=classes)
+
+
+def write_native(folder: Path, masks: np.ndarray, subjects: list[dict[str, Any]], spacing: float) -> None:
+    """Write masks as those of files with the pixels of the grid, and add their entries to the subjects of an index."""
+    content = b""
+    for subject in subjects:
+        first, files = subject["first"], []
+        for volume in subject["volumes"]:
+            files.append(sitk.GetImageFromArray(masks[first : (first := first + volume["slices"])]))
+            files[-1].SetSpacing((spacing, spacing, volume["distance"] or 1))
+        subject["native"], packed = native.packed(files, len(content))
+        content += packed.tobytes()
+    (folder / native.NATIVE).write_bytes(content)
 
 
 def on(slices: Slices) -> Callable[[Settings], Slices]:
