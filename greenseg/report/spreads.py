@@ -12,6 +12,7 @@ from greenseg.report.objectives import ENERGIES, Objective
 from greenseg.report.results import Result
 from greenseg.report.statistics import CONFIDENCE, Change, Mean, Moments, t_quantile
 
+_MANY = 1000.0
 _LEAST_FREEDOM = 1.0  # of a configuration that ran once: with less, the others tell nothing about its spread
 
 
@@ -112,6 +113,7 @@ def spreads_of(figures: Sequence[Moments], scale: Scale) -> list[Spread]:
     moderated = moderate(variances / slopes**2, numbers - 1)
     known = (numbers > 1) | (moderated.freedom >= _LEAST_FREEDOM)
     freedoms = np.where(known, moderated.freedom, 0.0)
+    freedoms = np.where(freedoms < _MANY, np.round(freedoms, 2), freedoms)  # few distinct ones, for Student's t
     halves = _halves(moderated.variance / numbers * slopes**2, freedoms)
     columns = (array.tolist() for array in (scale.even(means), slopes, moderated.variance, freedoms))
     return [
