@@ -76,18 +76,19 @@ class Spreads:
     def estimates(self, results: Sequence[Result], objectives: Sequence[Objective]) -> Estimates:
         """What is known of the means of some of the results, which have all of them; on scales with even spread."""
         spreads = [[s for objective in objectives if (s := self.of(result, objective))] for result in results]
-        return estimates_of(spreads, [result.values(*objectives) for result in results])
+        alone = len(objectives) == 1  # and has no correlation
+        return estimates_of(spreads, [[] if alone else result.values(*objectives) for result in results])
 
     def _pooled(self, objective: Objective) -> dict[int, Spread]:
-        groups: dict[Hashable, list[Result]] = {}
+        groups: dict[Hashable, list[tuple[Result, Moments]]] = {}
         for result in self._results:
-            if result.figure(objective) is not None:
-                groups.setdefault(_kind(result, objective), []).append(result)
+            if moments := result.figure(objective):
+                groups.setdefault(_kind(result, objective), []).append((result, moments))
         found: dict[int, Spread] = {}
         for members in groups.values():
-            figures = [moments for result in members if (moments := result.figure(objective))]
-            for result, spread in zip(members, spreads_of(figures, scale_of(objective)), strict=True):
-                subjects = result.over_subjects(objective)
+            spreads = spreads_of([moments for _, moments in members], scale_of(objective))
+            for (result, _), spread in zip(members, spreads, strict=True):
+                subjects = result.over_subjects(objective) if objective.of_subjects else None
                 found[id(result)] = spread._replace(mean=subjects) if subjects else spread
         return found
 
@@ -156,5 +157,5 @@ def estimates_of(spreads: Sequence[Sequence[Spread]], repeats: Sequence[Sequence
         if len(rows) > 1:
             values = np.array(rows, dtype=float)
             units = np.array([s.slope * math.sqrt(s.variance) or math.inf for s in row])
-            residuals.append((values - values.mean(axis=0)) / units)
+            residuals.append((values - values.sum(axis=0) / len(rows)) / units)
     return Estimates(table[..., 0], table[..., 1], table[..., 2], correlation(np.concatenate(residuals)))
