@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import classes, cli, data, energy, plan, predict, report, speed, sweep
+from benchmarks import calibration, classes, cli, data, energy, plan, predict, report, speed, sweep
 
 BENCHMARKS = {
     "cli": cli.main,
@@ -13,6 +13,7 @@ BENCHMARKS = {
     "plan": plan.main,
     "predict": predict.main,
     "report": report.main,
+    "calibration": calibration.main,
     "sweep": sweep.main,
 }
 

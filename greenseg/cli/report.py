@@ -84,15 +84,21 @@ def report(
     emissions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the runs as an emissions.csv of CodeCarbon.")
     ] = None,
+    suggest_seeds: Annotated[
+        bool,
+        typer.Option("--suggest-seeds", help="Print a sweep file with the fewest further seeds that settle the front."),
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow a running sweep until Ctrl-C.")] = False,
     allow_mixed_sources: Annotated[
         bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules together.")
     ] = False,
 ) -> None:
     """Compare accuracy with energy: a row per configuration, the Pareto front, and the answer in words."""
-    kind = _format(format, output)
+    kind = _format(format, None if suggest_seeds else output)
     pictures = {path: draw for path, draw in ((plot, "front"), (curves, "curves")) if path}
     _check_files({"--output": output, "--plot": plot, "--curves": curves, "--emissions": emissions})
+    if suggest_seeds and (watch or kind != "table" or pictures or emissions):
+        raise UserError("--suggest-seeds prints a sweep file; it has no other format, picture or --watch")
     if watch and (kind != "table" or output or not sys.stdout.isatty()):
         raise UserError("--watch shows the table on a terminal; it has no other format and no --output")
 
@@ -126,6 +132,10 @@ def report(
     )
     if watch:
         _watch(paths, query)
+        return
+    if suggest_seeds:
+        if not _suggest(directories, query, output):
+            raise typer.Exit(ExitCode.FAILED)
         return
     if not _report(directories, query, kind, output, pictures, emissions):
         raise typer.Exit(ExitCode.FAILED)
@@ -185,6 +195,32 @@ def _report(
     for path, content in files.items():
         write_atomically(path, content)
         warn(f"Wrote {path}")
+    return not damaged
+
+
+def _suggest(directories: "Iterable[RunDirectory]", query: "Query", output: Path | None) -> bool:
+    """Print or write a sweep file of further seeds; returns False if a damaged record was left out."""
+    from greenseg.cli.streams import write_data
+    from greenseg.cli.view import warn
+    from greenseg.files import write_atomically
+    from greenseg.report.reader import Reader
+    from greenseg.report.results import by_configuration
+    from greenseg.report.suggestion import as_sweep, suggest
+
+    reader = Reader()
+    runs, damaged = reader.read(directories)
+    for message in damaged:
+        warn(f"left out: {message}")
+    if runs:
+        comparison = query.compare(by_configuration(runs), reader.notes)
+        text = as_sweep(comparison, suggest(comparison))
+        if output:
+            write_atomically(output, text)
+            warn(f"Wrote {output}")
+        else:
+            write_data(text)
+    else:
+        warn("No run has begun yet.")
     return not damaged
 
 

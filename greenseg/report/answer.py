@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from greenseg.classes import without_names
 from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
@@ -53,13 +54,11 @@ def decision(comparison: Comparison) -> list[str]:
 
 
 def _not_told_apart(comparison: Comparison, best: Result) -> str:
-    """The number of others with a mean within the interval of the best; empty if there are none."""
-    mean = best.figure(comparison.quality)
-    others = [result.figure(comparison.quality) for result in comparison.results if result is not best]
-    if mean is None or mean.half is None:
+    """The number of others that cannot be told from the best (Hsu's MCB); empty if there are none."""
+    others = sum(result is not best for result in comparison.near_best)
+    if not others:
         return ""
-    within = sum(mean.low <= other.value <= mean.high for other in others if other)
-    return f"; its interval includes the means of {count(within, 'other')}" if within else ""
+    return f"; {count(others, 'other configuration')} cannot be told from the best in {comparison.quality.heading}"
 
 
 def _volumes(comparison: Comparison) -> list[str]:
@@ -105,6 +104,24 @@ def _effect(effect: Effect, digits: int) -> list[str]:
     return [effect.axis, value_text(effect.value), value_text(effect.reference), quality, energy, str(effect.quality.n)]
 
 
+def uneven(comparison: Comparison) -> list[str]:
+    """The effects that differ between configurations beyond noise, with their range, one sentence each."""
+    said = []
+    digits = comparison.quality.digits or 4
+    for effect in comparison.effects:
+        ranges = []
+        if effect.quality_between:
+            low, high = (f"{value:+.{digits}f}".replace("-", "−") for value in effect.quality_between)
+            ranges.append(f"{comparison.quality.heading} {low} to {high}")
+        if effect.energy_between:
+            low, high = map(_signed, effect.energy_between)
+            ranges.append(f"{energy_name(comparison)} {low.removesuffix(' %')} to {high}")
+        if ranges:
+            name = f"{effect.axis} {value_text(effect.value)}"
+            said.append(f"{name}: the effect depends on the other settings: {', '.join(ranges)}.")
+    return said
+
+
 def unpaired(comparison: Comparison) -> list[str]:
     """The axes without a pair of runs that differ in nothing else."""
     found = {effect.axis for effect in comparison.effects}
@@ -131,7 +148,7 @@ def warnings(comparison: Comparison) -> list[str]:
             "estimate: joules are modelled from the run's own CPU seconds and memory, not measured. They are good for "
             "comparing runs on one machine; in absolute terms, they may be off by several times."
         )
-    said += _of_repeats(results)
+    said += _of_repeats(comparison)
     hardware = Counter(run.hardware for result in finished for run in result.finished)
     if len(hardware) > 1:
         said.append(
@@ -220,8 +237,8 @@ def _of_content(results: Sequence[Result]) -> list[str]:
     return said
 
 
-def _of_repeats(results: Sequence[Result]) -> list[str]:
-    said = []
+def _of_repeats(comparison: Comparison) -> list[str]:
+    said, results = [], comparison.results
     again = sum(len(result.finished) - len(result.repeats) for result in results)
     if again:
         said.append(
@@ -235,10 +252,15 @@ def _of_repeats(results: Sequence[Result]) -> list[str]:
             if len(single) == len([r for r in results if r.finished])
             else count(len(single), "configuration")
         )
-        said.append(
-            f"{all_or_some} ran once: there is no interval, and differences may be chance. Repeat with "
-            "seeds: [0, 1, 2]."
+        borrowed = any(
+            mean.borrowed for mean in map(partial(comparison.figure, objective=comparison.quality), single) if mean
         )
+        so = (
+            "the interval rests on the spread of the others"
+            if borrowed
+            else "there is no interval, and differences may be chance"
+        )
+        said.append(f"{all_or_some} ran once: {so}. Repeat with seeds: [0, 1, 2].")
     missing = [result for result in results if 0 < len(result.finished) < len(result.runs)]
     if missing:
         why = Counter(
@@ -291,16 +313,19 @@ def legend(comparison: Comparison) -> list[str]:
     third = f" and {comparison.third.describe}" if comparison.third else ""
     as_good = "at least" if comparison.quality.more_is_better else "at most"
     said = [f"{FRONT} on the front: no other configuration here has {as_good} its {quality} for less energy{third}."]
-    if any(
-        mean is not None and mean.half is not None
-        for mean in (r.figure(comparison.quality) for r in comparison.results)
-    ):
-        said.append("±: 95 % interval of the mean over repeats (Student t).")
+    means = [
+        mean for r in comparison.results if (mean := comparison.figure(r, comparison.quality)) and mean.half is not None
+    ]
+    pooled = len(means) > 1
+    if means:
+        of = "the spread of repeats, pooled over configurations" if pooled else "the spread of its repeats"
+        single = " (±): of a single repeat, from the spread of the others." if any(m.borrowed for m in means) else ""
+        said.append(f"±: 95 % interval of the mean over repeats (Student t), from {of}.{single}")
     if any(row.probability is not None for row in comparison.rows):
-        said.append("chance: share of resampled repeats with it on the front (bootstrap, 1000 samples).")
+        said.append("chance: probability that it is on the front of the true means, given this spread.")
     if any(result.on_grid for result in comparison.results):
         said.append(f"{ON_GRID}: on the training grid, as an earlier version measured it.")
-    if tested := [mean.n for result in comparison.results if (mean := result.figure(TEST))]:
+    if tested := [mean.n for result in comparison.results if (mean := comparison.figure(result, TEST))]:
         subjects = "–".join(str(n) for n in sorted({min(tested), max(tested)}))
         said.append(
             f"{TEST.heading}: of {subjects} subjects that chose nothing; ± is over subjects, each with its mean over "
@@ -331,7 +356,7 @@ def _with_figures(comparison: Comparison, result: Result) -> str:
 
 
 def _mean(comparison: Comparison, objective: Objective, result: Result) -> str:
-    mean = result.figure(objective)
+    mean = comparison.figure(result, objective)
     assert mean is not None
     if objective.digits:
         return f"{objective.heading} {interval(mean, objective.digits)}"

@@ -30,14 +30,20 @@ def class_table(comparison: Comparison, rows: Sequence[Row], room: int) -> Itera
         return
     if len(rows) == 1:
         known = [quality for quality in QUALITIES.values() if rows[0].result.figure(quality)]
-        lines = [[name, *(_text(rows[0].result, _of(quality, name)) for quality in known)] for name in ("", *names)]
+        lines = [
+            [name, *(_text(comparison, rows[0].result, _of(quality, name)) for quality in known)]
+            for name in ("", *names)
+        ]
         heading, headings = "Quality of each class", ["class", *(quality.heading for quality in known)]
         lines[0][0] = "mean"
     else:
         quality = QUALITIES[comparison.quality.name.partition(":")[0]]
         heading, headings = f"{quality.heading} of each class", ["configuration", "mean", *names]
         lines = [
-            [comparison.label(row.result), *(_text(row.result, _of(quality, name)) for name in ("", *names))]
+            [
+                comparison.label(row.result),
+                *(_text(comparison, row.result, _of(quality, name)) for name in ("", *names)),
+            ]
             for row in rows
         ]
     widths = []
@@ -56,6 +62,6 @@ def _of(quality: Objective, name: str) -> Objective:
     return of_class(quality.name, name) if name else quality
 
 
-def _text(result: Result, objective: Objective) -> str:
-    mean = result.figure(objective)
+def _text(comparison: Comparison, result: Result, objective: Objective) -> str:
+    mean = comparison.figure(result, objective)
     return quality_text(result, objective, mean) if mean else "–"

@@ -106,10 +106,10 @@ def _figure_column(comparison: Comparison, objective: Objective) -> Column:
     unit, size = comparison.unit(objective)
 
     def text(row: Row) -> str:
-        mean = row.result.figure(objective)
-        if mean is None:
-            return "–"
-        return quality_text(row.result, objective, mean) if objective.digits else number(mean.value / size)
+        if not objective.digits:
+            return number(None if (value := figure(row.result, objective)) is None else value / size)
+        mean = comparison.figure(row.result, objective)
+        return "–" if mean is None else quality_text(row.result, objective, mean)
 
     return Column(
         objective.name,
@@ -132,15 +132,16 @@ def figure(result: Result, objective: Objective) -> float | None:
 
 
 def interval(mean: Mean, digits: int, sign: str = "") -> str:
-    """A quality with its 95 % interval: `0.8123 ±0.0045`; a single repeat has no interval.
+    """A quality with its 95 % interval: `0.8123 ±0.0045`, or `0.8123 (±0.0045)` for a single repeat.
 
     Args:
         mean: mean over repeats or subjects.
         digits: number of digits after the point.
         sign: `+` to always show the sign.
     """
-    half = "" if mean.half is None else f" ±{mean.half:.{digits}f}"
-    return f"{mean.value:{sign}.{digits}f}".replace("-", "−") + half
+    half = "" if mean.half is None else f"±{mean.half:.{digits}f}"
+    shown = half and f" ({half})" if mean.borrowed else half and f" {half}"
+    return f"{mean.value:{sign}.{digits}f}".replace("-", "−") + shown
 
 
 def _on_grid(row: Row) -> bool | None:
@@ -160,8 +161,8 @@ def _saved(comparison: Comparison, row: Row) -> str:
 
 
 def _chance(row: Row) -> str:
-    """The chance as text; – for a single repeat, since it has no spread."""
-    return percent(row.probability) if len(row.result.repeats) > 1 else "–"
+    """The chance as text; – if the spread is unknown."""
+    return percent(row.probability)
 
 
 def _source(row: Row) -> str:

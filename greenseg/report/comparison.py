@@ -1,6 +1,7 @@
 """The comparison of every configuration with all others, for the report."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -8,11 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from greenseg.report import front as fronts
+from greenseg.report.chance import front_chances, near_best
+from greenseg.report.effects import Pairs, mean_differences
 from greenseg.report.labels import axes, differing, label
 from greenseg.report.objectives import Objective
 from greenseg.report.results import CONTENT, REPEATS, Result, best_first, mean_figure
 from greenseg.report.run import Run, Way
-from greenseg.report.statistics import Change, Mean, change, mean_of, paired_change
+from greenseg.report.spreads import Spread, Spreads
+from greenseg.report.statistics import Change, Mean
 from greenseg.runs.record import Watts
 from greenseg.settings import ACCOUNTING, group_of
 
@@ -27,8 +31,8 @@ class Row:
     Attributes:
         result: the configuration.
         on_front: whether no other configuration beats its means.
-        probability: chance to be on the front, given the spread of repeats; None if no competing configuration has
-            repeats, or if it lacks a metric.
+        probability: chance to be on the front, given the spread of repeats; None if its spread is unknown, because no
+            competing configuration has repeats, or if it lacks a metric.
         rank: 1 on the front, 2 on the front of the rest, and so on; None if it lacks a metric.
         saved: saving as a share of the baseline's energy; None if their joules are not comparable.
     """
@@ -64,6 +68,7 @@ class Effect:
         axis, value, reference: the setting, its value, and the reference value.
         quality: mean difference of the quality over all pairs.
         energy: change of the energy over comparable pairs; None without any.
+        quality_between, energy_between: smallest and largest of both in a configuration, if these differ beyond noise.
     """
 
     axis: str
@@ -71,6 +76,8 @@ class Effect:
     reference: Any
     quality: Mean
     energy: Change | None
+    quality_between: tuple[float, float] | None = None
+    energy_between: tuple[float, float] | None = None
 
 
 class Comparison:
@@ -101,7 +108,12 @@ class Comparison:
         self.objectives = [quality, energy, *([third] if third else [])]
         self.results = best_first(results, *self.objectives)
         self.baseline = baseline or self.best
+        self.spreads = Spreads([*self.results, *([baseline] if baseline and baseline not in self.results else [])])
         self._units: dict[str, tuple[str, float]] = {}
+
+    def figure(self, result: Result, objective: Objective) -> Mean | None:
+        """The mean of a result with its interval, from the spread of all results; see `Result.figure`."""
+        return self.spreads.figure(result, objective)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -183,10 +195,12 @@ class Comparison:
         """The places of results that compete with each other."""
         points = self.points(members)
         chosen, ranks = fronts.front(points, self.maximise), fronts.ranks(points, self.maximise)
-        probabilities: Sequence[float | None] = [None] * len(members)
-        repeats = [np.array(result.values(*self.objectives), dtype=float) for result in members]
-        if any(len(rows) > 1 for rows in repeats):
-            probabilities = fronts.front_probability(repeats, self.maximise).tolist()
+        probabilities: list[float | None] = [None] * len(members)
+        estimates = self.spreads.estimates(members, self.objectives)
+        known = [bool((freedoms > 0).all()) for freedoms in estimates.freedoms]
+        if any(known):
+            chances = front_chances(estimates, self.maximise).tolist()
+            probabilities = [chance if spread else None for chance, spread in zip(chances, known, strict=True)]
         return [
             Row(result, bool(on_front), probability, int(rank), self.saved(result))
             for result, on_front, probability, rank in zip(members, chosen, probabilities, ranks, strict=True)
@@ -212,9 +226,7 @@ class Comparison:
 
     def change(self, before: Result, after: Result) -> Change | None:
         """The change of energy from one configuration to another; None if they are not comparable."""
-        if not self.comparable(before, after):
-            return None
-        return change(*([row[0] for row in result.values(self.energy)] for result in (before, after)))
+        return self.spreads.change(before, after, self.energy) if self.comparable(before, after) else None
 
     # ── what stands out
 
@@ -222,6 +234,19 @@ class Comparison:
     def best(self) -> Result | None:
         """The result with the best quality among those with all values."""
         return next((result for result in self.results if self.known(result)), None)
+
+    @cached_property
+    def near_best(self) -> list[Result]:
+        """The results that cannot be told from the best in quality, best first; see `chance.near_best`.
+
+        Empty if the spread is unknown.
+        """
+        members = [result for result in self.results if result.figure(self.quality) is not None]
+        estimates = self.spreads.estimates(members, [self.quality])
+        if not estimates.freedoms.any():
+            return []
+        chosen = near_best(estimates, self.quality.more_is_better)
+        return [result for result, near in zip(members, chosen, strict=True) if near]
 
     def cheapest_within(self, share: float = 0.01) -> Result | None:
         """The result with the least energy among those comparable to the best and within a share of its quality."""
@@ -286,17 +311,41 @@ class Comparison:
                 mean_figure(self.quality, runs),
                 mean_figure(self.energy, runs),
                 frozenset(map(self._terms, runs)),
+                self.spreads.of(result, self.quality),
+                self.spreads.of(result, self.energy),
             )
             for result in self.results
             for runs in result.repeats
         ]
-        return [effect for name in self.swept for effect in self._effects(name, names.index(name), trials)]
+        found = [self._pairs(name, names.index(name), trials) for name in self.swept]
+        qualities = mean_differences([[quality for *_, quality, _ in effects] for effects in found])
+        energies = mean_differences([[energy for *_, energy in effects if energy] for effects in found])
+        said = []
+        for effects, of_quality, of_energy in zip(found, qualities, energies, strict=True):
+            spent = iter(of_energy)
+            for (name, value, reference, _, energy), quality in zip(effects, of_quality, strict=True):
+                changed = next(spent) if energy else None
+                said.append(
+                    Effect(
+                        name,
+                        value,
+                        reference,
+                        quality.mean,
+                        Change.of_log(changed.mean) if changed else None,
+                        quality.between,
+                        _shares(changed.between) if changed else None,
+                    )
+                )
+        return said
 
     def _terms(self, run: Run) -> tuple[Kind, Any]:
         ways = {component: frozenset({way}) for component, way in run.ways.items()}
         return self._kind(run, ways, run.watts), self.energy.terms(run)
 
-    def _effects(self, name: str, position: int, trials: Sequence["_Trial"]) -> list[Effect]:
+    def _pairs(
+        self, name: str, position: int, trials: Sequence["_Trial"]
+    ) -> list[tuple[str, Any, Any, Pairs, Pairs | None]]:
+        """Axis, value, reference, and the pairs with differences in quality and in log energy."""
         reference = _hashable((self.baseline or self.results[0]).settings[name])
         alike: dict[tuple[Any, ...], dict[Any, _Trial]] = {}
         for trial in trials:
@@ -304,24 +353,58 @@ class Comparison:
             alike.setdefault(rest, {})[trial.values[position]] = trial
         found = []
         for value in sorted({trial.values[position] for trial in trials} - {reference}, key=_order):
-            pairs = [(by[reference], by[value]) for by in alike.values() if reference in by and value in by]
-            differences = [
-                after.quality - before.quality
-                for before, after in pairs
-                if before.quality is not None and after.quality is not None
+            pairs = [
+                (rest[: -len(REPEATS)], rest[-len(REPEATS) :], by[reference], by[value])
+                for rest, by in alike.items()
+                if reference in by and value in by
             ]
-            spent = [
-                (before.energy, after.energy)
-                for before, after in pairs
-                if before.energy is not None
-                and after.energy is not None
-                and before.terms == after.terms
-                and len(before.terms) == 1
+            qualities = [pair for pair in pairs if pair[2].quality is not None and pair[3].quality is not None]
+            energies = [
+                pair
+                for pair in pairs
+                if (pair[2].energy or 0) > 0
+                and (pair[3].energy or 0) > 0
+                and pair[2].terms == pair[3].terms
+                and len(pair[2].terms) == 1
             ]
-            if differences:
-                changed = paired_change([before for before, _ in spent], [after for _, after in spent])
-                found.append(Effect(name, value, reference, mean_of(differences), changed))
+            if qualities:
+                spent = _paired(energies, lambda trial: math.log(trial.energy or 1), _energy_noise)
+                quality = _paired(qualities, lambda trial: trial.quality or 0.0, _quality_noise)
+                assert quality
+                found.append((name, value, reference, quality, spent))
         return found
+
+
+def _shares(between: tuple[float, float] | None) -> tuple[float, float] | None:
+    return (math.expm1(between[0]), math.expm1(between[1])) if between else None
+
+
+def _paired(
+    pairs: Sequence[tuple[Any, Any, "_Trial", "_Trial"]],
+    value: Callable[["_Trial"], float],
+    noise: Callable[["_Trial"], tuple[float, float]],
+) -> Pairs | None:
+    """Pairs of trials as differences of a value; None without any."""
+    if not pairs:
+        return None
+    noises = [(noise(before), noise(after)) for *_, before, after in pairs]
+    return Pairs(
+        np.array([value(after) - value(before) for *_, before, after in pairs]),
+        [rest for rest, *_ in pairs],
+        [repeat for _, repeat, *_ in pairs],
+        np.array([before + after for (before, _), (after, _) in noises]),
+        min(freedom for both in noises for _, freedom in both),
+    )
+
+
+def _quality_noise(trial: "_Trial") -> tuple[float, float]:
+    spread = trial.quality_spread
+    return (spread.variance * spread.slope**2, spread.freedom) if spread and spread.freedom else (math.nan, 0.0)
+
+
+def _energy_noise(trial: "_Trial") -> tuple[float, float]:
+    spread = trial.energy_spread
+    return (spread.variance, spread.freedom) if spread and spread.freedom else (math.nan, 0.0)
 
 
 class _Trial(NamedTuple):
@@ -334,6 +417,8 @@ class _Trial(NamedTuple):
     quality: float | None
     energy: float | None
     terms: frozenset[Any]
+    quality_spread: Spread | None
+    energy_spread: Spread | None
 
 
 def _hashable(value: Any) -> Any:

@@ -38,7 +38,9 @@ def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | N
     shown = [column(comparison, name) for name in names]
     changed = {name for name in names if any(_ran_otherwise(row, name) for row in rows)}
     writer.writerow([heading for name in names for heading in _csv_headings(name, name in changed)])
-    writer.writerows([cell for one in shown for cell in _csv_cells(one, row, one.name in changed)] for row in rows)
+    writer.writerows(
+        [cell for one in shown for cell in _csv_cells(comparison, one, row, one.name in changed)] for row in rows
+    )
     return text.getvalue()
 
 
@@ -55,9 +57,9 @@ def _csv_headings(name: str, changed: bool) -> list[str]:
     return [key, *(f"{key}_{word}" for word in more)]
 
 
-def _csv_cells(shown: Column, row: Row, changed: bool) -> list[Any]:
+def _csv_cells(comparison: Comparison, shown: Column, row: Row, changed: bool) -> list[Any]:
     if objective := named(shown.name):
-        mean = row.result.figure(objective)
+        mean = comparison.figure(row.result, objective)
         ends = ("", "") if mean is None or mean.half is None else (mean.low, mean.high)
         cells: list[Any] = ["" if mean is None else mean.value, *ends]
         return [*cells, "" if mean is None else mean.n] if objective.of_subjects else cells
@@ -94,6 +96,7 @@ def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
         ],
         "configurations": [_row(comparison, row) for row in rows],
         "answer": {name: None if result is None else result.configuration for name, result in named.items()},
+        "not_told_from_best": [result.configuration for result in comparison.near_best],
         "hypervolume": [
             {"share": v.share, "reference": v.reference, "ideal": v.ideal, "configurations": v.configurations}
             for v in comparison.volumes()
@@ -107,7 +110,9 @@ def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
 def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
     result = row.result
     figures = {
-        name: _mean(mean) for name, o in objectives_of([result]).items() if (mean := result.figure(o)) is not None
+        name: _mean(mean)
+        for name, o in objectives_of([result]).items()
+        if (mean := comparison.figure(result, o)) is not None
     }
     return {
         "configuration": result.configuration,

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
-DRAWS = 1000
 
 
 def front(points: Points, maximise: Sequence[bool]) -> NDArray[np.bool_]:
@@ -74,49 +73,31 @@ def knee(quality: NDArray[np.float64], cost: NDArray[np.float64]) -> int | None:
     return best if above[best] > 1e-9 else None
 
 
-def front_probability(
-    repeats: Sequence[Points], maximise: Sequence[bool], draws: int = DRAWS, seed: int = 0
-) -> NDArray[np.float64]:
-    """Chance of each configuration to be on the front of means, shape (n,): the share of bootstrap samples with it.
+def fronts(samples: Points, maximise: Sequence[bool]) -> NDArray[np.bool_]:
+    """The front of each of many samples of the same points, shape (samples, n); samples have shape (samples, n, d).
 
-    In each sample, every configuration's repeats are resampled, with replacement (Efron 1979, Annals of Statistics 7,
-    1–26). A configuration with a single repeat does not move. The result is deterministic for a seed.
-
-    Args:
-        repeats: the points of each configuration, arrays of shape (repeats, d); no NaN.
-        maximise: for each objective, whether more is better.
-        draws: number of samples.
-        seed: seed of the random numbers.
+    For two objectives, all at once: in the order of the second, a point is on the front if its first is better than
+    that of every point before it (Kung, Luccio & Preparata 1975, doi:10.1145/321906.321910). No NaN.
     """
-    if not repeats:
-        return np.zeros(0)
-    candidates = _possible(repeats, maximise)
-    chosen = np.zeros(len(repeats))
-    samples = np.empty((draws, len(candidates), len(maximise)))
-    random = np.random.default_rng(seed)
-    by_number: dict[int, list[int]] = {}
-    for position, i in enumerate(candidates):
-        by_number.setdefault(len(repeats[i]), []).append(position)
-    for number, positions in by_number.items():
-        points = np.stack([repeats[candidates[position]] for position in positions])
-        for draw in range(draws):
-            taken = random.integers(0, number, size=(len(positions), number, 1))
-            samples[draw, positions] = np.take_along_axis(points, taken, axis=1).mean(axis=1)
-    for sample in samples:
-        chosen[candidates] += front(sample, maximise)
-    return chosen / draws
-
-
-def _possible(repeats: Sequence[Points], maximise: Sequence[bool]) -> NDArray[np.int64]:
-    """Indices of the configurations that can be on a front of means at all.
-
-    A mean lies between the worst and the best repeat. So a configuration is never on the front if another one's worst
-    beats its best. Leaving it out does not affect the others, since that other configuration beats all that it beats.
-    """
-    sign = np.where(maximise, -1.0, 1.0)  # less is better from here on
-    best = np.stack([(points * sign).min(axis=0) for points in repeats])
-    worst = np.stack([(points * sign).max(axis=0) for points in repeats])
-    possible = np.ones(len(repeats), dtype=bool)
-    for limit in worst[front(worst, [False] * len(sign))]:
-        possible &= ~((limit <= best).all(axis=1) & (limit < best).any(axis=1))
-    return np.flatnonzero(possible)
+    if samples.shape[2] != 2:
+        return np.stack([front(sample, maximise) for sample in samples])
+    signs = np.where(maximise, 1.0, -1.0)
+    first, second = samples[..., 0] * signs[0], samples[..., 1] * -signs[1]  # more and less is better
+    order = np.argsort(second, axis=-1)
+    ordered = np.take_along_axis(second, order, axis=-1)
+    tied = bool((ordered[:, 1:] == ordered[:, :-1]).any())
+    if tied:
+        order = np.lexsort((-first, second), axis=-1)
+        ordered = np.take_along_axis(second, order, axis=-1)
+    firsts = np.take_along_axis(first, order, axis=-1)
+    best = np.maximum.accumulate(firsts, axis=-1)
+    chosen = np.ones(firsts.shape, dtype=bool)
+    chosen[:, 1:] = firsts[:, 1:] > best[:, :-1]
+    if tied:  # equal points are neighbours, and share the place of the first of them
+        begins = np.ones(firsts.shape, dtype=bool)
+        begins[:, 1:] = (firsts[:, 1:] != firsts[:, :-1]) | (ordered[:, 1:] != ordered[:, :-1])
+        leader = np.maximum.accumulate(np.where(begins, np.arange(firsts.shape[1]), 0), axis=-1)
+        chosen = np.take_along_axis(chosen, leader, axis=-1)
+    found = np.empty_like(chosen)
+    np.put_along_axis(found, order, chosen, axis=-1)
+    return found

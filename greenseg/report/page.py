@@ -64,7 +64,9 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
                 "source": source(row.result) if row.result.finished else "",
                 "status": row.result.status,
                 "figures": {
-                    o.name: [mean.value, mean.half] for o in known if (mean := row.result.figure(o)) is not None
+                    o.name: [mean.value, mean.half]
+                    for o in known
+                    if (mean := comparison.figure(row.result, o)) is not None
                 },
                 "settings": {name: str(value) for name, value in row.result.settings.items()},
                 "runs": [_run(run) for run in row.result.runs],

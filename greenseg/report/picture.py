@@ -187,8 +187,8 @@ def _limits(ax: Axes, comparison: Comparison, results: Sequence[Result], front: 
         (comparison.energy, size, ax.get_xscale, ax.set_xlim),
         (comparison.quality, 1.0, ax.get_yscale, ax.set_ylim),
     ):
-        means = [mean.value / scale for result in results if (mean := result.figure(objective))]
-        ends = [mean for result in front if (mean := result.figure(objective))]
+        means = [moments.value / scale for result in results if (moments := result.figure(objective))]
+        ends = [mean for result in front if (mean := comparison.figure(result, objective))]
         low = min([*means, *(end.low / scale for end in ends)])
         high = max([*means, *(end.high / scale for end in ends)])
         if objective.more_is_better:  # an interval may exceed the possible range
@@ -215,7 +215,10 @@ def _points(
 ) -> None:  # fmt: skip
     if not results:
         return
-    means = [(result.figure(comparison.energy), result.figure(comparison.quality)) for result in results]
+    means = [
+        (comparison.figure(result, comparison.energy), comparison.figure(result, comparison.quality))
+        for result in results
+    ]
     xs, ys = [x.value / size for x, _ in means if x], [y.value for _, y in means if y]
     # The interval of a positive value may reach below 0, but a bar on a log scale cannot.
     x_bars = [

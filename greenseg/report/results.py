@@ -12,7 +12,7 @@ from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective, of_class
 from greenseg.report.run import Run, Way
-from greenseg.report.statistics import Mean, mean_of
+from greenseg.report.statistics import Mean, Moments, mean_of, moments_of
 from greenseg.runs.record import Watts
 from greenseg.settings import NEUTRAL, group_of, repeated_anywhere
 from greenseg.settings import REPEATS as REPEATS_GROUP
@@ -35,7 +35,7 @@ class Result:
     runs: tuple[Run, ...]
     where: Mapping[str, Any] = field(default_factory=dict)
     content: str = ""
-    _figures: dict[str, Mean | None] = field(default_factory=dict, repr=False)
+    _figures: dict[str, Moments | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -62,8 +62,10 @@ class Result:
             repeats.setdefault(tuple(str(run.settings[name]) for name in REPEATS), []).append(run)
         return list(repeats.values())
 
-    def figure(self, objective: Objective) -> Mean | None:
+    def figure(self, objective: Objective) -> Moments | None:
         """Mean over the finished repeats; None if one lacks the value, or if they computed it differently.
+
+        `Comparison.figure` has its interval, which needs the spread of the other configurations.
 
         A mean over some of them would be biased, for instance towards those that reached the target.
         """
@@ -71,13 +73,14 @@ class Result:
             known = [value for value in (mean_figure(objective, runs) for runs in self.repeats) if value is not None]
             whole = known and len(known) == len(self.repeats)
             whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
-            self._figures[objective.name] = self._mean(objective, known) if whole else None
+            self._figures[objective.name] = moments_of(known) if whole else None
         return self._figures[objective.name]
 
-    def _mean(self, objective: Objective, values: Sequence[float]) -> Mean:
-        """The mean of the repeats' values, with the interval over subjects or over repeats."""
-        if objective.of_subjects is None:
-            return mean_of(values)
+    def over_subjects(self, objective: Objective) -> Mean | None:
+        """The mean over repeats with an interval over subjects; None if there is none, or if it has no subjects."""
+        moments = self.figure(objective)
+        if moments is None or objective.of_subjects is None:
+            return None
         of_subject: dict[str, list[float]] = {}
         for runs in self.repeats:
             for subject in dict.fromkeys(name for run in runs for name in objective.of_subjects(run)):
@@ -85,7 +88,7 @@ class Result:
                 if scores:
                     of_subject.setdefault(subject, []).append(fmean(scores))
         spread = mean_of([fmean(scores) for scores in of_subject.values()]) if of_subject else Mean(0, None, 0)
-        return Mean(fmean(values), spread.half, spread.n)
+        return Mean(moments.value, spread.half, spread.n)
 
     def terms(self, objective: Objective) -> set[Any]:
         """The settings that the finished repeats computed an objective with; see `Objective.terms`."""

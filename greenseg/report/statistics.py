@@ -14,13 +14,15 @@ class Mean:
 
     Attributes:
         value: the mean.
-        half: half the width of its 95 % interval (Student t); None for one repeat, which has no spread.
+        half: half the width of its 95 % interval (Student t); None if the spread is unknown.
         n: number of repeats or subjects.
+        borrowed: whether the interval of a single repeat comes from the spread of others.
     """
 
     value: float
     half: float | None
     n: int
+    borrowed: bool = False
 
     @property
     def low(self) -> float:
@@ -49,13 +51,35 @@ def _moments(values: Sequence[float]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
+class Moments:
+    """Repeats in short, without an interval, which needs the spread of other configurations; see `spreads`.
+
+    Attributes:
+        value: the mean.
+        variance: unbiased variance; 0 for one repeat.
+        n: number of repeats.
+    """
+
+    value: float
+    variance: float
+    n: int
+
+
+def moments_of(values: Sequence[float]) -> Moments:
+    """Mean and variance of at least one value."""
+    if len(values) == 1:
+        return Moments(values[0], 0.0, 1)
+    return Moments(*_moments(values), len(values))
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """Relative change of a positive value: -0.3 is 30 % less.
 
     Attributes:
-        share: relative change of the geometric means.
-        low, high: its 95 % interval; None if there are too few values.
-        n: number of values or pairs.
+        share: relative change of the means.
+        low, high: its 95 % interval; None if the spread is unknown.
+        n: number of repeats or pairs.
     """
 
     share: float
@@ -63,42 +87,13 @@ class Change:
     high: float | None
     n: int
 
-
-def paired_change(befores: Sequence[float], afters: Sequence[float]) -> Change | None:
-    """The change between pairs of positive values, with the t interval of the log ratios.
-
-    None if there are no valid pairs.
-    """
-    logs = [math.log(after / before) for before, after in zip(befores, afters, strict=True) if before > 0 and after > 0]
-    if not logs:
-        return None
-    mean = mean_of(logs)
-    if mean.half is None:
-        return Change(math.expm1(mean.value), None, None, 1)
-    return Change(math.expm1(mean.value), math.expm1(mean.low), math.expm1(mean.high), mean.n)
-
-
-def change(befores: Sequence[float], afters: Sequence[float]) -> Change | None:
-    """The change between two groups of positive values, with Welch's t interval of the difference of their mean logs.
-
-    Welch, B. L. (1947), Biometrika 34 (1–2), 28–35. None if a group is empty.
-    """
-    one = [math.log(value) for value in befores if value > 0]
-    two = [math.log(value) for value in afters if value > 0]
-    if not one or not two:
-        return None
-    n = min(len(one), len(two))
-    if n == 1:
-        return Change(math.expm1(math.fsum(two) / len(two) - math.fsum(one) / len(one)), None, None, 1)
-    (before, spread_before), (after, spread_after) = _moments(one), _moments(two)
-    difference, parts = after - before, (spread_before / len(one), spread_after / len(two))
-    variance = sum(parts)
-    if variance == 0:
-        half = 0.0
-    else:
-        freedom = variance**2 / sum(p**2 / (len(g) - 1) for p, g in zip(parts, (one, two), strict=True))
-        half = t_quantile(freedom) * math.sqrt(variance)
-    return Change(math.expm1(difference), math.expm1(difference - half), math.expm1(difference + half), n)
+    @classmethod
+    def of_log(cls, difference: Mean) -> "Change":
+        """The change of a difference of logarithms."""
+        if difference.half is None:
+            return cls(math.expm1(difference.value), None, None, difference.n)
+        share, low, high = map(math.expm1, (difference.value, difference.low, difference.high))
+        return cls(share, low, high, difference.n)
 
 
 @cache

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from greenseg.report import front as fronts
 from greenseg.report.comparison import Comparison
-from greenseg.report.front import front, front_probability, hypervolume, knee, ranks
+from greenseg.report.front import front, hypervolume, knee, ranks
 from greenseg.report.objectives import ENERGIES, QUALITIES
 from greenseg.report.results import Result
 from tests.report.comparisons import compared, results
@@ -116,46 +116,14 @@ def test_the_knee(quality: list[float], cost: list[float], expected: int | None)
     assert knee(np.array(quality), np.array(cost, dtype=float)) == expected
 
 
-# ── chances
-
-
-def naive_probability(repeats: list[fronts.Points], maximise: list[bool], draws: int) -> list[float]:
-    random = np.random.default_rng(1)
-    counted = np.zeros(len(repeats))
-    for _ in range(draws):
-        means = [rows[random.integers(0, len(rows), len(rows))].mean(axis=0) for rows in repeats]
-        counted += reference([tuple(mean) for mean in means], maximise)
-    return (counted / draws).tolist()  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_chances_are_those_of_a_naive_bootstrap(dimensions: int) -> None:
-    random = np.random.default_rng(7)
-    repeats = [random.normal(random.random(dimensions), 0.2, (n, dimensions)) for n in (1, 2, 3, 5, 3, 2, 4, 3)]
-    maximise = [True, False, False][:dimensions]
-    found = front_probability(repeats, maximise, draws=4000)
-    assert found.tolist() == pytest.approx(naive_probability(repeats, maximise, 4000), abs=0.04)
-    assert any(0.05 < chance < 0.95 for chance in found)
-
-
-@given(points_of(2).map(lambda points: [point for point in points if not any(map(np.isnan, point))]))
-@settings(deadline=None, max_examples=30)
-def test_with_single_repeats_the_chance_is_the_front(points: list[Point]) -> None:
-    repeats = [array([point], 2) for point in points]
-    assert front_probability(repeats, [True, False], draws=2).tolist() == reference(points, [True, False])
-
-
-def test_what_cannot_be_on_the_front_has_no_chance_and_takes_none() -> None:
-    good, near, bad = [[0.9, 1.0], [0.8, 2.0]], [[0.9, 2.5], [0.7, 0.5]], [[0.5, 3.0], [0.6, 4.0]]
-    repeats = [np.array(rows) for rows in (good, near, bad, bad)]
-    found = front_probability(repeats, [True, False])
-    assert found[2] == found[3] == 0
-    assert found[:2].tolist() == front_probability(repeats[:2], [True, False]).tolist()
-
-
-def test_chances_are_the_same_each_time() -> None:
-    repeats = [np.array([[0.8, 1.0], [0.9, 2.0], [0.7, 1.5]]), np.array([[0.85, 1.0], [0.8, 1.9]])]
-    assert front_probability(repeats, [True, False]).tolist() == front_probability(repeats, [True, False]).tolist()
+@given(st.lists(points_of(2), min_size=1, max_size=5), st.lists(st.booleans(), min_size=2, max_size=2))
+@settings(deadline=None)
+def test_the_fronts_of_many_samples_are_those_of_each(samples: list[list[Point]], maximise: list[bool]) -> None:
+    number = min(map(len, samples))
+    arrays = np.stack([np.nan_to_num(array(points[:number], 2), nan=0.5) for points in samples])
+    if number:
+        expected = [front(sample, maximise).tolist() for sample in arrays]
+        assert fronts.fronts(arrays, maximise).tolist() == expected
 
 
 # ── of results

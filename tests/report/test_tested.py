@@ -52,7 +52,7 @@ def rows_of(comparison: Comparison, names: list[str] | None = None) -> list[dict
 
 def test_its_interval_is_over_subjects_each_with_its_mean_over_repeats() -> None:
     (result,) = results(*two_repeats())
-    found, over_subjects = result.figure(TEST), mean_of([0.55, 0.7, 0.95])
+    found, over_subjects = result.over_subjects(TEST), mean_of([0.55, 0.7, 0.95])
     assert found
     assert found.value == pytest.approx((0.7 + 2.3 / 3) / 2)
     assert found.n == 3
@@ -61,7 +61,7 @@ def test_its_interval_is_over_subjects_each_with_its_mean_over_repeats() -> None
 
 def test_one_subject_has_no_interval_and_one_without_a_score_does_not_count() -> None:
     (result,) = results(with_test(record(), a=0.5, b=None))
-    found = result.figure(TEST)
+    found = result.over_subjects(TEST)
     assert found
     assert (found.value, found.half, found.n) == (0.5, None, 1)
 
