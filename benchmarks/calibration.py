@@ -6,7 +6,6 @@ all pairs.
 """
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -329,39 +328,53 @@ FACTORIALS = {
 }
 
 
-def main(share: float = 1.0) -> None:
+def main(share: float = 0.5) -> None:
     """Print reliability and coverage.
 
     Args:
-        share: share of the default number of trials.
+        share: share of the largest number of trials; 0.5 gives at least 4,000 intervals for each line.
     """
-    begun = time.perf_counter()
+    for part in PARTS.values():
+        begun = time.perf_counter()
+        part(share)
+        print(f"{time.perf_counter() - begun:.0f} s\n", flush=True)
+
+
+def _chances(share: float) -> None:
     print("Chance to be on the front: mean chance → share on the true front, for chances in")
     ends = ["0", *(f"to {end:g}" for end in BINS[1:]), "above"]
-    print(f"{'':31}{'':9}Brier  {'  '.join(f'{end:>12}' for end in ends)}")
+    print(f"{'':31}{'':9} Brier  {'  '.join(f'{end:>12}' for end in ends)}")
     for name, scenario in SCENARIOS.items():
         for repeats in REPEATS:
             trials = max(int(share * 6000 / scenario.configurations), 2)
             both = reliability(replace(scenario, repeats=repeats), trials)
             for method, found in zip(("bootstrap", "now"), both, strict=True):
                 bins = "  ".join(
-                    f"{said:.3f}→{true:.3f}" if number >= 20 else " " * 12 for said, true, number in found.bins
+                    f"{said:.3f}→{true:.3f}" if number >= 20 else " " * 11 + "–" for said, true, number in found.bins
                 )
-                print(f"{name:18} {_repeats(repeats):12}{method:9} {found.brier:.4f}  {bins}", flush=True)
-    print("\nCoverage of 95 % intervals (of version 0.1.0) × median width as a share of the old")
+                print(f"{name:18} {_repeats(repeats):15} {method:9} {found.brier:.4f}  {bins}", flush=True)
+
+
+def _intervals(share: float) -> None:
+    print("Coverage of 95 % intervals (of version 0.1.0) × median width as a share of the old")
     for name, scenario in SCENARIOS.items():
         for repeats in REPEATS:
             trials = max(int(share * min(2000, 20_000 / scenario.configurations)), 2)
-            found_by = coverage(replace(scenario, repeats=repeats), trials)
-            cells = [f"{key} {_cell(each)}" for key, each in found_by.items() if isinstance(each, Coverage)]
-            cells += [f"{key} {each:.3f}" for key, each in found_by.items() if isinstance(each, float)]
-            print(f"{name:18} {_repeats(repeats):12}{'  '.join(cells)}", flush=True)
-    print("\nEffects")
+            found = coverage(replace(scenario, repeats=repeats), trials)
+            cells = [f"{key} {_cell(each)}" for key, each in found.items() if isinstance(each, Coverage)]
+            cells += [f"{key} {each:.3f}" for key, each in found.items() if isinstance(each, float)]
+            print(f"{name:18} {_repeats(repeats):15} {'  '.join(cells)}", flush=True)
+
+
+def _effects(share: float) -> None:
+    print("Coverage of 95 % intervals of effects (of version 0.1.0) × median width as a share of the old")
     for name, factorial in FACTORIALS.items():
         for seeds in (2, 3, 5, 10):
-            covered = effect_coverage(replace(factorial, seeds=seeds), max(int(share * 2000), 2))
-            print(f"{name:25} {seeds:2} seeds  {_cell(covered)}", flush=True)
-    print(f"\n{time.perf_counter() - begun:.0f} s")
+            found = effect_coverage(replace(factorial, seeds=seeds), max(int(share * 2000), 2))
+            print(f"{name:25} {seeds:2} seeds  {_cell(found)}", flush=True)
+
+
+PARTS = {"chances": _chances, "intervals": _intervals, "effects": _effects}
 
 
 def _repeats(repeats: tuple[int, ...]) -> str:
@@ -370,7 +383,3 @@ def _repeats(repeats: tuple[int, ...]) -> str:
 
 def _cell(found: Coverage) -> str:
     return f"{found.share:.3f} ({found.old_share:.3f}) × {found.width:.2f}"
-
-
-if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0)

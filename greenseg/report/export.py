@@ -157,6 +157,8 @@ def _effect(effect: Effect) -> dict[str, Any]:
         "reference": effect.reference,
         "quality": _mean(effect.quality),
         "energy": energy and {"share": energy.share, "low": energy.low, "high": energy.high, "n": energy.n},
+        "quality_between": effect.quality_between,
+        "energy_between": effect.energy_between,
     }
 
 
@@ -176,6 +178,7 @@ def as_markdown(comparison: Comparison, rows: Sequence[Row], names: Sequence[str
             "pairs",
         ]
         lines += [*_markdown_table(names_of_effects, [False, False, False, True, True, True], effects), ""]
+        lines += [f"- {_markdown(said)}" for said in answer.uneven(comparison)]
     lines += [f"- {_markdown(warning)}" for warning in [*answer.legend(comparison), *answer.warnings(comparison)]]
     return "\n".join(lines) + "\n"
 

@@ -78,7 +78,7 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
         "said": answer.decision(comparison),
         "effects": answer.effect_rows(comparison),
         "effectHeadings": [comparison.quality.heading, answer.energy_name(comparison)],
-        "notes": [*answer.legend(comparison), *filter(None, [answer.failures(comparison)])],
+        "notes": [*answer.legend(comparison), *answer.uneven(comparison), *filter(None, [answer.failures(comparison)])],
         "warnings": answer.warnings(comparison),
     }
 

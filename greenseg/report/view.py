@@ -86,6 +86,8 @@ class ReportView:
             for row in rows:
                 table.add_row(*map(Text, row))
             yield table
+            for said in answer.uneven(comparison)[:_EFFECTS]:
+                yield Text(said)
         hidden = len(comparison.effects) - len(rows)
         if hidden:
             yield Text(f"{count(hidden, 'smaller effect')} in --format json.", style="dim")

