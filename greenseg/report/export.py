@@ -53,7 +53,7 @@ def _csv_headings(name: str, changed: bool) -> list[str]:
     key = name.replace("-", "_")
     more = ["ran"] if changed else []
     if objective := named(name):
-        more = ["low", "high", *(["subjects"] if objective.of_subjects else [])]
+        more = ["low", "high", *(["subjects"] if objective.over_subjects else [])]
     return [key, *(f"{key}_{word}" for word in more)]
 
 
@@ -62,7 +62,7 @@ def _csv_cells(comparison: Comparison, shown: Column, row: Row, changed: bool) -
         mean = comparison.figure(row.result, objective)
         ends = ("", "") if mean is None or mean.half is None else (mean.low, mean.high)
         cells: list[Any] = ["" if mean is None else mean.value, *ends]
-        return [*cells, "" if mean is None else mean.n] if objective.of_subjects else cells
+        return [*cells, "" if mean is None else mean.n] if objective.over_subjects else cells
     value = shown.value(row)
     cells = [{True: "true", False: "false", None: ""}.get(value, value) if isinstance(value, bool | None) else value]
     if changed:

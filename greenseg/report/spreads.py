@@ -23,7 +23,7 @@ class Spread(NamedTuple):
         number: number of repeats.
         even: the mean on the scale with even spread.
         slope: factor from this scale to the one of the values.
-        variance: variance of a single repeat on this scale; 0 if unknown.
+        variance: variance of a single repeat on this scale, × `Moments.inflation` for folds; 0 if unknown.
         freedom: degrees of freedom of the variance; 0 if unknown.
     """
 
@@ -79,9 +79,10 @@ class Spreads:
 
     def _pooled(self, objective: Objective) -> dict[int, Spread]:
         groups: dict[Hashable, list[Result]] = {}
+        folds = any(result.by_fold for result in self._results)
         for result in self._results:
             if result.figure(objective) is not None:
-                groups.setdefault(_kind(result, objective), []).append(result)
+                groups.setdefault((_kind(result, objective), folds and _by_fold(result)), []).append(result)
         found: dict[int, Spread] = {}
         for members in groups.values():
             figures = [moments for result in members if (moments := result.figure(objective))]
@@ -89,6 +90,11 @@ class Spreads:
                 subjects = result.over_subjects(objective)
                 found[id(result)] = spread._replace(mean=subjects) if subjects else spread
         return found
+
+
+def _by_fold(result: Result) -> bool:
+    """Whether its spread is one over folds; so is that of a single fold, if others have several."""
+    return result.by_fold or (len(result.repeats) == 1 and bool(result.settings["folds"]))
 
 
 def _kind(result: Result, objective: Objective) -> Hashable:
@@ -108,12 +114,14 @@ def spreads_of(figures: Sequence[Moments], scale: Scale) -> list[Spread]:
     means = np.array([moments.value for moments in figures])
     variances = np.array([moments.variance for moments in figures])
     numbers = np.array([float(moments.n) for moments in figures])
+    inflations = np.array([moments.inflation for moments in figures])
     slopes = scale.slope(means)
     moderated = moderate(variances / slopes**2, numbers - 1)
     known = (numbers > 1) | (moderated.freedom >= _LEAST_FREEDOM)
     freedoms = np.where(known, moderated.freedom, 0.0)
-    halves = _halves(moderated.variance / numbers * slopes**2, freedoms)
-    columns = (array.tolist() for array in (scale.even(means), slopes, moderated.variance, freedoms))
+    inflated = moderated.variance * inflations
+    halves = _halves(inflated / numbers * slopes**2, freedoms)
+    columns = (array.tolist() for array in (scale.even(means), slopes, inflated, freedoms))
     return [
         Spread(Mean(f.value, half, f.n, half is not None and f.n == 1), f.n, even, slope, variance, freedom)
         for f, half, even, slope, variance, freedom in zip(figures, halves, *columns, strict=True)
