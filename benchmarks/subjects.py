@@ -67,9 +67,7 @@ def over_subjects(seeds: int, subjects: int, joint: float = 0.3, trials: int = 2
         drawn = random.integers(0, subjects, (_DRAWS, subjects))
         for rows, spread, true in zip(sweep.dice, spreads, sweep.means, strict=True):
             error = abs(rows.mean() - true)
-            half = half_over_subjects(
-                rows.mean(axis=0).tolist(), (spread.error * spread.slope) ** 2, spread.freedom
-            )
+            half = half_over_subjects(rows.mean(axis=0).tolist(), (spread.error * spread.slope) ** 2, spread.freedom)
             again = random.integers(0, seeds, (_DRAWS, seeds))
             means = rows[again[:, :, None], drawn[:, None, :]].mean(axis=(1, 2))
             low, high = np.quantile(means, (0.025, 0.975))
@@ -114,7 +112,8 @@ class Folds(NamedTuple):
 def over_folds(folds: int, subjects: int = 40, seeds: int = 1, trials: int = 2000, seed: int = 0) -> Folds:
     """Coverage of the mean quality of a linear regression with 8 features over all folds.
 
-    The quality of a subject is exp(−|error|/2) plus noise of the seed; the truth is the mean over data sets and subjects.
+    The quality of a subject is exp(−|error|/2) plus noise of the seed; the truth is the mean over data sets and
+    subjects.
     """
     random = np.random.default_rng(seed)
     x = random.standard_normal((trials, subjects, 8))
@@ -157,8 +156,9 @@ def of_best(levels: Sequence[float], seeds: int = 3, subjects: int = 20, trials:
     for trial in range(trials):
         hard = 0.5 * random.standard_normal(subjects)
         own = 0.33 * random.standard_normal((len(level), subjects))
-        noise = 0.15 * random.standard_normal((len(level), seeds)), 0.2 * random.standard_normal(
-            (len(level), seeds, subjects)
+        noise = (
+            0.15 * random.standard_normal((len(level), seeds)),
+            0.2 * random.standard_normal((len(level), seeds, subjects)),
         )
         dice = level[:, None, None] + own[:, None] + hard + noise[0][..., None] + noise[1]
         dice = 0.8 + 0.1 * (dice - 2)  # on a straight line, so that the truth is exact
@@ -172,7 +172,9 @@ def of_best(levels: Sequence[float], seeds: int = 3, subjects: int = 20, trials:
     return Optimism(*found.mean(axis=0).tolist())
 
 
-def of_curve(epochs: int, subjects: int, noise: float, rise: float = 0.05, trials: int = 1000, seed: int = 0) -> Optimism:
+def of_curve(
+    epochs: int, subjects: int, noise: float, rise: float = 0.05, trials: int = 1000, seed: int = 0
+) -> Optimism:
     """Optimism of the best epoch of a curve that rises to 0.85, with noise of each epoch and subject."""
     random = np.random.default_rng(seed)
     true = 0.85 - rise * np.exp(-np.arange(epochs) / (epochs / 5))

@@ -1,8 +1,8 @@
 """Rows by class of hardware: joules of different machines are not comparable.
 
-A class is a CPU, the models of the GPUs and the memory as a power of two. The number of cores and of GPUs that a run saw
-is no part of it: both depend on the slot of a sweep. A run that saw no GPU is in the class of the other runs on its host
-if there is only one. Machines with different names and the same hardware are one class.
+A class is a CPU, the models of the GPUs and the memory as a power of two. The number of cores and of GPUs that a run
+saw is no part of it: both depend on the slot of a sweep. A run that saw no GPU is in the class of the other runs on its
+host if there is only one. Machines with different names and the same hardware are one class.
 
 Configurations are split by class, as they are by content: a configuration with repeats on two classes has two rows.
 """
@@ -24,10 +24,7 @@ class _Class(NamedTuple):
 
 
 def by_hardware(results: Sequence[Result]) -> list[Result]:
-    """The results, split by the class of hardware of their runs, with the setting `hardware`; unchanged if all have one.
-
-    The runs of an unfinished configuration whose hardware is unknown do not make a class of their own.
-    """
+    """The results, split by class of hardware, with the setting `hardware`; unchanged if all finished runs have one."""
     runs = [run for result in results for run in result.runs]
     classes = _classes(runs)
     if len({classes[id(run)] for run in runs if run.status == "finished"}) < 2:

@@ -86,8 +86,8 @@ def moments_over_folds(folds: Sequence[Sequence[float]], overlap: float) -> Mome
     s²·(1/k + n_test/n_train) instead (Nadeau & Bengio 2003, doi:10.1023/A:1024068626366).
 
     Args:
-        folds: the values of the seeds of each fold.
-        overlap: n_test/n_train, which is 1/(K − 1) for K-fold cross-validation; 0 for values that depend on no training.
+        folds: the values of the seeds of each fold. overlap: n_test/n_train, which is 1/(K − 1) for K-fold
+            cross-validation; 0 for values that depend on no training.
     """
     means = [math.fsum(values) / len(values) for values in folds]
     return Moments(*_moments(means), len(means), overlap)

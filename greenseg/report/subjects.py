@@ -1,20 +1,20 @@
 """How far a mean carries to other subjects, not only to other seeds.
 
-A quality is a mean over seeds and over the validation subjects. Other patients would change it as other seeds would, and
-often more. The variance of the mean is taken as
+A quality is a mean over seeds and over the validation subjects. Other patients would change it as other seeds would,
+and often more. The variance of the mean is taken as
 
     s²(subjects)/n + s²(seeds)/k,
 
 where s²(subjects) is the variance over subjects of their means over seeds, and s²(seeds) the moderated variance of the
-seeds (module `moderation`). This is the variance of the bootstrap that draws subjects and seeds independently (Owen 2007,
-doi:10.1214/07-AOAS122): what is peculiar to a subject and a seed counts in both terms, so it errs to the wide side. The
-interval is Student's t with the degrees of freedom of the sum (Satterthwaite 1946, doi:10.2307/3002019) and not the
-percentiles of the bootstrap, which are too narrow for ten subjects; `python -m benchmarks subjects` has both.
+seeds (module `moderation`). This is the variance of the bootstrap that draws subjects and seeds independently (Owen
+2007, doi:10.1214/07-AOAS122): what is peculiar to a subject and a seed counts in both terms, so it errs to the wide
+side. The interval is Student's t with the degrees of freedom of the sum (Satterthwaite 1946, doi:10.2307/3002019) and
+not the percentiles of the bootstrap, which are too narrow for ten subjects; `python -m benchmarks subjects` has both.
 
 Between folds, subjects differ, too, so there the two terms are largely the same: the larger one counts alone.
 
-Configurations are compared on the same subjects, so what is hard for all of them cancels: a difference has the spread of
-the paired differences.
+Configurations are compared on the same subjects, so what is hard for all of them cancels: a difference has the spread
+of the paired differences.
 """
 
 import math
@@ -69,17 +69,17 @@ def half_over_subjects(scores: Sequence[float], seeds: float, freedom: float, ap
 
 
 def gap(ones: Sequence[float], others: Sequence[float]) -> Mean:
-    """Mean of some subjects − mean of others, with Welch's interval (1947, doi:10.1093/biomet/34.1-2.28) if both have two.
+    """Mean of some subjects − mean of others, with an interval if both have two.
 
-    `n` is the smaller number of subjects.
+    The interval is Welch's (1947, doi:10.1093/biomet/34.1-2.28). `n` is the smaller number of subjects.
     """
     n = min(len(ones), len(others))
-    means = [math.fsum(scores) / len(scores) for scores in (ones, others)]
+    difference = math.fsum(ones) / len(ones) - math.fsum(others) / len(others)
     if n < 2:
-        return Mean(means[0] - means[1], None, n)
+        return Mean(difference, None, n)
     pairs = [(float(np.var(scores, ddof=1)) / len(scores), len(scores) - 1) for scores in (ones, others)]
     square, parts = sum(square for square, _ in pairs), sum(square**2 / freedom for square, freedom in pairs)
-    return Mean(means[0] - means[1], t_quantile(square**2 / parts) * math.sqrt(square) if parts else 0.0, n)
+    return Mean(difference, t_quantile(square**2 / parts) * math.sqrt(square) if parts else 0.0, n)
 
 
 def matrix(scores: Sequence[Mapping[str, float]]) -> Values:
@@ -91,8 +91,8 @@ def matrix(scores: Sequence[Mapping[str, float]]) -> Values:
 def detectable(scores: Values) -> float | None:
     """The difference to the first configuration that a paired t test of so many subjects finds with 80 % power, at 5 %.
 
-    For the median of the standard deviations of the paired differences. It is the noncentrality of Student's t with this
-    power, times s/√n (Cohen 1988, Statistical Power Analysis, ch. 2). Exact for normal differences.
+    For the median of the standard deviations of the paired differences. It is the noncentrality of Student's t with
+    this power, times s/√n (Cohen 1988, Statistical Power Analysis, ch. 2). Exact for normal differences.
 
     Args:
         scores: mean of each subject over repeats, shape (configurations, subjects).
@@ -123,6 +123,4 @@ def peculiar(scores: Values) -> float:
     if subjects < 2 or configurations < 2:
         return 0.0
     rest = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
-    return float((rest**2).sum()) / ((configurations - 1) * (subjects - 1)) / subjects
-
-
+    return float(np.sum(rest**2)) / ((configurations - 1) * (subjects - 1)) / subjects
