@@ -129,7 +129,8 @@ def test_the_best_of_equal_ones_is_too_good_and_of_clearly_different_ones_is_not
 
 
 def test_the_best_of_few_configurations_says_so_unless_their_spread_is_unknown() -> None:
-    assert "Chosen as the best of 3: its Dice is " in words(compared(*sweep()))
+    alike = [cohort(0.7 + 0.001 * n + 0.002 * s, epochs=n, seed=s) for n in (1, 2, 3) for s in (0, 1, 2)]
+    assert "Chosen as the best of 3: its Dice is about 0.0" in words(compared(*alike))
     assert "Chosen as" not in words(compared(cohort(0.7, epochs=1), cohort(0.8, epochs=2)))
 
 
