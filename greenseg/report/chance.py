@@ -110,7 +110,8 @@ def near_best(estimates: Estimates, more_is_better: bool, draws: int = DRAWS, se
     one's mean is better by more than the one-sided quantile for comparing this configuration with all others (Dunnett
     1955, doi:10.1080/01621459.1955.10501294), times the standard error of the difference. The quantile is simulated for
     its own standard errors and degrees of freedom, if neither a single comparison nor Bonferroni's bound decides; for
-    more than 200 configurations, the bound alone decides, which leaves a few more in.
+    more than 200 configurations, the bound alone decides, which leaves a few more in. Configurations with an unknown
+    error may always be the best, and leave no other one out.
 
     Args:
         estimates: the configurations, with one objective.
@@ -124,9 +125,11 @@ def near_best(estimates: Estimates, more_is_better: bool, draws: int = DRAWS, se
     variances, freedoms = estimates.errors[:, 0] ** 2, estimates.freedoms[:, 0]
     found = np.zeros(len(means), dtype=bool)
     noise: Values | None = None
-    for i in _contenders(means, variances, freedoms):
+    unknown = freedoms == 0
+    found[unknown] = True
+    for i in np.setdiff1d(_contenders(means, variances, freedoms), np.flatnonzero(unknown)):
         mean = means[i]
-        rivals = np.flatnonzero(means > mean)
+        rivals = np.flatnonzero((means > mean) & ~unknown)
         variance = variances[rivals] + variances[i]
         if (variance == 0).any():
             continue  # beaten without error
@@ -153,7 +156,8 @@ def _contenders(means: Values, variances: Values, freedoms: Values) -> NDArray[n
     from scipy.special import stdtr
 
     left = np.ones(len(means), dtype=bool)
-    for best in np.argsort(-means, kind="stable")[:3]:
+    order = np.argsort(-means, kind="stable")
+    for best in order[freedoms[order] > 0][:3]:
         variance = variances + variances[best]
         beaten = (means < means[best]) & (variance > 0)
         freedom = joint_freedom(variances, variances[best], freedoms, freedoms[best])

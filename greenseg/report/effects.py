@@ -164,13 +164,20 @@ def _summary(pairs: Pairs) -> _Summary:
 
 
 def _parts(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
-    """Number of connected parts of the graph whose edges are the pairs (one, other)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    """Number of connected parts of the graph whose edges are the pairs (one, other), by union–find (Galler & Fischer
+    1964, doi:10.1145/364099.364331); scipy.sparse has it as well, but takes 0.1 s to import.
+    """
+    parent: dict[tuple[int, int], tuple[int, int]] = {}
 
-    first, second = int(one.max()) + 1, int(other.max()) + 1
-    graph = coo_array((np.ones(len(one)), (one, first + other)), shape=(first + second, first + second))
-    return int(connected_components(graph, directed=False, return_labels=False))
+    def root(node: tuple[int, int]) -> tuple[int, int]:
+        while (above := parent.setdefault(node, node)) != node:
+            parent[node] = parent[above]
+            node = above
+        return node
+
+    for first, second in set(zip(one.tolist(), other.tolist(), strict=True)):
+        parent[root((0, first))] = root((1, second))
+    return sum(node == above for node, above in parent.items())
 
 
 def _numbered(names: Sequence[Hashable]) -> NDArray[np.int64]:

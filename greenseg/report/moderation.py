@@ -39,7 +39,7 @@ _UNEVENNESS = np.array([0.02, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.2, 1.5, 1.9, 2.4,
 _WEAK = 1.5  # scale of the half-normal prior of it
 _LEVELS = np.linspace(-4.5, 4.5, 25)  # grid of the mean of log σ², in standard errors
 _OUTLYING, _OUTLIERS_SPAN = 0.02, math.log(1e4)  # prior probability, and range of their log variances
-_MOST = 500  # variances that determine the grid's weights; more would not change them
+_MOST = 200  # variances that determine the grid's weights; more would not change them
 _NEGLIGIBLE = 1e-3  # weight of a cell of the grid
 
 
@@ -152,9 +152,8 @@ def _posterior(s2: Values, d: Values) -> tuple[Values, Values]:
     ordinary, outlying = np.ones((len(s2), len(weight))), np.zeros((len(s2), len(weight)))
     ordinary[d > 0], outlying[d > 0] = _densities(s2[d > 0], d[d > 0], prior, prior_d)
     outlier = outlying / (ordinary + outlying)
-    joint = prior_d + d[:, None]
-    drawn = (prior_d * prior + (d * s2)[:, None]) / joint
-    mean, square = _log_moments(drawn, joint)
+    drawn = (prior_d * prior + (d * s2)[:, None]) / (prior_d + d[:, None])
+    mean, square = _log_moments(drawn, d, prior_d)
     own, own_square = _log_moments(s2, np.where(d > 0, d, 1.0))
     first = weight * ((1 - outlier) * mean + outlier * own[:, None])
     second = weight * ((1 - outlier) * square + outlier * own_square[:, None])
@@ -177,12 +176,16 @@ def _densities(s2: Values, d: Values, prior: Values, prior_d: Values) -> tuple[V
     return np.maximum((1 - _OUTLYING) * np.exp(logs), 1e-300), outlying.astype(np.float64)
 
 
-def _log_moments(scale: Values, freedom: Values) -> tuple[Values, Values]:
-    """Mean and mean square of log σ² for scaled inverse χ² distributions."""
+def _log_moments(scale: Values, d: Values, prior_d: Values | None = None) -> tuple[Values, Values]:
+    """Mean and mean square of log σ² for scaled inverse χ² distributions with d or, in the columns, d + d₀ degrees of
+    freedom.
+    """
     from scipy.special import digamma, polygamma
 
-    mean = np.log(scale) + np.log(freedom / 2) - digamma(freedom / 2)
-    return mean, mean**2 + polygamma(1, freedom / 2)
+    distinct, place = np.unique(d, return_inverse=True)  # few: both functions are slow
+    halves = (distinct if prior_d is None else distinct[:, None] + prior_d) / 2
+    mean = np.log(scale) + (np.log(halves) - digamma(halves))[place]
+    return mean, mean**2 + polygamma(1, halves)[place]
 
 
 def _inverse_trigamma(values: Values) -> Values:
@@ -190,7 +193,7 @@ def _inverse_trigamma(values: Values) -> Values:
     from scipy.special import polygamma
 
     x = np.asarray(0.5 + 1 / values)
-    for _ in range(12):
+    for _ in range(8):
         trigamma = polygamma(1, x)
         x = x + trigamma * (1 - trigamma / values) / polygamma(2, x)
     return x
