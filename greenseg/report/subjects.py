@@ -123,4 +123,5 @@ def peculiar(scores: Values) -> float:
     if subjects < 2 or configurations < 2:
         return 0.0
     rest = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
-    return float(np.sum(rest**2)) / ((configurations - 1) * (subjects - 1)) / subjects
+    residual: float = float((rest**2).sum()) / ((configurations - 1) * (subjects - 1))
+    return residual / subjects
