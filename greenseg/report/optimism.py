@@ -5,7 +5,7 @@
 what that exceeds its centre by, on average, is the optimism. The centres are not the observed means, which scatter more
 than the true ones, but these drawn to their mean, by their share of true variance (Efron & Morris 1973,
 doi:10.1080/01621459.1973.10481350). Only contenders count, those within 6 standard errors of the best: far worse ones
-would spoil the share. The estimate is right on average within a quarter (`python -m benchmarks subjects`).
+would spoil the share. The estimate is right on average within a third in most sweeps (`python -m benchmarks subjects`).
 
 **Of epochs.** The reported Dice is the largest of a noisy curve. It is compared with a choice that does not see the
 subject it is judged on: the best epoch is chosen by all other subjects, for each subject in turn (leave-one-out, as the

@@ -123,5 +123,4 @@ def peculiar(scores: Values) -> float:
     if subjects < 2 or configurations < 2:
         return 0.0
     rest = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
-    residual: float = float((rest**2).sum()) / ((configurations - 1) * (subjects - 1))
-    return residual / subjects
+    return float((rest**2).sum() / ((configurations - 1) * (subjects - 1) * subjects))
