@@ -12,6 +12,7 @@ from greenseg.report.objectives import ENERGIES, Objective
 from greenseg.report.results import Result
 from greenseg.report.statistics import CONFIDENCE, Change, Mean, Moments, t_quantile
 
+_MANY = 1000.0
 _LEAST_FREEDOM = 1.0  # of a configuration that ran once: with less, the others tell nothing about its spread
 
 
@@ -75,19 +76,21 @@ class Spreads:
     def estimates(self, results: Sequence[Result], objectives: Sequence[Objective]) -> Estimates:
         """What is known of the means of some of the results, which have all of them; on scales with even spread."""
         spreads = [[s for objective in objectives if (s := self.of(result, objective))] for result in results]
-        return estimates_of(spreads, [result.values(*objectives) for result in results])
+        alone = len(objectives) == 1  # and has no correlation
+        return estimates_of(spreads, [[] if alone else result.values(*objectives) for result in results])
 
     def _pooled(self, objective: Objective) -> dict[int, Spread]:
-        groups: dict[Hashable, list[Result]] = {}
+        groups: dict[Hashable, list[tuple[Result, Moments]]] = {}
         folds = any(result.by_fold for result in self._results)
         for result in self._results:
-            if result.figure(objective) is not None:
-                groups.setdefault((_kind(result, objective), folds and _by_fold(result)), []).append(result)
+            if moments := result.figure(objective):
+                kind = _kind(result, objective), folds and _by_fold(result)
+                groups.setdefault(kind, []).append((result, moments))
         found: dict[int, Spread] = {}
         for members in groups.values():
-            figures = [moments for result in members if (moments := result.figure(objective))]
-            for result, spread in zip(members, spreads_of(figures, scale_of(objective)), strict=True):
-                subjects = result.over_subjects(objective)
+            spreads = spreads_of([moments for _, moments in members], scale_of(objective))
+            for (result, _), spread in zip(members, spreads, strict=True):
+                subjects = result.over_subjects(objective) if objective.over_subjects else None
                 found[id(result)] = spread._replace(mean=subjects) if subjects else spread
         return found
 
@@ -119,6 +122,7 @@ def spreads_of(figures: Sequence[Moments], scale: Scale) -> list[Spread]:
     moderated = moderate(variances / slopes**2, numbers - 1)
     known = (numbers > 1) | (moderated.freedom >= _LEAST_FREEDOM)
     freedoms = np.where(known, moderated.freedom, 0.0)
+    freedoms = np.where(freedoms < _MANY, np.round(freedoms, 2), freedoms)  # few distinct ones, for Student's t
     inflated = moderated.variance * inflations
     halves = _halves(inflated / numbers * slopes**2, freedoms)
     columns = (array.tolist() for array in (scale.even(means), slopes, inflated, freedoms))
@@ -162,5 +166,5 @@ def estimates_of(spreads: Sequence[Sequence[Spread]], repeats: Sequence[Sequence
         if len(rows) > 1:
             values = np.array(rows, dtype=float)
             units = np.array([s.slope * math.sqrt(s.variance) or math.inf for s in row])
-            residuals.append((values - values.mean(axis=0)) / units)
+            residuals.append((values - values.sum(axis=0) / len(rows)) / units)
     return Estimates(table[..., 0], table[..., 1], table[..., 2], correlation(np.concatenate(residuals)))
