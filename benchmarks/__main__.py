@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import calibration, classes, cli, data, energy, plan, predict, report, speed, sweep
+from benchmarks import calibration, classes, cli, data, energy, plan, predict, report, speed, subjects, sweep
 
 BENCHMARKS = {
     "cli": cli.main,
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "predict": predict.main,
     "report": report.main,
     "calibration": calibration.main,
+    "subjects": subjects.main,
     "sweep": sweep.main,
 }
 

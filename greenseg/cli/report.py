@@ -92,6 +92,16 @@ def report(
     allow_mixed_sources: Annotated[
         bool, typer.Option("--allow-mixed-sources", help="Rank measured and estimated joules together.")
     ] = False,
+    allow_mixed_hardware: Annotated[
+        bool, typer.Option("--allow-mixed-hardware", help="Rank joules of different hardware together.")
+    ] = False,
+    relative_to: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY=VALUE,…",
+            help="Add the energy relative to this configuration on the same hardware, which may differ between rows.",
+        ),
+    ] = "",
 ) -> None:
     """Compare accuracy with energy: a row per configuration, the Pareto front, and the answer in words."""
     kind = _format(format, None if suggest_seeds else output)
@@ -129,6 +139,8 @@ def report(
         front_only,
         allow_mixed_sources,
         classes,
+        allow_mixed_hardware,
+        relative_to,
     )
     if watch:
         _watch(paths, query)

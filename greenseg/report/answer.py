@@ -8,9 +8,9 @@ from greenseg.classes import without_names
 from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
 from greenseg.report.columns import FRONT, ON_GRID, interval
 from greenseg.report.comparison import Comparison, Effect
-from greenseg.report.labels import setting_text, value_text
+from greenseg.report.labels import label, setting_text, value_text
 from greenseg.report.objectives import ENERGIES, TEST, Objective
-from greenseg.report.results import CONTENT, Result
+from greenseg.report.results import CONTENT, HARDWARE, Result
 from greenseg.report.statistics import Change
 from greenseg.report.units import count, joules, number, percent
 
@@ -151,9 +151,9 @@ def warnings(comparison: Comparison) -> list[str]:
     said += _of_repeats(comparison)
     hardware = Counter(run.hardware for result in finished for run in result.finished)
     if len(hardware) > 1:
-        said.append(
-            f"Hardware differs between runs: {_counted(hardware)}. Their joules and seconds are not comparable."
-        )
+        said.append(f"Hardware differs between runs: {_counted(hardware)}. {_of_hardware(comparison)}")
+    if missing := _without_reference(comparison):
+        said.append(missing)
     versions = Counter(str(run.record.versions.get("torch")) for result in finished for run in result.finished)
     if len(versions) > 1:
         said.append(f"torch versions differ between runs: {_counted(versions)}.")
@@ -168,6 +168,25 @@ def warnings(comparison: Comparison) -> list[str]:
         said.append("unknown: this component has no sensor and no estimate; the sums lack its joules.")
     said += _of_objectives(comparison)
     return said
+
+
+def _of_hardware(comparison: Comparison) -> str:
+    if any(HARDWARE in result.where for result in comparison.results):
+        return (
+            "Joules are compared within the same hardware only, and each has its own rows; --relative-to compares "
+            "ratios, and --allow-mixed-hardware all."
+        )
+    return "Their joules and seconds are not comparable."
+
+
+def _without_reference(comparison: Comparison) -> str:
+    """The hardware on which nothing is relative to the chosen configuration; empty if there is none."""
+    having = {str(result.where.get(HARDWARE)) for result in comparison.relative_to}
+    classes = {str(result.where.get(HARDWARE)) for result in comparison.results if result.finished}
+    lacking = sorted(classes - having) if comparison.relative_to else []
+    return (
+        f"--relative-to: {', '.join(lacking)} lacks this configuration, so its rows have no ratio." if lacking else ""
+    )
 
 
 def _of_mixed(comparison: Comparison, finished: Sequence[Result]) -> list[str]:
@@ -321,6 +340,10 @@ def legend(comparison: Comparison) -> list[str]:
         of = "the spread of repeats, pooled over configurations" if pooled else "the spread of its repeats"
         single = " (±): of a single repeat, from the spread of the others." if any(m.borrowed for m in means) else ""
         said.append(f"±: 95 % interval of the mean over repeats (Student t), from {of}.{single}")
+        said += _of_folds(comparison)
+    if comparison.relative_to:
+        to = label(comparison.relative_to[0], [name for name in comparison.axes if name != HARDWARE])
+        said.append(f"relative: energy ÷ energy of {to} on the same hardware, with a 95 % interval.")
     if any(row.probability is not None for row in comparison.rows):
         said.append("chance: probability that it is on the front of the true means, given this spread.")
     if any(result.on_grid for result in comparison.results):
@@ -338,6 +361,18 @@ def legend(comparison: Comparison) -> list[str]:
     tests = sum(run.tested.joules for run in runs if run.tested)
     said.append(f"{spent}, and {joules(tests)} for tests." if tests else f"{spent}.")
     return said
+
+
+def _of_folds(comparison: Comparison) -> list[str]:
+    folded = [result for result in comparison.results if result.by_fold]
+    if not folded:
+        return []
+    both = any(len({runs[0].settings["seed"] for runs in result.repeats}) > 1 for result in folded)
+    first = " Seeds are averaged within each fold first." if both else ""
+    return [
+        "Folds share training data, so ± of their mean is wider than that of independent repeats: variance × "
+        f"(1/folds + n_test/n_train), Nadeau & Bengio 2003.{first}"
+    ]
 
 
 def failures(comparison: Comparison) -> str:

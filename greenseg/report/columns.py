@@ -6,12 +6,15 @@ from typing import Any
 
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import MODEL, setting, setting_text, source, value_text
-from greenseg.report.objectives import COSTS, ENERGIES, SHOWN, TEST, Objective, named, of_class
+from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES, SHOWN, TEST, Objective, named, of_class
 from greenseg.report.results import Result, classes_of, objectives_of
-from greenseg.report.statistics import Mean
+from greenseg.report.statistics import Change, Mean
+from greenseg.report.subjects import carried
 from greenseg.report.units import number, percent
 
 FRONT = "●"
+RELATIVE = "relative"
+SUBJECTS = "dice-subjects"
 ON_GRID = "*"
 """Mark of a quality that was measured on the training grid."""
 
@@ -50,7 +53,9 @@ _PLACES = {
 
 def column_names(comparison: Comparison) -> list[str]:
     """The names of all columns."""
-    return [MODEL, *comparison.results[0].settings, *objectives_of(comparison.results), "saved", *_PLACES]
+    relative = [RELATIVE] if comparison.relative_to else []
+    objectives = objectives_of(comparison.results)
+    return [MODEL, *comparison.results[0].settings, *objectives, SUBJECTS, "saved", *relative, *_PLACES]
 
 
 def column(comparison: Comparison, name: str) -> Column:
@@ -59,6 +64,13 @@ def column(comparison: Comparison, name: str) -> Column:
         return _PLACES[name]
     if name == "saved":
         return Column(name, name, lambda row: _saved(comparison, row), lambda row: row.saved, descending=True)
+    if name == RELATIVE:
+        return Column(name, name, lambda row: _relative(comparison, row), lambda row: ratio(comparison, row))
+    if name == SUBJECTS:
+        return Column(
+            name, "Dice, subjects", lambda row: _of_subjects(comparison, row),
+            lambda row: mean.value if (mean := over_subjects(comparison, row.result)) else None, descending=True,
+        )  # fmt: skip
     if objective := named(name):
         return _figure_column(comparison, objective)
     return Column(name, name, lambda row: setting_text(row.result, name), lambda row: setting(row.result, name), False)
@@ -85,6 +97,8 @@ def default_columns(comparison: Comparison) -> list[str]:
     if any(result.figure(SHOWN["test-joules"]) for result in results):
         shown.append("test-joules")
     shown.append("saved")
+    if comparison.relative_to:
+        shown.append(RELATIVE)
     if any(row.probability is not None for row in comparison.rows):
         shown.append("chance")
     third = [comparison.third.name] if comparison.third else []
@@ -158,6 +172,39 @@ def _saved(comparison: Comparison, row: Row) -> str:
     if row.result is comparison.baseline:
         return "baseline"
     return percent(row.saved)
+
+
+def ratio(comparison: Comparison, row: Row) -> float | None:
+    """Energy ÷ energy of the configuration of `--relative-to` on the same hardware, if there is one."""
+    change = comparison.relative(row.result)
+    return change.share + 1 if change else None
+
+
+def _relative(comparison: Comparison, row: Row) -> str:
+    if row.result in comparison.relative_to:
+        return "reference"
+    change = comparison.relative(row.result)
+    return ratio_text(change) if change else "–"
+
+
+def ratio_text(change: Change) -> str:
+    """A ratio with its 95 % interval: `0.62 (0.58–0.66)`."""
+    said = number(change.share + 1)
+    if change.low is None or change.high is None:
+        return said
+    return f"{said} ({number(change.low + 1)}–{number(change.high + 1)})"
+
+
+def over_subjects(comparison: Comparison, result: Result) -> Mean | None:
+    """The Dice with its interval over subjects and repeats, if there is one; see `subjects.carried`."""
+    dice = QUALITIES["dice"]
+    spread = comparison.spreads.of(result, dice)
+    return carried(result, dice, spread) if spread else None
+
+
+def _of_subjects(comparison: Comparison, row: Row) -> str:
+    mean = over_subjects(comparison, row.result)
+    return "–" if mean is None else quality_text(row.result, QUALITIES["dice"], mean)
 
 
 def _chance(row: Row) -> str:

@@ -13,7 +13,7 @@ from greenseg.report.chance import front_chances, near_best
 from greenseg.report.effects import Pairs, mean_differences
 from greenseg.report.labels import axes, differing, label
 from greenseg.report.objectives import Objective
-from greenseg.report.results import CONTENT, REPEATS, Result, best_first, mean_figure
+from greenseg.report.results import CONTENT, HARDWARE, REPEATS, Result, best_first, mean_figure
 from greenseg.report.run import Run, Way
 from greenseg.report.spreads import Spread, Spreads
 from greenseg.report.statistics import Change, Mean
@@ -90,6 +90,7 @@ class Comparison:
         baseline: reference for savings; None for the configuration with the best quality.
         allow_mixed_sources: rank measured and estimated joules against each other.
         notes: sentences from reading the runs, to add to the warnings.
+        relative_to: the configuration that energies are relative to, once for each class of hardware that has it.
     """
 
     def __init__(
@@ -101,14 +102,16 @@ class Comparison:
         baseline: Result | None = None,
         allow_mixed_sources: bool = False,
         notes: Sequence[str] = (),
+        relative_to: Sequence[Result] = (),
     ) -> None:
-        self.notes = notes
+        self.notes, self.relative_to = notes, relative_to
         self.quality, self.energy, self.third = quality, energy, third
         self.allow_mixed_sources = allow_mixed_sources
         self.objectives = [quality, energy, *([third] if third else [])]
         self.results = best_first(results, *self.objectives)
         self.baseline = baseline or self.best
-        self.spreads = Spreads([*self.results, *([baseline] if baseline and baseline not in self.results else [])])
+        others = {id(one): one for one in (*relative_to, *([baseline] if baseline else [])) if one not in self.results}
+        self.spreads = Spreads([*self.results, *others.values()])
         self._units: dict[str, tuple[str, float]] = {}
 
     def figure(self, result: Result, objective: Objective) -> Mean | None:
@@ -131,10 +134,14 @@ class Comparison:
         return not self.mixed(result) and all(result.figure(objective) is not None for objective in self.objectives)
 
     def kind(self, result: Result) -> Kind:
-        """The kind that a result competes in: an estimate neither beats a measurement nor is beaten by one."""
-        return self._kind(result, result.ways, result.watts)
+        """The kind that a result competes in: one class of hardware, and no estimates against measurements."""
+        return self._kind(result, result.ways, result.watts, None)
 
-    def _kind(self, of: Result | Run, ways: Mapping[str, frozenset[Way]], watts: frozenset[Watts]) -> Kind:
+    def _kind(self, of: Result, ways: Mapping[str, frozenset[Way]], watts: frozenset[Watts], run: Run | None) -> Kind:
+        hardware = (frozenset({of.where[HARDWARE]}),) if HARDWARE in of.where else ()
+        return hardware + self._sources(run or of, ways, watts)
+
+    def _sources(self, of: Result | Run, ways: Mapping[str, frozenset[Way]], watts: frozenset[Watts]) -> Kind:
         if self.allow_mixed_sources:
             return ()
         counted = self.energy.components or tuple(ways)
@@ -228,6 +235,14 @@ class Comparison:
         """The change of energy from one configuration to another; None if they are not comparable."""
         return self.spreads.change(before, after, self.energy) if self.comparable(before, after) else None
 
+    def relative(self, result: Result) -> Change | None:
+        """The energy against that of `relative_to` on the same hardware; its share + 1 is the ratio.
+
+        None if this class of hardware has no such configuration, or if their joules are not comparable.
+        """
+        references = (self.change(other, result) for other in self.relative_to)
+        return next((change for change in references if change), None)
+
     # ── what stands out
 
     @property
@@ -299,7 +314,7 @@ class Comparison:
     @cached_property
     def swept(self) -> list[str]:
         """The settings that differ and affect training."""
-        return [name for name in self.differing if name != CONTENT and group_of(name) != ACCOUNTING]
+        return [name for name in self.differing if name not in (CONTENT, HARDWARE) and group_of(name) != ACCOUNTING]
 
     @cached_property
     def effects(self) -> list[Effect]:
@@ -310,7 +325,7 @@ class Comparison:
                 tuple([_hashable(runs[0].settings[n] if n in REPEATS else result.settings[n]) for n in names]),
                 mean_figure(self.quality, runs),
                 mean_figure(self.energy, runs),
-                frozenset(map(self._terms, runs)),
+                frozenset(self._terms(result, run) for run in runs),
                 self.spreads.of(result, self.quality),
                 self.spreads.of(result, self.energy),
             )
@@ -338,9 +353,9 @@ class Comparison:
                 )
         return said
 
-    def _terms(self, run: Run) -> tuple[Kind, Any]:
+    def _terms(self, result: Result, run: Run) -> tuple[Kind, Any]:
         ways = {component: frozenset({way}) for component, way in run.ways.items()}
-        return self._kind(run, ways, run.watts), self.energy.terms(run)
+        return self._kind(result, ways, run.watts, run), self.energy.terms(run)
 
     def _pairs(
         self, name: str, position: int, trials: Sequence["_Trial"]

@@ -9,14 +9,15 @@ from typing import Any
 
 from greenseg import __version__
 from greenseg.report import answer
-from greenseg.report.columns import Column, column, default_columns
+from greenseg.report.columns import RELATIVE, SUBJECTS, Column, column, default_columns, over_subjects
 from greenseg.report.comparison import Comparison, Effect, Row
 from greenseg.report.labels import ran, value_text
 from greenseg.report.objectives import named
 from greenseg.report.results import objectives_of
 from greenseg.report.run import Run
-from greenseg.report.statistics import Mean
+from greenseg.report.statistics import Change, Mean
 from greenseg.report.table import title
+from greenseg.report.trust import Trust, said, trust
 
 SCHEMA = 1
 
@@ -24,7 +25,8 @@ SCHEMA = 1
 def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | None) -> str:
     """One line per row, values in J, s and g; each objective has its mean and the ends of its 95 % interval.
 
-    The Dice of the test part also has the number of subjects.
+    The Dice of the test part also has the number of subjects, and so has that of the validation with an interval over
+    subjects and repeats (`dice_subjects`).
 
     If a value in effect differs from the requested one, an additional column has it, such as `precision_ran`.
     """
@@ -32,7 +34,21 @@ def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | N
         settings = list(comparison.results[0].settings)
         objectives = objectives_of(comparison.results)
         figures = [name for name, o in objectives.items() if any(row.result.figure(o) for row in comparison.rows)]
-        names = [*settings, "runs", "front", "chance", "rank", *figures, "saved", "status", "source", "on-grid"]
+        relative = [RELATIVE] if comparison.relative_to else []
+        figures += [SUBJECTS]
+        names = [
+            *settings,
+            "runs",
+            "front",
+            "chance",
+            "rank",
+            *figures,
+            "saved",
+            *relative,
+            "status",
+            "source",
+            "on-grid",
+        ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     shown = [column(comparison, name) for name in names]
@@ -52,8 +68,12 @@ def _ran_otherwise(row: Row, name: str) -> bool:
 def _csv_headings(name: str, changed: bool) -> list[str]:
     key = name.replace("-", "_")
     more = ["ran"] if changed else []
-    if objective := named(name):
-        more = ["low", "high", *(["subjects"] if objective.of_subjects else [])]
+    if name == SUBJECTS:
+        more = ["low", "high", "number"]
+    elif name == RELATIVE:
+        more = ["low", "high"]
+    elif objective := named(name):
+        more = ["low", "high", *(["subjects"] if objective.over_subjects else [])]
     return [key, *(f"{key}_{word}" for word in more)]
 
 
@@ -62,7 +82,16 @@ def _csv_cells(comparison: Comparison, shown: Column, row: Row, changed: bool) -
         mean = comparison.figure(row.result, objective)
         ends = ("", "") if mean is None or mean.half is None else (mean.low, mean.high)
         cells: list[Any] = ["" if mean is None else mean.value, *ends]
-        return [*cells, "" if mean is None else mean.n] if objective.of_subjects else cells
+        return [*cells, "" if mean is None else mean.n] if objective.over_subjects else cells
+    if shown.name == SUBJECTS:
+        carried = over_subjects(comparison, row.result)
+        if carried is None:
+            return [""] * 4
+        return [carried.value, *(("", "") if carried.half is None else (carried.low, carried.high)), carried.n]
+    if shown.name == RELATIVE:
+        change = comparison.relative(row.result)
+        ratios = (change.share, change.low, change.high) if change else (None, None, None)
+        return ["" if ratio is None else ratio + 1 for ratio in ratios]
     value = shown.value(row)
     cells = [{True: "true", False: "false", None: ""}.get(value, value) if isinstance(value, bool | None) else value]
     if changed:
@@ -86,6 +115,7 @@ def as_json(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | 
 
 def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
     """The comparison as a mapping of plain values."""
+    known = trust(comparison)
     knee, cheapest, best = comparison.knee(), comparison.cheapest_within(answer.NEAR), comparison.best
     named = {"best": best, "cheapest_near_best": cheapest, "knee": knee, "baseline": comparison.baseline}
     return {
@@ -103,6 +133,7 @@ def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
         ],
         "effects": [_effect(effect) for effect in comparison.effects],
         "said": answer.decision(comparison),
+        "trust": {"said": said(known, comparison), **figures_of(known)},
         "warnings": answer.warnings(comparison),
     }
 
@@ -131,11 +162,34 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
         "chance": row.probability,
         "rank": row.rank,
         "saved": row.saved,
+        "relative": _ratio(comparison.relative(result)),
+        "over_subjects": _mean(carried) if (carried := over_subjects(comparison, result)) else None,
         "sources": result.sources,
         "estimated": sorted(result.estimated),
         "unmeasured": result.unmeasured,
         "marks": sorted(result.marks),
         "on_grid": result.on_grid if result.finished else None,
+    }
+
+
+def _ratio(change: Change | None) -> dict[str, float | None] | None:
+    """A ratio of energies."""
+    if change is None:
+        return None
+    shares = {"ratio": change.share, "low": change.low, "high": change.high}
+    return {name: None if share is None else share + 1 for name, share in shares.items()}
+
+
+def figures_of(known: Trust) -> dict[str, Any]:
+    """What limits the trust in the best, as plain values."""
+    return {
+        "subjects": known.over_subjects and _mean(known.over_subjects),
+        "detectable": known.detectable,
+        "best_of": known.number,
+        "optimism_of_choice": known.of_choice,
+        "epochs": known.epochs,
+        "optimism_of_epochs": known.of_epochs,
+        "validation_minus_test": known.gap and _mean(known.gap),
     }
 
 
@@ -166,7 +220,10 @@ def as_markdown(comparison: Comparison, rows: Sequence[Row], names: Sequence[str
     """A table in GitHub's Markdown, followed by the answer in words."""
     headings, right, cells = _table(comparison, rows, names)
     lines = [f"**{title(comparison)}**", "", *_markdown_table(headings, right, cells), ""]
-    lines += [*(f"- {_markdown(said)}" for said in answer.decision(comparison)), ""]
+    lines += [
+        *(f"- {_markdown(each)}" for each in [*answer.decision(comparison), *said(trust(comparison), comparison)])
+    ]
+    lines.append("")
     effects = answer.effect_rows(comparison)
     if effects:
         names_of_effects = [
@@ -178,7 +235,7 @@ def as_markdown(comparison: Comparison, rows: Sequence[Row], names: Sequence[str
             "pairs",
         ]
         lines += [*_markdown_table(names_of_effects, [False, False, False, True, True, True], effects), ""]
-        lines += [f"- {_markdown(said)}" for said in answer.uneven(comparison)]
+        lines += [f"- {_markdown(each)}" for each in answer.uneven(comparison)]
     lines += [f"- {_markdown(warning)}" for warning in [*answer.legend(comparison), *answer.warnings(comparison)]]
     return "\n".join(lines) + "\n"
 
@@ -197,7 +254,7 @@ def as_latex(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] |
     """A `tabular` for LaTeX with the package booktabs; the front is bold, warnings are comments."""
     headings, right, cells = _table(comparison, rows, names)
     lines = [
-        *(f"% {' '.join(said.split())}" for said in [title(comparison), *answer.warnings(comparison)]),
+        *(f"% {' '.join(each.split())}" for each in [title(comparison), *answer.warnings(comparison)]),
         f"\\begin{{tabular}}{{{''.join('r' if to_the_right else 'l' for to_the_right in right)}}}",
         "\\toprule",
         " & ".join(_latex(heading) for heading in headings) + " \\\\",

@@ -36,8 +36,9 @@ class Objective:
         terms: returns the settings that the value of a run depends on; means need equal terms.
         reckoned: name of these settings.
         judges: whether it judges predictions; then its values on the training grid get a mark.
-        of_subjects: returns the value of each subject of a run. If it is set, the interval of a mean is the one over
-            subjects, each with its mean over repeats, and not the one over repeats.
+        of_subjects: returns the value of each subject of a run; None if it has none.
+        over_subjects: whether the interval of a mean is the one over subjects, each with its mean over repeats, and not
+            the one over repeats.
     """
 
     name: str
@@ -54,6 +55,12 @@ class Objective:
     reckoned: str = ""
     judges: bool = False
     of_subjects: Callable[["Run"], Mapping[str, float | None]] | None = None
+    over_subjects: bool = False
+
+    @property
+    def learned(self) -> bool:
+        """Whether it depends on what a run has learned; costs do not."""
+        return self.judges or self.over_subjects or self.more_is_better
 
     def titled(self, unit: str) -> str:
         """The heading with a unit."""
@@ -132,7 +139,10 @@ def _quality(name: str, heading: str, read: Callable[["Run"], float | None], des
 
 
 QUALITIES = _by_name(
-    _quality("dice", "Dice", lambda run: run.metrics.dice, "Dice per volume, at its best epoch"),
+    replace(
+        _quality("dice", "Dice", lambda run: run.metrics.dice, "Dice per volume, at its best epoch"),
+        of_subjects=lambda run: run.metrics.volume_dice,
+    ),
     _quality("iou", "IoU", lambda run: run.metrics.iou, "IoU per volume, at the epoch of the best Dice"),
     Objective(
         "hd95",
@@ -217,6 +227,7 @@ TEST = replace(
     terms=_test_content,
     reckoned="test part",
     of_subjects=lambda run: run.record.test.volume_dice,
+    over_subjects=True,
 )
 
 SHOWN = _by_name(
@@ -257,6 +268,10 @@ def of_class(quality: str, name: str) -> Objective:
         scores = run.metrics.classes.get(name)
         return getattr(scores, quality) if scores else None
 
+    def of_subjects(run: "Run") -> Mapping[str, float | None]:
+        scores = run.metrics.classes.get(name)
+        return scores.volume_dice if scores else {}
+
     whole = QUALITIES[quality]
     return replace(
         whole,
@@ -264,6 +279,7 @@ def of_class(quality: str, name: str) -> Objective:
         heading=f"{name} {whole.heading}",
         read=read,
         describe=f"{whole.describe}, of {name}",
+        of_subjects=of_subjects if whole.of_subjects else None,
     )
 
 

@@ -15,6 +15,7 @@ from greenseg.report.objectives import SHOWN, Objective, named
 from greenseg.report.results import objectives_of
 from greenseg.report.run import Run
 from greenseg.report.table import title
+from greenseg.report.trust import said, trust
 from greenseg.settings import Settings
 
 MOST_CURVES = 3000
@@ -75,7 +76,7 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
             for row in rows
         ],
         "baseline": place.get(id(comparison.baseline)),
-        "said": answer.decision(comparison),
+        "said": [*answer.decision(comparison), *said(trust(comparison), comparison)],
         "effects": answer.effect_rows(comparison),
         "effectHeadings": [comparison.quality.heading, answer.energy_name(comparison)],
         "notes": [*answer.legend(comparison), *answer.uneven(comparison), *filter(None, [answer.failures(comparison)])],

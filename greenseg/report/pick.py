@@ -6,6 +6,7 @@ from pathlib import Path
 from greenseg.errors import UserError, did_you_mean
 from greenseg.report.answer import NEAR
 from greenseg.report.comparison import Comparison
+from greenseg.report.hardware import by_hardware
 from greenseg.report.objectives import ENERGIES, QUALITIES
 from greenseg.report.reader import read_runs
 from greenseg.report.results import Result, by_configuration
@@ -41,7 +42,7 @@ def pick(folder: Path, choice: str) -> tuple[Run, str]:
     finished = [run for run in runs if run.status == "finished" and run.metrics.dice is not None]
     if not finished:
         raise UserError([*damaged, f"{folder}: no finished run to pick"])
-    comparison = Comparison(by_configuration(finished), QUALITIES["dice"], ENERGIES["total"])
+    comparison = Comparison(by_hardware(by_configuration(finished)), QUALITIES["dice"], ENERGIES["total"])
     result = CHOICES[choice](comparison)
     if result is None:
         raise UserError(

@@ -12,7 +12,7 @@ from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective, of_class
 from greenseg.report.run import Run, Way
-from greenseg.report.statistics import Mean, Moments, mean_of, moments_of
+from greenseg.report.statistics import Mean, Moments, mean_of, moments_of, moments_over_folds
 from greenseg.runs.record import Watts
 from greenseg.settings import NEUTRAL, group_of, repeated_anywhere
 from greenseg.settings import REPEATS as REPEATS_GROUP
@@ -28,7 +28,7 @@ class Result:
 
     Attributes:
         runs: the repeats, finished or not.
-        where: location and layout of its data and of its split, and `content` if it distinguishes configurations.
+        where: location and layout of its data and of its split; `content` and `hardware` if they distinguish rows.
         content: full name of the content of its data.
     """
 
@@ -43,10 +43,15 @@ class Result:
         settings = {name: value for name, value in self.runs[0].settings.items() if name not in REPEATS}
         return {**settings, **self.where}
 
+    @property
+    def trained(self) -> str:
+        """Its settings and its content: equal on all hardware."""
+        return f"{repeated_anywhere(self.runs[0].settings)} {self.content}"
+
     @cached_property
     def configuration(self) -> str:
         """Hex digits that name the configuration: its settings and its content, regardless of the data path."""
-        text = f"{repeated_anywhere(self.runs[0].settings)} {self.content}"
+        text = f"{self.trained} {self.where.get(HARDWARE, '')}".rstrip(" ")
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
@@ -62,6 +67,11 @@ class Result:
             repeats.setdefault(tuple(str(run.settings[name]) for name in REPEATS), []).append(run)
         return list(repeats.values())
 
+    @cached_property
+    def by_fold(self) -> bool:
+        """Whether its finished repeats differ by fold; if they differ by seed, too, folds have the mean over seeds."""
+        return len({runs[0].settings["fold"] for runs in self.repeats}) > 1
+
     def figure(self, objective: Objective) -> Moments | None:
         """Mean over the finished repeats; None if one lacks the value, or if they computed it differently.
 
@@ -73,22 +83,43 @@ class Result:
             known = [value for value in (mean_figure(objective, runs) for runs in self.repeats) if value is not None]
             whole = known and len(known) == len(self.repeats)
             whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
-            self._figures[objective.name] = moments_of(known) if whole else None
+            self._figures[objective.name] = self._moments(objective, known) if whole else None
         return self._figures[objective.name]
 
+    def _moments(self, objective: Objective, values: Sequence[float]) -> Moments:
+        if not self.by_fold:
+            return moments_of(values)
+        folds: dict[Any, list[float]] = {}
+        for runs, value in zip(self.repeats, values, strict=True):
+            folds.setdefault(runs[0].settings["fold"], []).append(value)
+        number = max(int(self.settings["folds"]), 2)
+        return moments_over_folds([*folds.values()], 1 / (number - 1) if objective.learned else 0.0)
+
     def over_subjects(self, objective: Objective) -> Mean | None:
-        """The mean over repeats with an interval over subjects; None if there is none, or if it has no subjects."""
+        """The mean over repeats with an interval over subjects; None if there is none, or if it has another one."""
         moments = self.figure(objective)
-        if moments is None or objective.of_subjects is None:
+        if moments is None or not objective.over_subjects:
             return None
-        of_subject: dict[str, list[float]] = {}
+        scores = [*self.of_each_subject(objective).values()]
+        spread = mean_of(scores) if scores else Mean(0, None, 0)
+        return Mean(moments.value, spread.half, spread.n)
+
+    def of_each_subject(self, objective: Objective) -> dict[str, float]:
+        """Subject → mean over the finished repeats that have a value of it; empty for what has no subjects."""
+        if objective.of_subjects is None:
+            return {}
+        found: dict[str, list[float]] = {}
         for runs in self.repeats:
+            if len(runs) == 1:
+                for subject, score in objective.of_subjects(runs[0]).items():
+                    if score is not None:
+                        found.setdefault(subject, []).append(score)
+                continue
             for subject in dict.fromkeys(name for run in runs for name in objective.of_subjects(run)):
                 scores = [score for run in runs if (score := objective.of_subjects(run).get(subject)) is not None]
                 if scores:
-                    of_subject.setdefault(subject, []).append(fmean(scores))
-        spread = mean_of([fmean(scores) for scores in of_subject.values()]) if of_subject else Mean(0, None, 0)
-        return Mean(moments.value, spread.half, spread.n)
+                    found.setdefault(subject, []).append(fmean(scores))
+        return {subject: fmean(scores) for subject, scores in found.items()}
 
     def terms(self, objective: Objective) -> set[Any]:
         """The settings that the finished repeats computed an objective with; see `Objective.terms`."""
@@ -189,6 +220,9 @@ def mean_figure(objective: Objective, runs: Sequence[Run]) -> float | None:
 
 CONTENT = "content"
 """Shown with the settings if the same path had different data."""
+
+HARDWARE = "hardware"
+"""Shown with the settings if runs are from different hardware; see `hardware.by_hardware`."""
 
 UNKNOWN = "unknown"
 _WHERE = ("data", "layout", "split_from")

@@ -12,6 +12,7 @@ from greenseg.errors import UserError, did_you_mean
 from greenseg.model_names import ALIASES
 from greenseg.report.columns import column, column_names, sort
 from greenseg.report.comparison import Comparison, Row
+from greenseg.report.hardware import by_hardware
 from greenseg.report.labels import MODEL, setting, value_text
 from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES, TEST, Objective, of_class
 from greenseg.report.results import Result, best_first, classes_of, objectives_of
@@ -121,28 +122,46 @@ def where(results: Sequence[Result], conditions: Sequence[str]) -> list[Result]:
     return chosen
 
 
-def baseline(results: Sequence[Result], text: str, quality: Objective | None) -> Result:
+def baseline(results: Sequence[Result], text: str, quality: Objective | None, option: str = "--baseline") -> Result:
     """The finished result with the best quality among those with all of `key=value,key=value`.
 
     Raises:
         UserError: a part is not a setting with a value, or no result has them all; lists all problems.
     """
+    return best_first(_assigned(results, text, option), *([quality] if quality else []))[0]
+
+
+def references(results: Sequence[Result], text: str, quality: Objective | None) -> list[Result]:
+    """A configuration with all of `key=value,key=value`, once for each class of hardware that has finished it.
+
+    Of several, the one that most classes have, then the one with the best quality.
+
+    Raises:
+        UserError: as `baseline`.
+    """
+    found: dict[str, list[Result]] = {}
+    for result in best_first(_assigned(results, text, "--relative-to"), *([quality] if quality else [])):
+        found.setdefault(result.trained, []).append(result)
+    return max(found.values(), key=len)
+
+
+def _assigned(results: Sequence[Result], text: str, option: str) -> list[Result]:
     with Problems() as problems:
-        parts = _parts(text, lambda part: _is_no_mistake(partial(_assignment, part, results)))
-        tests = [problems.of(partial(_assignment, part, results)) for part in parts]
+        parts = _parts(text, lambda part: _is_no_mistake(partial(_assignment, option, part, results)))
+        tests = [problems.of(partial(_assignment, option, part, results)) for part in parts]
     found = [result for result in results if all(test(result) for test in tests if test)]
     finished = [result for result in found if result.finished]
     if not finished:
         what = "none of its runs has finished" if found else "no configuration matches all of it"
-        raise UserError(f"--baseline {text}: {what}")
-    return best_first(finished, *([quality] if quality else []))[0]
+        raise UserError(f"{option} {text}: {what}")
+    return finished
 
 
-def _assignment(text: str, results: Sequence[Result]) -> Callable[[Result], bool]:
+def _assignment(option: str, text: str, results: Sequence[Result]) -> Callable[[Result], bool]:
     match = _CONDITION.fullmatch(text)
     if match is None or match[2] != "=":
-        raise UserError(f"--baseline: '{text}' is not key=value, such as precision=32-true")
-    return _condition("--baseline", text, results)
+        raise UserError(f"{option}: '{text}' is not key=value, such as precision=32-true")
+    return _condition(option, text, results)
 
 
 def _condition(option: str, text: str, results: Sequence[Result]) -> Callable[[Result], bool]:
@@ -264,6 +283,8 @@ class Query:
         front_only: only rows on the front.
         allow_mixed_sources: rank measured and estimated joules against each other.
         classes: also show the quality of each class.
+        allow_mixed_hardware: pool and rank joules of different hardware.
+        relative_to: settings of a configuration that energies are relative to, as `baseline`; empty for none.
     """
 
     quality: str = "dice"
@@ -277,6 +298,8 @@ class Query:
     front_only: bool = False
     allow_mixed_sources: bool = False
     classes: bool = False
+    allow_mixed_hardware: bool = False
+    relative_to: str = ""
 
     def compare(self, results: Sequence[Result], notes: Sequence[str] = ()) -> Comparison:
         """The requested comparison.
@@ -288,18 +311,21 @@ class Query:
         Raises:
             UserError: a name is unknown; lists all problems.
         """
+        if not self.allow_mixed_hardware:
+            results = by_hardware(results)
         with Problems() as problems:
             chosen = problems.of(lambda: where(results, self.where))
             best = problems.of(lambda: quality("--quality", self.quality, results))
             energy = problems.of(lambda: objective("--energy", self.energy, ENERGIES, results))
             third = problems.of(lambda: objective("--and", self.third, COSTS, results)) if self.third else None
             base = problems.of(lambda: baseline(results, self.baseline, best)) if self.baseline else None
+            to = problems.of(lambda: references(results, self.relative_to, best)) if self.relative_to else None
             if self.classes:
                 problems.of(lambda: _classes("--classes", results))
         assert chosen
         assert best
         assert energy
-        return Comparison(chosen, best, energy, third, base, self.allow_mixed_sources, notes)
+        return Comparison(chosen, best, energy, third, base, self.allow_mixed_sources, notes, to or ())
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """The rows to show, in their order.

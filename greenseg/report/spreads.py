@@ -24,7 +24,7 @@ class Spread(NamedTuple):
         number: number of repeats.
         even: the mean on the scale with even spread.
         slope: factor from this scale to the one of the values.
-        variance: variance of a single repeat on this scale; 0 if unknown.
+        variance: variance of a single repeat on this scale, × `Moments.inflation` for folds; 0 if unknown.
         freedom: degrees of freedom of the variance; 0 if unknown.
     """
 
@@ -81,16 +81,23 @@ class Spreads:
 
     def _pooled(self, objective: Objective) -> dict[int, Spread]:
         groups: dict[Hashable, list[tuple[Result, Moments]]] = {}
+        folds = any(result.by_fold for result in self._results)
         for result in self._results:
             if moments := result.figure(objective):
-                groups.setdefault(_kind(result, objective), []).append((result, moments))
+                kind = _kind(result, objective), folds and _by_fold(result)
+                groups.setdefault(kind, []).append((result, moments))
         found: dict[int, Spread] = {}
         for members in groups.values():
             spreads = spreads_of([moments for _, moments in members], scale_of(objective))
             for (result, _), spread in zip(members, spreads, strict=True):
-                subjects = result.over_subjects(objective) if objective.of_subjects else None
+                subjects = result.over_subjects(objective) if objective.over_subjects else None
                 found[id(result)] = spread._replace(mean=subjects) if subjects else spread
         return found
+
+
+def _by_fold(result: Result) -> bool:
+    """Whether its spread is one over folds; so is that of a single fold, if others have several."""
+    return result.by_fold or (len(result.repeats) == 1 and bool(result.settings["folds"]))
 
 
 def _kind(result: Result, objective: Objective) -> Hashable:
@@ -110,13 +117,15 @@ def spreads_of(figures: Sequence[Moments], scale: Scale) -> list[Spread]:
     means = np.array([moments.value for moments in figures])
     variances = np.array([moments.variance for moments in figures])
     numbers = np.array([float(moments.n) for moments in figures])
+    inflations = np.array([moments.inflation for moments in figures])
     slopes = scale.slope(means)
     moderated = moderate(variances / slopes**2, numbers - 1)
     known = (numbers > 1) | (moderated.freedom >= _LEAST_FREEDOM)
     freedoms = np.where(known, moderated.freedom, 0.0)
     freedoms = np.where(freedoms < _MANY, np.round(freedoms, 2), freedoms)  # few distinct ones, for Student's t
-    halves = _halves(moderated.variance / numbers * slopes**2, freedoms)
-    columns = (array.tolist() for array in (scale.even(means), slopes, moderated.variance, freedoms))
+    inflated = moderated.variance * inflations
+    halves = _halves(inflated / numbers * slopes**2, freedoms)
+    columns = (array.tolist() for array in (scale.even(means), slopes, inflated, freedoms))
     return [
         Spread(Mean(f.value, half, f.n, half is not None and f.n == 1), f.n, even, slope, variance, freedom)
         for f, half, even, slope, variance, freedom in zip(figures, halves, *columns, strict=True)

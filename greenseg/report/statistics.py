@@ -57,12 +57,19 @@ class Moments:
     Attributes:
         value: the mean.
         variance: unbiased variance; 0 for one repeat.
-        n: number of repeats.
+        n: number of repeats; of folds if they differ by fold.
+        overlap: correlation of folds by common training data, as a variance of the mean: see `moments_over_folds`.
     """
 
     value: float
     variance: float
     n: int
+    overlap: float = 0.0
+
+    @property
+    def inflation(self) -> float:
+        """Variance of the mean × n / variance: 1 for independent repeats."""
+        return 1 + self.n * self.overlap
 
 
 def moments_of(values: Sequence[float]) -> Moments:
@@ -70,6 +77,20 @@ def moments_of(values: Sequence[float]) -> Moments:
     if len(values) == 1:
         return Moments(values[0], 0.0, 1)
     return Moments(*_moments(values), len(values))
+
+
+def moments_over_folds(folds: Sequence[Sequence[float]], overlap: float) -> Moments:
+    """Moments of at least two folds, each with the mean over its seeds.
+
+    Folds share training data, so their mean varies more than s²/k says. The corrected resampled t-test has the variance
+    s²·(1/k + n_test/n_train) instead (Nadeau & Bengio 2003, doi:10.1023/A:1024068626366).
+
+    Args:
+        folds: the values of the seeds of each fold. overlap: n_test/n_train, which is 1/(K − 1) for K-fold
+            cross-validation; 0 for values that depend on no training.
+    """
+    means = [math.fsum(values) / len(values) for values in folds]
+    return Moments(*_moments(means), len(means), overlap)
 
 
 @dataclass(frozen=True, slots=True)

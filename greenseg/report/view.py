@@ -10,6 +10,8 @@ from greenseg.report.classes import class_table
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.scatter import Scatter
 from greenseg.report.table import UNLIMITED, ParetoTable, Width, fitted_table, longest_word
+from greenseg.report.trust import said as said_of
+from greenseg.report.trust import trust
 from greenseg.report.units import count
 
 ROWS = 40
@@ -62,7 +64,7 @@ class ReportView:
             yield from class_table(comparison, self._rows, room)
         yield Scatter(comparison)
         yield Text()
-        for said in answer.decision(comparison):
+        for said in [*answer.decision(comparison), *said_of(trust(comparison), comparison)]:
             yield Text(said)
         yield Text()
         yield from self._effects(room)

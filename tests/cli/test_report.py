@@ -55,6 +55,20 @@ def test_the_report_of_a_sweep(greenseg: Command, runs: Path) -> None:
     assert "No space for" in narrow
 
 
+def test_machines_are_apart_unless_asked_and_compare_by_ratios(greenseg: Command, runs: Path) -> None:
+    other = {"cpu": "another CPU", "host": "there"}
+    for precision, joules in (("32-true", 6000), ("bf16-mixed", 3000)):
+        total = energy(60, gpu_nvml=joules)
+        write(runs / "other", record({"precision": precision, "seed": 7}, dice=0.84, total=total, hardware=other))
+    apart = greenseg("report", "--relative-to", "precision=32-true", "--format", "csv").stdout
+    found = {(row["precision"], row["hardware"]): row["relative"] for row in csv.DictReader(io.StringIO(apart))}
+    assert float(found["bf16-mixed", "another CPU"]) == pytest.approx(0.5)
+    assert float(found["bf16-mixed", "some CPU"]) == pytest.approx(0.6, abs=0.01)
+    mixed = greenseg("report", "--allow-mixed-hardware", "--format", "csv").stdout
+    assert "hardware" not in mixed.splitlines()[0].split(",")
+    assert "relative" not in mixed.splitlines()[0].split(",")
+
+
 def test_what_is_no_terminal_is_never_too_narrow(greenseg: Command, runs: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     piped = warm.run(

@@ -1,0 +1,72 @@
+"""Rows by class of hardware: joules of different machines are not comparable.
+
+A class is a CPU, the models of the GPUs and the memory as a power of two. The number of cores and of GPUs that a run
+saw is no part of it: both depend on the slot of a sweep. A run that saw no GPU is in the class of the other runs on its
+host if there is only one. Machines with different names and the same hardware are one class.
+
+Configurations are split by class, as they are by content: a configuration with repeats on two classes has two rows.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from greenseg.report.results import HARDWARE, UNKNOWN, Result
+from greenseg.report.run import Run
+
+
+class _Class(NamedTuple):
+    """A class of hardware; all are empty if the record has none."""
+
+    cpu: str
+    gpus: tuple[str, ...]
+    memory: int | None  # GB, a power of two
+
+
+def by_hardware(results: Sequence[Result]) -> list[Result]:
+    """The results, split by class of hardware, with the setting `hardware`; unchanged if all finished runs have one."""
+    runs = [run for result in results for run in result.runs]
+    classes = _classes(runs)
+    if len({classes[id(run)] for run in runs if run.status == "finished"}) < 2:
+        return list(results)
+    names = _names(sorted({*classes.values()}, key=repr))
+    found = []
+    for result in results:
+        parts: dict[_Class, list[Run]] = {}
+        for run in result.runs:
+            parts.setdefault(classes[id(run)], []).append(run)
+        for hardware, members in parts.items():
+            where = {**result.where, HARDWARE: names[hardware]}
+            found.append(Result(tuple(members), where, result.content))
+    return found
+
+
+def _classes(runs: Sequence[Run]) -> dict[int, _Class]:
+    """id of a run → its class."""
+    known: dict[int, tuple[str | None, _Class]] = {}
+    on_host: dict[tuple[str | None, str, int | None], set[tuple[str, ...]]] = {}
+    for run in runs:
+        hardware = run.record.hardware
+        memory = 2 ** round(math.log2(hardware.memory_gb)) if hardware.memory_gb else None
+        found = _Class(hardware.cpu or "", tuple(sorted(set(hardware.gpus or ()))), memory)
+        known[id(run)] = hardware.host, found
+        on_host.setdefault((hardware.host, found.cpu, memory), set()).add(found.gpus)
+    classes = {}
+    for name, (host, found) in known.items():
+        seen = [gpus for gpus in on_host[host, found.cpu, found.memory] if gpus]
+        classes[name] = found._replace(gpus=seen[0]) if not found.gpus and len(seen) == 1 else found
+    return classes
+
+
+def _names(classes: Sequence[_Class]) -> dict[_Class, str]:
+    """A name for each class: its GPUs, or its CPU without any; longer if two classes would have the same."""
+    forms: list[Callable[[_Class], str]] = [
+        lambda one: " + ".join(one.gpus) or one.cpu or UNKNOWN,
+        lambda one: ", ".join(filter(None, [one.cpu, *one.gpus])) or UNKNOWN,
+        lambda one: ", ".join([one.cpu or UNKNOWN, *one.gpus, f"{one.memory} GB" if one.memory else "unknown memory"]),
+    ]
+    for form in forms:
+        names = {one: form(one) for one in classes}
+        if len({*names.values()}) == len(classes):
+            break
+    return names
