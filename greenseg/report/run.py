@@ -127,7 +127,7 @@ class Run:
         """Values in effect that can differ from the requested ones: precision, accelerator, devices …"""
         return self.record.ran
 
-    @property
+    @cached_property
     def metrics(self) -> Metrics:
         """Dice, IoU, joules, seconds …"""
         return self.record.metrics
