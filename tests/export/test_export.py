@@ -231,6 +231,10 @@ def test_a_folder_without_a_network_is_refused(greenseg: Command, tmp_path: Path
     said = greenseg("export", ".", "net.pt2")
     assert (said.returncode, said.stderr) == (2, "error: .: not a run directory\n")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs" / "train" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "train" / "run" / "config.yaml").touch()
+    for folder in ("runs", "runs/train"):
+        assert "use --pick best, knee or cheapest" in greenseg("export", folder, "net.pt2").stderr
 
 
 def test_files_of_others_are_no_networks_of_greenseg(program: Path, tmp_path: Path) -> None:
