@@ -53,7 +53,7 @@ def test_importing_the_command_imports_nothing_heavy(tmp_path: Path) -> None:
         ("models --help", "--image-size"),
         ("evaluate --help", "--allow-missing"),
         ("predict --help", "--flip-averaging"),
-        ("export --help", "onnx|torch|monai-bundle"),
+        ("export --help", "onnx, torch"),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Path) -> None:

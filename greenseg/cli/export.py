@@ -16,7 +16,8 @@ def export(
         Path, typer.Argument(metavar="OUT", help="File to write, or a folder for formats that are folders.")
     ],
     format: Annotated[
-        str, typer.Option(metavar="|".join(FORMATS), help="Format. Default: the one with the suffix of OUT.")
+        str,
+        typer.Option(metavar="NAME", help=f"One of: {', '.join(FORMATS)}. Default: by the suffix of OUT."),
     ] = "",
     pick: Annotated[
         str, typer.Option(metavar="best|knee|cheapest", help="Choose a run of a sweep, as greenseg report does.")

@@ -42,7 +42,8 @@ def predict(
         str, typer.Option(metavar="TEXT", help="Add _TEXT to the names of masks, such as maskpred.")
     ] = "",
     threshold: Annotated[
-        str, typer.Option(metavar="P", help="Least probability of foreground; only for one class. Default: 0.5.")
+        str,
+        typer.Option(metavar="P", help="Foreground is above this probability; only for one class. Default: 0.5."),
     ] = "",
     largest_component: Annotated[
         bool, typer.Option("--largest-component", help="Keep only the largest connected part of each class.")

@@ -57,30 +57,6 @@ def mask_to_grid(mask: sitk.Image, size: int, spacing: float, numbers: Sequence[
     return _largest_share(values, numbers, (len(values), size, size), lambda there: _on_grid(there, rows, columns))
 
 
-def mask_from_grid(
-    mask: ByteArray, shape: tuple[int, int], pixel: tuple[float, float], spacing: float, classes: int
-) -> ByteArray:
-    """Class numbers on the grid of `to_grid`, brought back to the pixels of their slices by `from_grid`.
-
-    Each pixel gets the number with the largest share, as in `mask_to_grid`; outside the grid is background.
-
-    Args:
-        mask: uint8 [slices, size, size], 0 background, from 1 up the classes.
-        shape: rows and columns of a slice.
-        pixel: their spacing in mm: between rows, between columns.
-        spacing: pixel spacing of the grid, in mm.
-        classes: number of classes.
-
-    Returns:
-        uint8 [slices, rows, columns], likewise.
-    """
-
-    def share_of(there: BoolArray) -> FloatArray:
-        return from_grid(there.astype(np.float32), shape, pixel, spacing)
-
-    return _largest_share(mask, range(1, classes + 1), (len(mask), *shape), share_of)
-
-
 def _largest_share(
     values: ByteArray, numbers: Sequence[int], shape: tuple[int, ...], share_of: Callable[[BoolArray], FloatArray]
 ) -> ByteArray:

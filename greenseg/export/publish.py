@@ -35,6 +35,8 @@ def check_out(kind: Format, out: Path, again: bool) -> None:
             problems.append(f"{path}: this is a file; name a folder")
         elif is_folder and any(path.iterdir()) and not (path / kind.marker).is_file():
             problems.append(f"{path}: this folder is no earlier export (it has no {kind.marker}); choose another name")
+        elif path != out and not out.exists():  # of another export, or of the user
+            problems.append(f"{path}: is there, but {out} is not, so it belongs to another file; choose another name")
         elif not again:
             problems.append(f"{path}: exists already; --again replaces it")
     if problems:

@@ -140,9 +140,8 @@ class RunPredictor:
 def _open(path: Path) -> tuple[RunDirectory, Record]:
     run = RunDirectory(path)
     if not (path / "config.yaml").exists():
-        below = (
-            "; to choose a run of a sweep, use --pick best, knee or cheapest" if any(path.glob("*/config.yaml")) else ""
-        )
+        has_runs = any(True for depth in ("*", "*/*") for _ in path.glob(f"{depth}/config.yaml"))
+        below = "; to choose one of the runs in it, use --pick best, knee or cheapest" if has_runs else ""
         raise UserError(f"{path}: not a run directory{below}")
     try:
         record = run.record()

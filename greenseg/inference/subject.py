@@ -140,12 +140,23 @@ def bring_back(probabilities: FloatArray, image: Image, spacing: float) -> Float
     Returns:
         float32 [slices, outputs, rows, columns]; background outside the grid.
     """
-    back = from_grid(probabilities, image.shape, image.pixel, spacing)
+    return _back(probabilities, image.shape, image.pixel, spacing)
+
+
+def _back(probabilities: FloatArray, shape: tuple[int, int], pixel: tuple[float, float], spacing: float) -> FloatArray:
+    back = from_grid(probabilities, shape, pixel, spacing)
     if back.shape[1] > 1:
         if back is probabilities:
             back = back.copy()
         back[:, 0] += np.maximum(1 - back.sum(1), 0)  # outside the grid, all are 0
     return back
+
+
+def classes_back(
+    probabilities: FloatArray, shape: tuple[int, int], pixel: tuple[float, float], spacing: float
+) -> ByteArray:
+    """The classes in the pixels of a file with these rows and columns, and distances of them: as `numbers_of`."""
+    return classes_of(_back(probabilities, shape, pixel, spacing))
 
 
 def classes_of(probabilities: FloatArray, threshold: float = 0.5) -> ByteArray:

@@ -4,9 +4,8 @@ They can be compared between runs with different grids, and what a grid cuts off
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from greenseg.classes import IGNORED, Classes
 from greenseg.data import native
 from greenseg.data.cache import Slices
-from greenseg.data.grid import BoolArray, ByteArray, mask_from_grid
+from greenseg.data.grid import BoolArray, ByteArray
 from greenseg.metrics.overlap import scores_of_counts
 from greenseg.metrics.surface import hausdorff_95, mean_of_defined
 
@@ -133,7 +132,11 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def record_of(slices: Slices, predictions: ByteArray, epoch: int) -> dict[str, Any]:
+Back = Callable[[Any, tuple[int, int], tuple[float, float], float], ByteArray]
+"""Brings predictions on the grid back: they, rows and columns, their distances, the grid's spacing → class numbers."""
+
+
+def record_of(slices: Slices, predictions: Iterable[Any], epoch: int, back: Back) -> dict[str, Any]:
     """Fields of `Quality` for the predictions of an epoch, in the pixels of the files of the validation subjects.
 
     Files of one volume whose slices differ in size or in pixel size cannot be stacked. Such a volume has the HD95 of
@@ -141,29 +144,27 @@ def record_of(slices: Slices, predictions: ByteArray, epoch: int) -> dict[str, A
 
     Args:
         slices: slices of the data set.
-        predictions: numbers of the predicted classes, uint8 [validation slices, size, size], in the order of the
-            subjects.
+        predictions: those of each validation subject on the grid, in the form that `back` takes: [slices, …].
         epoch: epoch of the predictions.
+        back: brings them back to the pixels of a file.
     """
-    subjects = slices.subjects("validation")
-    ends = np.cumsum([0, *(subject["slices"] for subject in subjects)])
     return {"epoch": epoch} | scores_of(
         (
-            NativeSubject(subject["name"], _volumes(slices, subject, predictions[start:end]))
-            for subject, (start, end) in zip(subjects, pairwise(ends), strict=True)
+            NativeSubject(subject["name"], _volumes(slices, subject, of_subject, back))
+            for subject, of_subject in zip(slices.subjects("validation"), predictions, strict=True)
         ),
         slices.classes,
     )
 
 
-def _volumes(slices: Slices, subject: dict[str, Any], predictions: ByteArray) -> Iterator[NativeVolume]:
+def _volumes(slices: Slices, subject: dict[str, Any], predictions: Any, back: Back) -> Iterator[NativeVolume]:
     """The volumes of a subject, from its predictions on the grid."""
     grid, start = float(slices.index["preprocessing"]["spacing"]), 0
     for volume, files in native.by_volume(subject):
         distance, rows = volume["distance"], slice(start, start := start + volume["slices"])
         shapes = [(file["rows"], file["columns"]) for file in files]
         stacked = distance is not None and stackable(shapes, [file["pixel"] for file in files])
-        predicted = iter(_brought_back(slices, predictions[rows], files, grid))
+        predicted = iter(_brought_back(slices, predictions[rows], files, grid, back))
         if stacked:
             pairs = list(predicted)
             prediction, reference = (np.concatenate(masks) for masks in zip(*pairs, strict=True))
@@ -174,7 +175,10 @@ def _volumes(slices: Slices, subject: dict[str, Any], predictions: ByteArray) ->
         if distance is not None:
             first = subject["first"]
             reference = slices.masks[first + rows.start : first + rows.stop]
-            yield NativeVolume(predictions[rows], reference, (distance, grid, grid), counts=False)
+            size = (reference.shape[1], reference.shape[2])
+            yield NativeVolume(
+                back(predictions[rows], size, (grid, grid), grid), reference, (distance, grid, grid), counts=False
+            )
 
 
 def stackable(shapes: Sequence[tuple[int, int]], pixels: Sequence[Sequence[float]]) -> bool:
@@ -183,7 +187,7 @@ def stackable(shapes: Sequence[tuple[int, int]], pixels: Sequence[Sequence[float
 
 
 def _brought_back(
-    slices: Slices, predictions: ByteArray, files: Sequence[dict[str, Any]], spacing: float
+    slices: Slices, predictions: Any, files: Sequence[dict[str, Any]], spacing: float, back: Back
 ) -> Iterator[tuple[ByteArray, ByteArray]]:
     """Prediction and reference of each file of a volume, in its own pixels."""
     start = 0
@@ -192,4 +196,4 @@ def _brought_back(
         on_grid = predictions[start : start + file["slices"]]
         start += file["slices"]
         shape, (down, across) = (file["rows"], file["columns"]), file["pixel"]
-        yield mask_from_grid(on_grid, shape, (down, across), spacing, len(slices.classes)), reference
+        yield back(on_grid, shape, (down, across), spacing), reference

@@ -90,8 +90,6 @@ class Checkpoints(Checkpoint):
 
     Attributes:
         best_epoch: epoch of the best Dice; None before there is one.
-        best_predictions: predictions of this epoch, as from `Predictions.gathered`. Expensive metrics are computed from
-            them once, at the end of the run. `last.ckpt` keeps them until then.
     """
 
     def __init__(self, run: RunDirectory, run_id: str) -> None:
@@ -99,14 +97,12 @@ class Checkpoints(Checkpoint):
         self._best = -math.inf
         self._behind = False  # whether early stopping and plateau in last.ckpt are one epoch behind
         self.best_epoch: int | None = None
-        self.best_predictions = torch.empty(0, dtype=torch.uint8)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "run": self._id,
             "best": self._best,
             "best_epoch": self.best_epoch,
-            "best_predictions": self.best_predictions,
             "behind": False,
         }
 
@@ -114,7 +110,6 @@ class Checkpoints(Checkpoint):
         self._best = state_dict["best"]
         # Checkpoints of earlier versions have none; the next better epoch sets it.
         self.best_epoch = state_dict.get("best_epoch")
-        self.best_predictions = state_dict.get("best_predictions", self.best_predictions)
         self._behind = state_dict.get("behind", True)  # earlier versions wrote them too early
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -143,8 +138,6 @@ class Checkpoints(Checkpoint):
         dice = float(trainer.callback_metrics["dice"])  # the same on all ranks
         if dice > self._best:
             self._best, self.best_epoch = dice, trainer.current_epoch
-            assert isinstance(trainer.lightning_module, Segmentation)
-            self.best_predictions = trainer.lightning_module.predictions.gathered()
             self._save(trainer, "best.ckpt", weights_only=True)
         self._save(trainer, "last.ckpt", weights_only=False)
 

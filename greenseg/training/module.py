@@ -21,7 +21,7 @@ from greenseg.models.memory_format import channels_last
 from greenseg.optimizers import OPTIMIZERS
 from greenseg.settings import Settings
 from greenseg.training import optimization
-from greenseg.training.predictions import Predictions, predicted
+from greenseg.training.predictions import predicted
 from greenseg.training.task import BINARY_TASK, Task
 
 _RECENT = 16
@@ -70,7 +70,6 @@ class Segmentation(pl.LightningModule):
         self.augmentation = augment.build(settings)
         self.loss_function = LOSSES[settings.loss](classes, task.ignored)
         self.overlap = VolumeOverlap(volumes, classes, task.ignored)
-        self.predictions = Predictions(classes)
         self.scores: dict[str, torch.Tensor] = {}
         self.recent: deque[torch.Tensor] = deque(maxlen=_RECENT)
 
@@ -119,7 +118,6 @@ class Segmentation(pl.LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
-        self.predictions.clear()
         if self.schedules_itself:
             # The optimizer validates and saves averaged weights (Defazio et al. 2024, arXiv:2405.15682), but steps from
             # others. The statistics of batch normalisation belong to those until they are recomputed here.
@@ -135,7 +133,6 @@ class Segmentation(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         prediction = predicted(self(batch["image"]))
         self.overlap.update(prediction, batch["mask"], batch["subject"])
-        self.predictions.add(prediction)
 
     def on_validation_epoch_end(self) -> None:
         self.scores = self.overlap.compute()

@@ -29,7 +29,6 @@ from greenseg.files import write_atomically
 from greenseg.inference.of_run import plain_precision
 from greenseg.machine import claims, levers
 from greenseg.machine.cores import usable_cores
-from greenseg.metrics import volumes
 from greenseg.models import network
 from greenseg.runs.attempt import Machine, Recording
 from greenseg.runs.directory import RunDirectory
@@ -43,7 +42,6 @@ from greenseg.runs.record import (
     Memory,
     Network,
     Probes,
-    Quality,
     Ran,
     Status,
 )
@@ -52,11 +50,11 @@ from greenseg.settings import Settings
 from greenseg.strategies import STRATEGIES
 from greenseg.training import events, probe
 from greenseg.training.checkpoints import Checkpoints, Last, PlainFiles, Unusable, read_last
+from greenseg.training.figures import Way, validate
 from greenseg.training.module import Segmentation
-from greenseg.training.predictions import unpacked
 from greenseg.training.recorder import Recorder
 from greenseg.training.task import Task
-from greenseg.training.test_part import Way, test
+from greenseg.training.test_part import test
 
 _PACKAGES = (
     "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchmetrics", "kornia", "simpleitk", "zeus",
@@ -199,9 +197,8 @@ def _fit(
         weights_only=True,
     )
     if rank == 0 and checkpoints.best_epoch is not None:
-        predictions = unpacked(checkpoints.best_predictions, len(validation), settings.image_size)
-        record.validation = Quality(**volumes.record_of(slices, predictions, checkpoints.best_epoch))
         way = Way(trainer.strategy.root_device, plain_precision(str(trainer.precision)), batch_size)
+        record.validation = validate(run, settings, slices, checkpoints.best_epoch, way)
         record.test = test(run, settings, slices, checkpoints.best_epoch, way, monitor)
     record.energy_method = _method(monitor.meter)  # with the GPU in use instead of the expected one
     recording.save()

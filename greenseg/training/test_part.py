@@ -2,38 +2,26 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 
 from greenseg.data import cache
 from greenseg.data.content import Content
 from greenseg.data.grid import ByteArray
-from greenseg.data.hounsfield import Window
 from greenseg.data.prepared import Files, read
 from greenseg.data.splits import Case, test_cases_of
 from greenseg.energy import EnergyMonitor
 from greenseg.errors import UserError
 from greenseg.inference import subject
-from greenseg.inference.of_run import RunPredictor, network_of
-from greenseg.inference.recipe import Recipe
+from greenseg.inference.of_run import RunPredictor
 from greenseg.inference.subject import Image
 from greenseg.metrics.volumes import NativeSubject, NativeVolume, scores_of, stackable
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import Tested
 from greenseg.settings import Settings
 from greenseg.training import events
-
-
-@dataclass(frozen=True)
-class Way:
-    """The way that the network ran in training, which is also its way here."""
-
-    device: torch.device
-    precision: str
-    batch_size: int
+from greenseg.training.figures import Way, predictor_of
 
 
 def test(
@@ -61,7 +49,7 @@ def test(
             return Tested()
         monitor.test()
         content = Content.of(cases).digest
-        counted = _Counted(_predictor(run, settings, slices, way), way.batch_size, slices)
+        counted = _Counted(predictor_of(run, settings, slices, way), way.batch_size, slices)
         scores = scores_of(map(counted.subject, cases), slices.classes)
         return Tested(epoch=epoch, content=content, slices=counted.slices, **scores)
     except (UserError, OSError) as error:
@@ -69,13 +57,6 @@ def test(
         print(message, file=sys.stderr)
         events.emit({"event": "warning", "message": message})
         return Tested(problem=str(error))
-
-
-def _predictor(run: RunDirectory, settings: Settings, slices: cache.Slices, way: Way) -> RunPredictor:
-    windows = {int(channel): Window(*ends) for channel, ends in slices.index.get("windows", {}).items()}
-    recipe = Recipe(settings.image_size, settings.spacing, slices.channels, slices.classes, windows)
-    network = network_of(run, settings, recipe, way.precision)
-    return RunPredictor.running(network, settings, recipe, way.device, way.precision, "", str(run.path))
 
 
 class _Counted:

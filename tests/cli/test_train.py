@@ -245,12 +245,13 @@ def test_two_processes_train_as_one_run_and_are_counted_once(
     # One process, given the network that two have trained, measures the same figures.
     script = f"""
 import json, sys, torch, pytorch_lightning as pl
+from pathlib import Path
 from greenseg.settings import Settings
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, ValidationBatches, loader
 from greenseg.training.module import Segmentation
-from greenseg.training.predictions import unpacked
-from greenseg.metrics.volumes import record_of
+from greenseg.runs.directory import RunDirectory
+from greenseg.training.figures import Way, validate
 settings = Settings.of(json.loads(sys.argv[1]))
 slices = cache.prepare(settings)
 data = SliceDataset(slices, "validation")
@@ -258,9 +259,8 @@ module = Segmentation(settings, data.subjects)
 module.load_state_dict(torch.load({str(folder / "checkpoints" / "best.ckpt")!r}, weights_only=False)["state_dict"])
 trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)
 trainer.validate(module, loader(data, ValidationBatches(len(data), 8), 0, False), verbose=False)
-predictions = unpacked(module.predictions.gathered(), len(data), settings.image_size)
-found = record_of(slices, predictions, 0)
-print(float(trainer.callback_metrics["dice"]), found["dice"], found["hd95"])
+found = validate(RunDirectory(Path({str(folder)!r})), settings, slices, 0, Way(torch.device("cpu"), "32-true", 8))
+print(float(trainer.callback_metrics["dice"]), found.dice, found.hd95)
 """
     one = {**two["settings"], "devices": 1, "strategy": "auto"}
     alone = warm.run(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from greenseg.data.grid import foreground_outside, from_grid, mask_from_grid, mask_to_grid, to_grid
+from greenseg.data.grid import foreground_outside, from_grid, mask_to_grid, to_grid
 
 
 def volume(array: np.ndarray, pixel: tuple[float, float] = (1.5, 1.5)) -> sitk.Image:
@@ -164,19 +164,3 @@ def test_larger_pixels_are_means_and_smaller_ones_are_interpolated() -> None:
     ramp = np.tile(np.arange(32, dtype=np.float32), (2, 32, 1))
     finer = from_grid(ramp, (64, 64), (0.5, 0.5), 1.0)
     np.testing.assert_allclose(finer[:, :, 1:-1], np.tile(np.arange(62) / 2 + 0.25, (2, 64, 1)), rtol=1e-5)
-
-
-@pytest.mark.parametrize(("pixel", "spacing"), [((1.5, 1.5), 1.5), ((3.0, 1.5), 1.5), ((1.5, 1.5), 0.75)])
-@pytest.mark.parametrize("classes", [1, 4])
-def test_a_mask_that_the_grid_holds_comes_back_as_it_was(
-    pixel: tuple[float, float], spacing: float, classes: int
-) -> None:
-    mask = np.random.default_rng(0).integers(0, classes + 1, (3, 20, 24)).astype(np.uint8)
-    on_grid = mask_to_grid(volume(mask, (pixel[1], pixel[0])), 96, spacing, range(1, classes + 1))
-    np.testing.assert_array_equal(mask_from_grid(on_grid, (20, 24), pixel, spacing, classes), mask)
-
-
-def test_a_pixel_in_equal_parts_belongs_to_the_first_class_and_to_the_background_last() -> None:
-    grid = np.zeros((1, 32, 32), np.uint8)
-    grid[0, 16, 12:18] = 0, 2, 0, 1, 3, 1
-    assert mask_from_grid(grid, (32, 16), (1.0, 2.0), 1.0, 3)[0, 16, 6:9].tolist() == [2, 1, 1]

@@ -212,13 +212,15 @@ def test_only_what_an_export_wrote_is_replaced(greenseg: Command, tissues: Path,
     (tmp_path / "folder.pt2").mkdir()
     for out, options, why in (
         ("data", ["--format", "monai-bundle", "--again"], "data: this folder is no earlier export"),
-        ("net.pt2", [], "net.md: exists already; --again replaces it"),
+        ("net.pt2", [], "net.md: is there, but net.pt2 is not, so it belongs to another file"),
+        ("net.onnx", ["--again"], "net.md: is there, but net.onnx is not, so it belongs to another file"),
         ("folder.pt2", ["--again"], "folder.pt2: this is a folder"),
         ("net.md", ["--format", "monai-bundle", "--again"], "net.md: this is a file"),
     ):
         said = greenseg("export", tissues, out, *options)
         assert (said.returncode, said.stdout) == (2, "")
         assert why in said.stderr
+    (tmp_path / "net.pt2").touch()  # as an earlier export
     said = greenseg("export", tissues, "net.pt2", "--again")
     assert said.returncode == 0, said.stderr
     assert (tmp_path / "net.md").read_text(encoding="utf-8").startswith("# net\n")
@@ -229,6 +231,10 @@ def test_a_folder_without_a_network_is_refused(greenseg: Command, tmp_path: Path
     said = greenseg("export", ".", "net.pt2")
     assert (said.returncode, said.stderr) == (2, "error: .: not a run directory\n")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs" / "train" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "train" / "run" / "config.yaml").touch()
+    for folder in ("runs", "runs/train"):
+        assert "use --pick best, knee or cheapest" in greenseg("export", folder, "net.pt2").stderr
 
 
 def test_files_of_others_are_no_networks_of_greenseg(program: Path, tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """Metrics of two masks, by numpy and scipy alone, as slowly as their definitions say, and by SimpleITK."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from scipy.spatial import cKDTree
+
+from greenseg.data.cache import Slices
+from greenseg.inference.subject import classes_back
+from greenseg.metrics import volumes
 
 Mask = np.ndarray
 
@@ -53,3 +58,12 @@ def _surface(mask: Mask) -> np.ndarray:
         for step in (-1, 1):
             inside &= np.roll(padded, step, axis)[1:-1, 1:-1, 1:-1]
     return np.argwhere(mask & ~inside)
+
+
+def record_of(slices: Slices, predictions: Mask, epoch: int) -> dict[str, Any]:
+    """The figures of a run whose network is sure of these class numbers: uint8 [validation slices, size, size]."""
+    classes = len(slices.classes)
+    numbers = [classes] if classes == 1 else range(classes + 1)
+    sure = np.stack([predictions == number for number in numbers], 1).astype(np.float32)
+    ends = np.cumsum([subject["slices"] for subject in slices.subjects("validation")])[:-1]
+    return volumes.record_of(slices, np.split(sure, ends), epoch, classes_back)

@@ -1,7 +1,6 @@
-"""HD95 against its definition, and the masks that it is told from."""
+"""HD95 against its definition."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenseg.metrics.surface import hausdorff_95
-from greenseg.training.predictions import Predictions, predicted, unpacked
+from greenseg.training.predictions import predicted
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
@@ -62,58 +61,6 @@ def test_nothing_predicted_is_as_bad_as_can_be_and_nothing_at_all_is_left_out() 
     worst = math.hypot(4 * 3, 8, 8)
     assert hausdorff_95(nothing, truth, (3, 1, 1)) == hausdorff_95(truth, nothing, (3, 1, 1)) == pytest.approx(worst)
     assert math.isnan(hausdorff_95(nothing, nothing, (3, 1, 1)))
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 2**32 - 1), st.booleans())
-def test_predictions_come_back_as_they_were(slices: int, batch: int, seed: int, channels_last: bool) -> None:
-    masks = torch.from_numpy(np.random.default_rng(seed).random((slices, 1, 32, 32)) < 0.5)
-    predictions = Predictions()
-    for part in torch.split(masks, batch):
-        predictions.add(part.to(memory_format=torch.channels_last) if channels_last else part)
-    packed = predictions.gathered()
-    assert packed.nbytes == slices * 32 * 32 // 8
-    np.testing.assert_array_equal(unpacked(packed, slices, 32), masks[:, 0].numpy())
-    predictions.clear()
-    predictions.add(masks[:1])
-    assert len(predictions.gathered()) == 1
-
-
-def test_predictions_of_all_ranks_lie_in_the_order_of_the_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    masks = torch.rand(6, 1, 8, 8) < 0.5  # dealt out in turns; the last one fills up
-    mine, theirs = Predictions(), Predictions()
-    mine.add(masks[0::2])
-    theirs.add(masks[1::2])
-    other = theirs.gathered()
-
-    def all_gather(ranks: list[torch.Tensor], own: torch.Tensor) -> None:
-        for rank, value in zip(ranks, (own, other), strict=True):
-            rank.copy_(value)
-
-    fake = SimpleNamespace(
-        is_available=lambda: True, is_initialized=lambda: True, get_world_size=lambda: 2, all_gather=all_gather
-    )
-    monkeypatch.setattr(torch, "distributed", fake)
-    np.testing.assert_array_equal(unpacked(mine.gathered(), 5, 8), masks[:5, 0].numpy())
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 254), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_predictions_of_classes_take_as_few_bits_as_they_can(classes: int, slices: int, batch: int, seed: int) -> None:
-    masks = np.random.default_rng(seed).integers(0, classes + 1, (slices, 1, 8, 8)).astype(np.uint8)
-    predictions = Predictions(classes)
-    for part in torch.split(torch.from_numpy(masks), batch):
-        predictions.add(part)
-    packed = predictions.gathered()
-    assert packed.nbytes == math.ceil(math.log2(classes + 1)) * slices * 8 * 8 // 8
-    np.testing.assert_array_equal(unpacked(packed, slices, 8), masks[:, 0])
-
-
-def test_a_single_class_is_packed_as_it_was() -> None:
-    masks = np.random.default_rng(0).random((5, 1, 16, 16)) < 0.5
-    predictions = Predictions()
-    predictions.add(torch.from_numpy(masks))
-    np.testing.assert_array_equal(predictions.gathered(), np.packbits(masks.reshape(5, -1), axis=1, bitorder="little"))
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

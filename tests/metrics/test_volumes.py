@@ -16,10 +16,10 @@ from greenseg.data import cache
 from greenseg.data.grid import mask_to_grid
 from greenseg.metrics.overlap import VolumeOverlap
 from greenseg.metrics.surface import hausdorff_95
-from greenseg.metrics.volumes import NativeSubject, NativeVolume, record_of, scores_of
+from greenseg.metrics.volumes import NativeSubject, NativeVolume, scores_of
 from greenseg.settings import Settings
 from tests.data.datasets import write, write_csv
-from tests.metrics.reference import dice_of, hd95_of
+from tests.metrics.reference import dice_of, hd95_of, record_of
 
 THREE = Classes(("one", "two", "three"), ((1,), (2,), (3,)))
 Array = np.ndarray[Any, Any]

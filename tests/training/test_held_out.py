@@ -41,6 +41,9 @@ def test_the_figures_are_those_of_predict_and_evaluate(with_test_part: Path, gre
     hd95 = {case["subject"]: case["metrics"]["1"]["HD95"] for case in cases}
     assert record.test.volume_dice == {name: pytest.approx(dice[name]) for name in record.test.volume_dice}
     assert record.test.volume_hd95 == {name: pytest.approx(hd95[name]) for name in record.test.volume_dice}
+    validation = record.validation
+    assert validation.volume_dice == {name: pytest.approx(dice[name]) for name in validation.volume_dice}, "likewise"
+    assert validation.volume_hd95 == {name: pytest.approx(hd95[name]) for name in validation.volume_dice}
     assert "2 of 6 subjects" not in compared.stdout, "nothing knows the test part"
 
     assert record.energy

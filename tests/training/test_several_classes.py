@@ -16,15 +16,16 @@ import torch
 from greenseg.classes import BINARY, IGNORED
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset
-from greenseg.metrics.volumes import record_of
+from greenseg.inference import subject as inference
 from greenseg.report.reader import read_runs
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
 from greenseg.training import events, probe
+from greenseg.training.figures import Way, predictor_of, validate
 from greenseg.training.module import Segmentation
-from greenseg.training.predictions import predicted, unpacked
+from greenseg.training.predictions import predicted
 from greenseg.training.task import Task
-from tests.metrics.reference import dice_of, hd95_of
+from tests.metrics.reference import dice_of, hd95_of, record_of
 from tests.runs import lines_of, recorded
 from tests.training.test_resume import Photographer, different
 from tests.training.tissue import CLASSES, tissue, train_on
@@ -50,11 +51,19 @@ def settings_of(phantom: Path, **values: Any) -> Settings:
     return Settings.of(base | values)
 
 
-def best_masks(run: RunDirectory) -> np.ndarray:
-    """The predictions of the best epoch, as its last checkpoint keeps them."""
-    settings = Settings.of(recorded(run)["settings"])
-    last = torch.load(run.last_checkpoint, weights_only=True)["callbacks"]["Checkpoints"]
-    return unpacked(last["best_predictions"], recorded(run)["data"]["slices"]["validation"], settings.image_size)
+def way_of(run: RunDirectory) -> Way:
+    return Way(torch.device("cpu"), recorded(run)["ran"]["precision"], 8)
+
+
+def best_masks(run: RunDirectory, slices: cache.Slices) -> np.ndarray:
+    """The classes on the grid that the network of the best epoch predicts for the validation subjects."""
+    predictor = predictor_of(run, Settings.of(recorded(run)["settings"]), slices, way_of(run))
+    return np.concatenate(
+        [
+            inference.classes_of(inference.predict(predictor, slices.images[s["first"] :][: s["slices"]], 8))
+            for s in slices.subjects("validation")
+        ]
+    )
 
 
 def test_a_run_learns_all_classes_and_records_each(phantom: Path, tmp_path: Path) -> None:
@@ -74,7 +83,7 @@ def test_a_run_learns_all_classes_and_records_each(phantom: Path, tmp_path: Path
     }
 
     # All values again, from the predictions alone.
-    predictions, validation = best_masks(run), slices.subjects("validation")
+    predictions, validation = best_masks(run, slices), slices.subjects("validation")
     for number, name in enumerate(CLASSES.names, 1):
         scores, start = metrics["classes"][name], 0
         for subject in validation:
@@ -107,7 +116,7 @@ def test_the_figures_of_a_run_are_those_of_the_files_and_its_epochs_those_of_the
         run = train_on(slices, settings, tmp_path / "run")
     record, lines = recorded(run), lines_of(run)
     metrics, found, best = record["metrics"], record["validation"], record["metrics"]["best_epoch"]
-    assert found == json.loads(json.dumps(record_of(slices, best_masks(run), best)))
+    assert found == json.loads(json.dumps(validate(run, settings, slices, best, way_of(run)).given()))
     for score in ("dice", "iou", "hd95", "volume_dice", "volume_hd95"):
         assert metrics[score] == found[score]
     assert metrics["on_grid"] is False
@@ -143,7 +152,7 @@ def test_a_single_class_may_have_pixels_without_annotation_and_several_channels(
     assert record["metrics"]["dice"] > 0.7
     assert record["data"]["channels"] == 2
     assert "classes" not in record["metrics"].keys() | record["validation"].keys() | lines_of(run)[0].keys()
-    predictions, scores = best_masks(run), []
+    predictions, scores = best_masks(run, slices), []
     rows = [row for s in slices.subjects("validation") for row in range(s["first"], s["first"] + s["slices"])]
     truth, subjects = slices.masks[rows], slices.subjects("validation")
     ends = np.cumsum([subject["slices"] for subject in subjects])
