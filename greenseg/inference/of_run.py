@@ -189,7 +189,9 @@ def _has_ct(split: Path) -> bool:
         return False
 
 
-def network_of(run: RunDirectory, settings: Settings, recipe: Recipe, precision: str = "32-true") -> nn.Module:
+def network_of(
+    run: RunDirectory, settings: Settings, recipe: Recipe, precision: str = "32-true", epoch: int | None = None
+) -> nn.Module:
     """The network of a run with the weights of its best epoch, in float32 on the CPU.
 
     Args:
@@ -197,9 +199,10 @@ def network_of(run: RunDirectory, settings: Settings, recipe: Recipe, precision:
         settings: its settings.
         recipe: its recipe.
         precision: precision that it will run with; some need other kernels.
+        epoch: the best epoch, if known.
 
     Raises:
-        UserError: the checkpoint is damaged or belongs to another network.
+        UserError: the checkpoint is damaged, or belongs to another network or epoch.
     """
     plain = {"encoder_weights": "none", "compile": False, "gradient_checkpointing": False, "optimizer": "adamw"}
     made = network.build(
@@ -208,7 +211,8 @@ def network_of(run: RunDirectory, settings: Settings, recipe: Recipe, precision:
         network.outputs(len(recipe.classes)),
     )
     try:
-        state = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        found = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)
+        state = found["state_dict"]
         own = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
         made.load_state_dict(own)
     except (
@@ -224,4 +228,6 @@ def network_of(run: RunDirectory, settings: Settings, recipe: Recipe, precision:
         if isinstance(error, pickle.UnpicklingError):  # torch then advises to trust the file
             raise UserError(f"{run.best_checkpoint}: damaged: not a checkpoint; copy it again") from None
         raise UserError(f"{run.best_checkpoint}: damaged, or of another network: {first}") from None
+    if epoch is not None and found.get("epoch", epoch) != epoch:  # of an attempt that was killed, then repeated
+        raise UserError(f"{run.best_checkpoint}: is from epoch {found['epoch'] + 1}, but the best is {epoch + 1}")
     return made

@@ -26,7 +26,6 @@ from greenseg.energy.estimate import cpu_name
 from greenseg.errors import UserError
 from greenseg.failures import Failure, kind_of
 from greenseg.files import write_atomically
-from greenseg.inference.of_run import plain_precision
 from greenseg.machine import claims, levers
 from greenseg.machine.cores import usable_cores
 from greenseg.models import network
@@ -50,7 +49,7 @@ from greenseg.settings import Settings
 from greenseg.strategies import STRATEGIES
 from greenseg.training import events, probe
 from greenseg.training.checkpoints import Checkpoints, Last, PlainFiles, Unusable, read_last
-from greenseg.training.figures import Way, validate
+from greenseg.training.figures import predictor_of, validate
 from greenseg.training.module import Segmentation
 from greenseg.training.recorder import Recorder
 from greenseg.training.task import Task
@@ -197,11 +196,32 @@ def _fit(
         weights_only=True,
     )
     if rank == 0 and checkpoints.best_epoch is not None:
-        way = Way(trainer.strategy.root_device, plain_precision(str(trainer.precision)), batch_size)
-        record.validation = validate(run, settings, slices, checkpoints.best_epoch, way)
-        record.test = test(run, settings, slices, checkpoints.best_epoch, way, monitor)
+        on = trainer.strategy.root_device, str(trainer.precision)
+        _add_figures(run, settings, slices, checkpoints.best_epoch, batch_size, on, recording, monitor)
     record.energy_method = _method(monitor.meter)  # with the GPU in use instead of the expected one
     recording.save()
+
+
+def _add_figures(
+    run: RunDirectory,
+    settings: Settings,
+    slices: cache.Slices,
+    best: int,
+    batch_size: int,
+    on: tuple[torch.device, str],
+    recording: Recording,
+    monitor: EnergyMonitor,
+) -> None:
+    """Measure the network of the best epoch on the files of the validation subjects and of the test part."""
+    try:
+        predictor = predictor_of(run, settings, slices, best, *on)
+    except (UserError, OSError) as error:  # the training is done; the figures of its epochs stay
+        message = f"no figures in the pixels of the files: {error}"
+        print(message, file=sys.stderr)
+        events.emit({"event": "warning", "message": message})
+        return
+    recording.record.validation = validate(predictor, slices, best, batch_size)
+    recording.record.test = test(predictor, settings, slices, best, batch_size, monitor)
 
 
 def _prepare(run: RunDirectory, settings: Settings, rank: int, recording: Recording, goes_on: bool) -> cache.Slices:

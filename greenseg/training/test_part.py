@@ -17,15 +17,18 @@ from greenseg.inference import subject
 from greenseg.inference.of_run import RunPredictor
 from greenseg.inference.subject import Image
 from greenseg.metrics.volumes import NativeSubject, NativeVolume, scores_of, stackable
-from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import Tested
 from greenseg.settings import Settings
 from greenseg.training import events
-from greenseg.training.figures import Way, predictor_of
 
 
 def test(
-    run: RunDirectory, settings: Settings, slices: cache.Slices, epoch: int, way: Way, monitor: EnergyMonitor
+    predictor: RunPredictor,
+    settings: Settings,
+    slices: cache.Slices,
+    epoch: int,
+    batch_size: int,
+    monitor: EnergyMonitor,
 ) -> Tested:
     """Predict the test part with the network of the best validation epoch, and compare it with its masks.
 
@@ -33,11 +36,11 @@ def test(
     training is done, and its figures do not depend on them.
 
     Args:
-        run: directory of the run, with its best checkpoint.
+        predictor: the network of the best epoch.
         settings: settings of the run.
         slices: slices of the run.
         epoch: the best epoch.
-        way: the way that the network runs.
+        batch_size: slices per batch.
         monitor: monitor of the energy.
 
     Returns:
@@ -49,7 +52,7 @@ def test(
             return Tested()
         monitor.test()
         content = Content.of(cases).digest
-        counted = _Counted(predictor_of(run, settings, slices, way), way.batch_size, slices)
+        counted = _Counted(predictor, batch_size, slices)
         scores = scores_of(map(counted.subject, cases), slices.classes)
         return Tested(epoch=epoch, content=content, slices=counted.slices, **scores)
     except (UserError, OSError) as error:

@@ -85,3 +85,21 @@ def test_a_damaged_test_file_costs_only_the_test_figures(greenseg: Command, tmp_
     assert record.test.dice is None
     assert record.test.problem
     assert mask.name in record.test.problem
+
+
+def test_without_the_best_network_the_figures_of_its_epochs_stay(
+    with_test_part: Path, greenseg: Command, tmp_path: Path
+) -> None:
+    """A run that was interrupted at its end, and whose best.ckpt was lost before it continued."""
+    assert greenseg("train", "--data", with_test_part, *SMALL).returncode == 0
+    run, record = only_record(tmp_path / "runs")
+    record.status = "running"
+    RunDirectory(run).write_record(record)
+    RunDirectory(run).best_checkpoint.write_bytes(b"damaged")
+    done = greenseg("train", "--data", with_test_part, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "no figures in the pixels of the files" in done.stdout + done.stderr
+    _, record = only_record(tmp_path / "runs")
+    assert record.status == "finished"
+    assert record.metrics.on_grid
+    assert record.metrics.dice == record.metrics.epoch_dice

@@ -17,11 +17,12 @@ from greenseg.classes import BINARY, IGNORED
 from greenseg.data import cache
 from greenseg.data.loader import SliceDataset
 from greenseg.inference import subject as inference
+from greenseg.inference.of_run import RunPredictor
 from greenseg.report.reader import read_runs
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
 from greenseg.training import events, probe
-from greenseg.training.figures import Way, predictor_of, validate
+from greenseg.training.figures import predictor_of, validate
 from greenseg.training.module import Segmentation
 from greenseg.training.predictions import predicted
 from greenseg.training.task import Task
@@ -51,13 +52,16 @@ def settings_of(phantom: Path, **values: Any) -> Settings:
     return Settings.of(base | values)
 
 
-def way_of(run: RunDirectory) -> Way:
-    return Way(torch.device("cpu"), recorded(run)["ran"]["precision"], 8)
+def predictor_for(run: RunDirectory, settings: Settings, slices: cache.Slices) -> RunPredictor:
+    """The network of the best epoch, as the run had it."""
+    record = recorded(run)
+    best, precision = record["metrics"]["best_epoch"], record["ran"]["precision"]
+    return predictor_of(run, settings, slices, best, torch.device("cpu"), precision)
 
 
 def best_masks(run: RunDirectory, slices: cache.Slices) -> np.ndarray:
     """The classes on the grid that the network of the best epoch predicts for the validation subjects."""
-    predictor = predictor_of(run, Settings.of(recorded(run)["settings"]), slices, way_of(run))
+    predictor = predictor_for(run, Settings.of(recorded(run)["settings"]), slices)
     return np.concatenate(
         [
             inference.classes_of(inference.predict(predictor, slices.images[s["first"] :][: s["slices"]], 8))
@@ -116,7 +120,7 @@ def test_the_figures_of_a_run_are_those_of_the_files_and_its_epochs_those_of_the
         run = train_on(slices, settings, tmp_path / "run")
     record, lines = recorded(run), lines_of(run)
     metrics, found, best = record["metrics"], record["validation"], record["metrics"]["best_epoch"]
-    assert found == json.loads(json.dumps(validate(run, settings, slices, best, way_of(run)).given()))
+    assert found == json.loads(json.dumps(validate(predictor_for(run, settings, slices), slices, best, 8).given()))
     for score in ("dice", "iou", "hd95", "volume_dice", "volume_hd95"):
         assert metrics[score] == found[score]
     assert metrics["on_grid"] is False
