@@ -210,11 +210,26 @@ def network_of(
         recipe.channels,
         network.outputs(len(recipe.classes)),
     )
+    load_best(run, made, epoch)
+    return made
+
+
+def load_best(run: RunDirectory, into: nn.Module, epoch: int | None = None) -> None:
+    """Load the weights of a run's best epoch into its network.
+
+    Args:
+        run: directory of the run.
+        into: the network.
+        epoch: the best epoch, if known.
+
+    Raises:
+        UserError: the checkpoint is damaged, or belongs to another network or epoch.
+    """
     try:
         found = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)
         state = found["state_dict"]
         own = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
-        made.load_state_dict(own)
+        into.load_state_dict(own)
     except (
         RuntimeError,
         EOFError,
@@ -230,4 +245,3 @@ def network_of(
         raise UserError(f"{run.best_checkpoint}: damaged, or of another network: {first}") from None
     if epoch is not None and found.get("epoch", epoch) != epoch:  # of an attempt that was killed, then repeated
         raise UserError(f"{run.best_checkpoint}: is from epoch {found['epoch'] + 1}, but the best is {epoch + 1}")
-    return made

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from greenseg.data import cache
 from greenseg.data.grid import FloatArray
 from greenseg.data.hounsfield import Window
 from greenseg.inference import subject
-from greenseg.inference.of_run import RunPredictor, network_of, plain_precision
+from greenseg.inference.of_run import RunPredictor, load_best, network_of, plain_precision
 from greenseg.inference.recipe import Recipe
 from greenseg.metrics.volumes import record_of
 from greenseg.runs.directory import RunDirectory
@@ -18,7 +20,13 @@ from greenseg.settings import Settings
 
 
 def predictor_of(
-    run: RunDirectory, settings: Settings, slices: cache.Slices, epoch: int, device: torch.device, precision: str
+    run: RunDirectory,
+    settings: Settings,
+    slices: cache.Slices,
+    epoch: int,
+    device: torch.device,
+    precision: str,
+    trained: nn.Module | None = None,
 ) -> RunPredictor:
     """The network of the best epoch, to run as in training.
 
@@ -29,6 +37,8 @@ def predictor_of(
         epoch: the best epoch.
         device: device of the training.
         precision: precision of the training.
+        trained: the network of the training, which gets the weights of the best epoch; to make another takes longer.
+            Networks that are sharded, compiled or checkpointed cannot predict as they are: another one is made.
 
     Raises:
         UserError: its checkpoint is damaged, or from another epoch.
@@ -36,8 +46,13 @@ def predictor_of(
     """
     windows = {int(channel): Window(*ends) for channel, ends in slices.index.get("windows", {}).items()}
     recipe = Recipe(settings.image_size, settings.spacing, slices.channels, slices.classes, windows)
-    precision = plain_precision(precision)
-    network = network_of(run, settings, recipe, precision, epoch)
+    usable = trained and not isinstance(trained, FSDPModule) and not settings.compile
+    if trained and usable and not settings.gradient_checkpointing and precision == plain_precision(precision):
+        load_best(run, trained, epoch)
+        network = trained
+    else:
+        precision = plain_precision(precision)
+        network = network_of(run, settings, recipe, precision, epoch)
     return RunPredictor.running(network, settings, recipe, device, precision, "", str(run.path))
 
 

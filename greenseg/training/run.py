@@ -196,7 +196,7 @@ def _fit(
         weights_only=True,
     )
     if rank == 0 and checkpoints.best_epoch is not None:
-        on = trainer.strategy.root_device, str(trainer.precision)
+        on = trainer.strategy.root_device, str(trainer.precision), module.network
         _add_figures(run, settings, slices, checkpoints.best_epoch, batch_size, on, recording, monitor)
     record.energy_method = _method(monitor.meter)  # with the GPU in use instead of the expected one
     recording.save()
@@ -208,11 +208,14 @@ def _add_figures(
     slices: cache.Slices,
     best: int,
     batch_size: int,
-    on: tuple[torch.device, str],
+    on: tuple[torch.device, str, torch.nn.Module],
     recording: Recording,
     monitor: EnergyMonitor,
 ) -> None:
-    """Measure the network of the best epoch on the files of the validation subjects and of the test part."""
+    """Measure the network of the best epoch on the files of the validation subjects and of the test part.
+
+    `on` has the device and precision of the training, and its network.
+    """
     try:
         predictor = predictor_of(run, settings, slices, best, *on)
     except (UserError, OSError) as error:  # the training is done; the figures of its epochs stay

@@ -251,7 +251,7 @@ from greenseg.data import cache
 from greenseg.data.loader import SliceDataset, ValidationBatches, loader
 from greenseg.training.module import Segmentation
 from greenseg.runs.directory import RunDirectory
-from greenseg.training.figures import Way, validate
+from greenseg.training.figures import predictor_of, validate
 settings = Settings.of(json.loads(sys.argv[1]))
 slices = cache.prepare(settings)
 data = SliceDataset(slices, "validation")
@@ -259,7 +259,9 @@ module = Segmentation(settings, data.subjects)
 module.load_state_dict(torch.load({str(folder / "checkpoints" / "best.ckpt")!r}, weights_only=False)["state_dict"])
 trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)
 trainer.validate(module, loader(data, ValidationBatches(len(data), 8), 0, False), verbose=False)
-found = validate(RunDirectory(Path({str(folder)!r})), settings, slices, 0, Way(torch.device("cpu"), "32-true", 8))
+run, best = RunDirectory(Path({str(folder)!r})), {two["metrics"]["best_epoch"]}
+predictor = predictor_of(run, settings, slices, best, torch.device("cpu"), "32-true")
+found = validate(predictor, slices, best, 8)
 print(float(trainer.callback_metrics["dice"]), found.dice, found.hd95)
 """
     one = {**two["settings"], "devices": 1, "strategy": "auto"}
