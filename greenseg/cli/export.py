@@ -29,7 +29,7 @@ def export(
     Beside the file, a description in JSON and Markdown has the preprocessing and an example in Python. An export is
     published only if its probabilities equal the network's own.
 
-    --format e2mip writes a submission to the E2MIP challenge instead: a folder that trains the run's settings anew.
+    --format e2mip writes a submission to the E2MIP challenge instead: a folder that retrains the run's configuration.
     """
     kind = format_for(format, out)
     check_out(kind, out, again)

@@ -68,7 +68,7 @@ def predict(
     channels: Annotated[
         str, typer.Option(metavar="NAME,…", help="Channels of the images; default: those of the run.")
     ] = "",
-    again: Annotated[bool, typer.Option("--again", help="Predict again what is there, and replace it.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Redo existing predictions and replace them.")] = False,
 ) -> None:
     """Predict masks for images, in their geometry, and measure the energy.
 

@@ -1,6 +1,7 @@
 """The layout of the E2MIP challenge: folders for training, validation and test, each with images and masks.
 
-The challenge's own sample names its stacks anew in each folder. So the same name in two folders may be two subjects.
+The challenge's own sample restarts the names of its stacks in each folder, so the same name in two folders
+may be two subjects.
 """
 
 import re

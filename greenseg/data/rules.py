@@ -108,7 +108,7 @@ def _held_out_for_test(named: Mapping[str, Split | None], testing: Collection[st
     if any(named.values()) and not rule.folds:
         raise UserError(
             f"{root}: {share}, but the data set names its splits; name the test part there, too (see docs/data.md), "
-            f"divide the subjects anew with --folds, or name all splits with --split-from"
+            f"redivide the subjects with --folds, or name all splits with --split-from"
         )
     if len(named) <= rule.least:
         need = f"{rule.folds + 1} are needed for {rule.folds} folds and" if rule.folds else "3 subjects are needed,"

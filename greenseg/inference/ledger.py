@@ -125,7 +125,7 @@ class Ledger:
         return f"other options ({', '.join(other)})" if other else ""
 
     def begin(self, network: Mapping[str, Any], options: Mapping[str, Any], without: Iterable[str] = ()) -> None:
-        """Write the file anew, atomically, with these network and options.
+        """Rewrite the file, atomically, with these network and options.
 
         The lines and files of some masks are removed, and all of them if network or options differ.
         """

@@ -54,11 +54,12 @@ def decision(comparison: Comparison) -> list[str]:
 
 
 def _not_told_apart(comparison: Comparison, best: Result) -> str:
-    """The number of others that cannot be told from the best (Hsu's MCB); empty if there are none."""
+    """The number of others that cannot be distinguished from the best (Hsu's MCB); empty if there are none."""
     others = sum(result is not best for result in comparison.near_best)
     if not others:
         return ""
-    return f"; {count(others, 'other configuration')} cannot be told from the best in {comparison.quality.heading}"
+    which = count(others, "other configuration")
+    return f"; {which} cannot be distinguished from the best in {comparison.quality.heading}"
 
 
 def _volumes(comparison: Comparison) -> list[str]:

@@ -252,7 +252,7 @@ class Comparison:
 
     @cached_property
     def near_best(self) -> list[Result]:
-        """The results that cannot be told from the best in quality, best first; see `chance.near_best`.
+        """The results that cannot be distinguished from the best in quality, best first; see `chance.near_best`.
 
         Empty if the spread is unknown.
         """

@@ -126,7 +126,7 @@ def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
         ],
         "configurations": [_row(comparison, row) for row in rows],
         "answer": {name: None if result is None else result.configuration for name, result in named.items()},
-        "not_told_from_best": [result.configuration for result in comparison.near_best],
+        "not_distinguishable_from_best": [result.configuration for result in comparison.near_best],
         "hypervolume": [
             {"share": v.share, "reference": v.reference, "ideal": v.ideal, "configurations": v.configurations}
             for v in comparison.volumes()

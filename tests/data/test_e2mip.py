@@ -1,4 +1,4 @@
-"""The folder names of the E2MIP challenge and of its sample, whose stacks are named anew in each folder."""
+"""The folder names of the E2MIP challenge and of its sample, whose stack names start over in each folder."""
 
 import gzip
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_the_test_part_renames_no_other_subject(tmp_path: Path) -> None:
 
 
 def test_the_same_slice_in_two_folders_is_an_error(tmp_path: Path) -> None:
-    """Even if only one of several slices is the same, and even if it is compressed anew."""
+    """Even if only one of several slices is the same, and even if it is compressed again."""
     stack(tmp_path / "training_data", "x", 0, slices=3)
     stack(tmp_path / "validation_data", "x", 10, slices=3)
     images = [tmp_path / f"{split}_data" / "images" / "x_slice01.nii.gz" for split in ("training", "validation")]

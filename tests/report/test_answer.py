@@ -47,7 +47,7 @@ def test_a_best_one_that_cannot_be_told_from_others_says_so() -> None:
         one(d, 10, epochs=e, seed=s) for e, dice in ((1, (0.7, 0.9)), (2, (0.75, 0.8))) for s, d in enumerate(dice)
     ]
     said = answer.decision(compared(*records))[0]
-    assert said.endswith("; 1 other configuration cannot be told from the best in Dice.")
+    assert said.endswith("; 1 other configuration cannot be distinguished from the best in Dice.")
 
 
 def test_where_the_best_is_the_cheapest() -> None:

@@ -130,7 +130,7 @@ def test_a_saving_has_the_interval_of_the_ratio_of_means() -> None:
 def test_those_not_told_from_the_best_are_counted() -> None:
     close = compared(*(w for e, dice in ((1, 0.8), (2, 0.805), (3, 0.6)) for w in repeats(e, dice, 100 * e, 3)))
     assert [result.settings["epochs"] for result in close.near_best] == [2, 1]
-    assert "1 other configuration cannot be told from the best in Dice." in answer.decision(close)[0]
+    assert "1 other configuration cannot be distinguished from the best in Dice." in answer.decision(close)[0]
     assert compared(*repeats(1, 0.8, 100, 1), *repeats(2, 0.9, 100, 1)).near_best == []
 
 

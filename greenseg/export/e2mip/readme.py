@@ -12,7 +12,7 @@ _TEXT = """\
 # A submission to the E2MIP challenge
 
 {model} at {size}×{size} pixels of {spacing:g} mm, {epochs}, in {precision}. greenseg {version} wrote this folder.
-Nothing in it was trained: `train.sh` trains this configuration anew on the data that it gets, with seed {seed}.
+Nothing in it was trained: `train.sh` trains this configuration from scratch on the mounted data, with seed {seed}.
 
 | file | what |
 | --- | --- |
@@ -144,12 +144,12 @@ def _figures(run: Run) -> str:
 def _sources(run: Run) -> str:
     hardware = run.record.hardware
     gpus = ", ".join(hardware.gpus or []) or "no GPU"
-    told = [f"It ran on {hardware.cpu or 'an unknown CPU'} with {gpus}."]
+    said = [f"It ran on {hardware.cpu or 'an unknown CPU'} with {gpus}."]
     if ESTIMATE in "+".join(run.energy.sources.values()):
-        told.append("An `estimate` is a model of the load, not a measurement, and may be off by several times.")
+        said.append("An `estimate` is a model of the load, not a measurement, and may be off by several times.")
     if run.unmeasured:
-        told.append(f"Unknown, and not in the sum: {', '.join(_NAMES.get(name, name) for name in run.unmeasured)}.")
-    return " ".join(told)
+        said.append(f"Unknown, and not in the sum: {', '.join(_NAMES.get(name, name) for name in run.unmeasured)}.")
+    return " ".join(said)
 
 
 def _number(value: float | None, digits: int) -> str:

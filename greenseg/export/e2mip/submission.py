@@ -1,4 +1,4 @@
-"""The folder of a submission: an image that trains the configuration of a run anew, and predicts with the result."""
+"""The folder of a submission: an image that retrains the configuration of a run and predicts with the result."""
 
 import shutil
 from collections.abc import Mapping
