@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from greenseg import model_names as names
+from greenseg.compression import RUNTIMES
 from greenseg.optimizers import OPTIMIZERS
 from greenseg.precisions import PRECISIONS
 from greenseg.settings.fields import Fields
@@ -123,6 +124,31 @@ def _strategy_goes(strategy: str, devices: int, nodes: int, optimizer: str, *lim
     return problem and f"strategy: {strategy} {problem}"
 
 
+def _runtime_has_numbers(quantize: str, runtime: str) -> str | None:
+    reason = RUNTIMES[runtime].refuses.get(quantize)
+    return reason and f"quantize: {quantize}: {reason}"
+
+
+def _package_is_here(runtime: str, prune: float) -> str | None:
+    wanted = {f"runtime: {runtime}": RUNTIMES[runtime].packages, f"prune: {prune:g}": _PRUNING if prune else ()}
+    missing = [
+        f"{who} needs {', '.join(lacking)}"
+        for who, packages in wanted.items()
+        if (lacking := [name for name in packages if importlib.util.find_spec(name) is None])
+    ]
+    return f"{'; '.join(missing)}: pip install 'greenseg[compress]'" if missing else None
+
+
+_PRUNING = ("torch_pruning",)
+
+
+def _one_process_compresses(prune: float, teacher: str, devices: int, nodes: int, strategy: str) -> str | None:
+    named = [name for name, is_set in {f"prune: {prune:g}": prune, f"teacher: {teacher}": teacher}.items() if is_set]
+    if not named or devices * nodes == 1:
+        return None
+    return f"{named[0]} does not work with {'devices' if devices > 1 else 'nodes'}: more than 1"
+
+
 CONSTRAINTS = (
     Constraint(("decoder", "encoder", "model"), _network_exists),
     Constraint(("decoder", "model", "image_size", "batch_size", "width", "encoder_weights"), _network_fits),
@@ -136,6 +162,9 @@ CONSTRAINTS = (
     Constraint(("optimizer",), _optimizer_is_here),
     Constraint(("nodes", "batch_size", "workers", "lr"), _nodes_agree),
     Constraint(("strategy", "devices", "nodes", "optimizer", *LIMITED), _strategy_goes),
+    Constraint(("quantize", "runtime"), _runtime_has_numbers),
+    Constraint(("runtime", "prune"), _package_is_here),
+    Constraint(("prune", "teacher", "devices", "nodes", "strategy"), _one_process_compresses),
 )
 """Constraints that hold on every machine."""
 

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from greenseg import classes, losses, optimizers, precisions, strategies
+from greenseg import classes, compression, losses, optimizers, precisions, strategies
 from greenseg import model_names as names
 from greenseg.errors import did_you_mean
 
@@ -238,6 +238,14 @@ class Fields(BaseModel):
     width: float = _setting(
         1.0, "Factor on the channel numbers of a whole network such as enet.", group="Network", ge=0.25, le=4
     )
+    decoder_width: int = _setting(
+        0,
+        "Channels of every stage of the decoder, such as 32: a flat, lean decoder; 0 = those of "
+        "segmentation-models-pytorch. A whole network has width instead.",
+        group="Network",
+        ge=0,
+        le=1024,
+    )
     encoder_weights: Literal["none", "imagenet"] = _setting(
         "none",
         "Pretrained weights of the encoder; imagenet weights come from the Hugging Face hub.",
@@ -291,6 +299,56 @@ class Fields(BaseModel):
     )
     accumulate: int = _setting(
         1, "Number of batches whose gradients are added up for one step.", group="Optimization", ge=1, le=65536
+    )
+
+    # ── compression
+    teacher: Annotated[str, AfterValidator(_path_or_nothing)] = _setting(
+        "",
+        "Finished run whose soft masks the network learns from, besides the masks: its directory, or 'best of SWEEP' "
+        "for the run with the best Dice of a sweep; empty = no teacher.",
+        group="Compression",
+    )
+    distill_weight: float = _setting(
+        0.5,
+        "Weight of the teacher in the loss; the masks have the rest. Without a teacher, it has no effect.",
+        group="Compression",
+        gt=0,
+        le=1,
+    )
+    distill_temperature: float = _setting(
+        2.0,
+        "Temperature that softens the masks of teacher and student. Without a teacher, it has no effect.",
+        group="Compression",
+        ge=1,
+        le=20,
+    )
+    prune: float = _setting(
+        0.0,
+        "Share of the channels of each layer to remove from the trained network, which then trains on; the run with "
+        "prune 0 is trained first. Needs the extra 'compress'.",
+        group="Compression",
+        ge=0,
+        le=0.95,
+    )
+    finetune_epochs: int = _setting(
+        10,
+        "Epochs of training after pruning, with the same schedule. Without prune, it has no effect.",
+        group="Compression",
+        ge=1,
+        le=100_000,
+    )
+    quantize: compression.Quantization = _setting(
+        "none",
+        "Numbers that the trained network predicts with; int8 is calibrated on training slices. The run with none is "
+        "trained first.",
+        group="Compression",
+    )
+    runtime: compression.RuntimeOrAuto = _setting(
+        "auto",
+        "Engine that predicts with the trained network; auto = torch, for int8 the fastest here. The run with "
+        "torch is trained first. Others than torch need the extra 'compress', and predict on the CPU.",
+        group="Compression",
+        neutral="torch",
     )
 
     # ── compute
@@ -365,6 +423,11 @@ class Fields(BaseModel):
     )
 
     # ── energy: changes the accounting, not the training
+    teacher_shared: bool = _setting(
+        False,
+        "Leave the joules of the teacher's training out of the total, because several students share it.",
+        group=ACCOUNTING,
+    )
     cpu_watts: float = _setting(
         0.0,
         "Watts per busy CPU core, for the estimate if there is no sensor; 0 = rated power of this CPU if known, "
@@ -432,12 +495,31 @@ class Fields(BaseModel):
         object.__setattr__(self, "decoder", self.decoder or decoder)
         object.__setattr__(self, "encoder", self.encoder or ("" if self.decoder in names.NETWORKS else encoder))
         object.__setattr__(self, "model", names.join_model(self.encoder, self.decoder))
+        for name, value in self.without_effect().items():
+            object.__setattr__(self, name, value)
         return self
+
+    def without_effect(self) -> dict[str, Any]:
+        """Settings that have no effect beside the others, with their neutral value; and the engine for `auto`.
+
+        So the parent of a pruned run is the run without pruning, whatever the epochs of fine-tuning.
+        """
+        found: dict[str, Any] = {}
+        for governor, governed in _GOVERNED.items():
+            if getattr(self, governor) == neutral(governor):
+                found |= {name: neutral(name) for name in governed if getattr(self, name) != neutral(name)}
+        if self.runtime == "auto":
+            found["runtime"] = compression.DEFAULT_RUNTIME[self.quantize]
+        return found
 
     @property
     def processes(self) -> int:
         """Number of processes that train together: one per device, over all nodes."""
         return self.devices * self.nodes
+
+
+_GOVERNED = {"teacher": ("distill_weight", "distill_temperature"), "prune": ("finetune_epochs",)}
+"""Setting → settings that have an effect only if it is not neutral."""
 
 
 def group_of(name: str) -> str:

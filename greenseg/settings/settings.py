@@ -95,13 +95,19 @@ class Overlays:
             values: valid settings, in the form that `canonical` returns.
         """
         if values.keys().isdisjoint(self._NETWORK):
-            return self._base.model_copy(update=values)
+            return _effective(self._base.model_copy(update=values))
         key = tuple(values.get(name) for name in self._NETWORK)
         if key not in self._networks:
             given = {name: value for name, value in zip(self._NETWORK, key, strict=True) if value is not None}
             network = Settings.model_validate(overlay(self._network, given))
             self._networks[key] = {name: getattr(network, name) for name in self._NETWORK}
-        return self._base.model_copy(update={**values, **self._networks[key]})
+        return _effective(self._base.model_copy(update={**values, **self._networks[key]}))
+
+
+def _effective(settings: Settings) -> Settings:
+    """Settings without values that have no effect; see `Fields.without_effect`."""
+    changes = settings.without_effect()
+    return settings.model_copy(update=changes) if changes else settings
 
 
 def canonical(name: str, value: Any) -> Any:

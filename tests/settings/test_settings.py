@@ -16,6 +16,7 @@ from greenseg.runs.directory import RunDirectory
 from greenseg.settings import (
     ACCOUNTING,
     REPEATS,
+    Overlays,
     Settings,
     choices,
     group_of,
@@ -51,6 +52,13 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "drop_empty_slices": st.floats(0, 1),
     "batch_size": st.integers(2, 65536) | st.just("auto"),  # 1 does not go with everything
     "model": st.builds("{}-{}".format, _ENCODERS, _DECODERS),
+    "decoder_width": st.sampled_from([0, 32, 64]),
+    "teacher": st.just(""),  # does not go with several devices, nor does prune
+    "distill_weight": st.floats(0, 1, exclude_min=True),
+    "distill_temperature": st.floats(1, 20),
+    "prune": st.just(0.0),
+    "finetune_epochs": st.integers(1, 100_000),
+    "teacher_shared": st.booleans(),
     "width": st.just(1.0),  # not of <encoder>-<decoder>; see test_a_whole_network_is_named_like_any_other
     "encoder": st.just("") | _ENCODERS,
     "decoder": st.just("") | _DECODERS,
@@ -81,6 +89,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     # The others do not go with everything.
     "optimizer": st.sampled_from(choices("optimizer")[:8]),
     "strategy": st.sampled_from(choices("strategy")[:3]),
+    "quantize": st.sampled_from(["none", "bf16"]),
+    "runtime": st.sampled_from(["auto", "torch", "torch-compile"]),
 }
 MAPPINGS = st.fixed_dictionaries({}, optional=VALUES).map(
     lambda values: values if "folds" in values else {name: v for name, v in values.items() if name != "fold"}
@@ -184,6 +194,7 @@ def test_neutral_values_never_change() -> None:
         "workers": 0,
         "batch_size": 8,
         "width": 1.0,
+        "decoder_width": 0,
         "encoder_weights": "none",
         "epochs": 30,
         "early_stopping": 0,
@@ -195,6 +206,13 @@ def test_neutral_values_never_change() -> None:
         "schedule": "onecycle",
         "gradient_clip": 0.0,
         "accumulate": 1,
+        "teacher": "",
+        "distill_weight": 0.5,
+        "distill_temperature": 2.0,
+        "prune": 0.0,
+        "finetune_epochs": 10,
+        "quantize": "none",
+        "runtime": "torch",
         "precision": "32-true",
         "accelerator": "auto",
         "devices": 1,
@@ -231,6 +249,15 @@ def test_a_record_of_before_a_setting_existed_is_of_the_same_run(values: dict[st
 
 def test_a_whole_number_is_a_number() -> None:
     assert Settings.of({"spacing": 2, "lr": 1}).identity == Settings.of({"spacing": 2.0, "lr": 1.0}).identity
+
+
+def test_a_setting_without_effect_is_no_other_run() -> None:
+    plain = Settings.of({})
+    for values in ({"finetune_epochs": 3}, {"distill_weight": 0.9}, {"distill_temperature": 4.0}, {"runtime": "torch"}):
+        assert Settings.of(values) == plain
+    assert Settings.of({"prune": 0.3, "finetune_epochs": 3}).identity != Settings.of({"prune": 0.3}).identity
+    assert Overlays({"finetune_epochs": 3}).over({"prune": 0.0}).identity == plain.identity
+    assert Overlays({"finetune_epochs": 3}).over({"prune": 0.3}).finetune_epochs == 3
 
 
 @given(MAPPINGS)

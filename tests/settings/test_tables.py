@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from greenseg.compression import QUANTIZATIONS, RUNTIMES
 from greenseg.losses import LOSSES
 from greenseg.optimizers import OPTIMIZERS
 from greenseg.precisions import PRECISIONS
@@ -23,6 +24,8 @@ def test_the_settings_take_every_name_of_a_table_and_no_other() -> None:
         "loss": LOSSES,
         "optimizer": OPTIMIZERS,
         "precision": PRECISIONS,
+        "quantize": QUANTIZATIONS,
+        "runtime": ["auto", *RUNTIMES],
         "schedule": SCHEDULES,
         "strategy": STRATEGIES,
     }

@@ -1,0 +1,1 @@
+"""Compression of trained networks: pruning, quantization, engines of prediction."""

@@ -1,0 +1,53 @@
+"""Engines and numbers of prediction, and their restrictions. One entry in `RUNTIMES` adds an engine. Imports no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Quantization = Literal["none", "int8", "bf16", "fp16"]
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+
+RuntimeOrAuto = Literal["auto", "torch", "torch-compile", "onnxruntime", "openvino"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An engine that predicts with a trained network.
+
+    Attributes:
+        refuses: quantization → why the engine does not have it.
+        packages: packages that it needs; empty for those of greenseg.
+        on_cpu: it predicts on the CPU, whatever device the network was trained on.
+    """
+
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    on_cpu: bool = False
+
+
+_TORCH = {"int8": "torch predicts with int8 no faster than with float32; use runtime: openvino or onnxruntime"}
+
+RUNTIMES: dict[str, Runtime] = {
+    "torch": Runtime(_TORCH),
+    "torch-compile": Runtime(_TORCH),
+    "onnxruntime": Runtime(
+        {
+            "bf16": "onnxruntime has no convolutions in bfloat16 on a CPU; use runtime: torch or openvino",
+            "fp16": "onnxruntime has no convolutions in float16 on a CPU; use runtime: openvino",
+        },
+        packages=("onnx", "onnxscript", "onnxruntime"),
+        on_cpu=True,
+    ),
+    "openvino": Runtime(packages=("onnx", "onnxscript", "openvino", "nncf"), on_cpu=True),
+}
+"""Name → engine."""
+
+DEFAULT_RUNTIME: Mapping[str, str] = {"none": "torch", "bf16": "torch", "fp16": "torch", "int8": "openvino"}
+"""Quantization → the engine for `runtime: auto`."""
+
+NEUTRAL_RUNTIME = "torch"
+
+
+def compressed_after(quantize: str, runtime: str) -> bool:
+    """Whether a run only converts and measures the network of its parent, without training."""
+    return quantize != "none" or runtime != NEUTRAL_RUNTIME
