@@ -1,4 +1,4 @@
-"""Engines and numbers of prediction, and their restrictions. One entry in `RUNTIMES` adds an engine. Imports no torch."""
+"""Engines and numbers of prediction, and their restrictions; one entry in `RUNTIMES` adds an engine. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,6 +46,11 @@ DEFAULT_RUNTIME: Mapping[str, str] = {"none": "torch", "bf16": "torch", "fp16": 
 """Quantization → the engine for `runtime: auto`."""
 
 NEUTRAL_RUNTIME = "torch"
+
+
+def engine(runtime: str, quantize: str) -> str:
+    """The engine for a value of `runtime`, which may be `auto`."""
+    return DEFAULT_RUNTIME[quantize] if runtime == "auto" else runtime
 
 
 def compressed_after(quantize: str, runtime: str) -> bool:

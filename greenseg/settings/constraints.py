@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from greenseg import model_names as names
-from greenseg.compression import RUNTIMES
+from greenseg.compression import RUNTIMES, engine
 from greenseg.optimizers import OPTIMIZERS
 from greenseg.precisions import PRECISIONS
 from greenseg.settings.fields import Fields
@@ -125,11 +125,12 @@ def _strategy_goes(strategy: str, devices: int, nodes: int, optimizer: str, *lim
 
 
 def _runtime_has_numbers(quantize: str, runtime: str) -> str | None:
-    reason = RUNTIMES[runtime].refuses.get(quantize)
+    reason = RUNTIMES[engine(runtime, quantize)].refuses.get(quantize)
     return reason and f"quantize: {quantize}: {reason}"
 
 
-def _package_is_here(runtime: str, prune: float) -> str | None:
+def _package_is_here(quantize: str, runtime: str, prune: float) -> str | None:
+    runtime = engine(runtime, quantize)
     wanted = {f"runtime: {runtime}": RUNTIMES[runtime].packages, f"prune: {prune:g}": _PRUNING if prune else ()}
     missing = [
         f"{who} needs {', '.join(lacking)}"
@@ -163,7 +164,7 @@ CONSTRAINTS = (
     Constraint(("nodes", "batch_size", "workers", "lr"), _nodes_agree),
     Constraint(("strategy", "devices", "nodes", "optimizer", *LIMITED), _strategy_goes),
     Constraint(("quantize", "runtime"), _runtime_has_numbers),
-    Constraint(("runtime", "prune"), _package_is_here),
+    Constraint(("quantize", "runtime", "prune"), _package_is_here),
     Constraint(("prune", "teacher", "devices", "nodes", "strategy"), _one_process_compresses),
 )
 """Constraints that hold on every machine."""

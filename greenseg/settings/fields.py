@@ -495,8 +495,6 @@ class Fields(BaseModel):
         object.__setattr__(self, "decoder", self.decoder or decoder)
         object.__setattr__(self, "encoder", self.encoder or ("" if self.decoder in names.NETWORKS else encoder))
         object.__setattr__(self, "model", names.join_model(self.encoder, self.decoder))
-        for name, value in self.without_effect().items():
-            object.__setattr__(self, name, value)
         return self
 
     def without_effect(self) -> dict[str, Any]:
@@ -509,7 +507,7 @@ class Fields(BaseModel):
             if getattr(self, governor) == neutral(governor):
                 found |= {name: neutral(name) for name in governed if getattr(self, name) != neutral(name)}
         if self.runtime == "auto":
-            found["runtime"] = compression.DEFAULT_RUNTIME[self.quantize]
+            found["runtime"] = compression.engine(self.runtime, self.quantize)
         return found
 
     @property

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import model_validator
+
 from greenseg.errors import UserError
 from greenseg.settings.fields import Fields, neutral
 from greenseg.settings.identity import REPEATED, digest, trained, without
@@ -13,7 +15,13 @@ from greenseg.settings.problems import problems_of
 
 
 class Settings(Fields):
-    """All settings of one run; see `Fields`."""
+    """All settings of one run; see `Fields`. Those that have no effect beside the others have their neutral value."""
+
+    @model_validator(mode="after")
+    def _leave_out_without_effect(self) -> Self:
+        for name, value in self.without_effect().items():
+            object.__setattr__(self, name, value)
+        return self
 
     # ── identity
 
@@ -84,7 +92,8 @@ class Overlays:
     _NETWORK = ("model", "encoder", "decoder")
 
     def __init__(self, base: Mapping[str, Any]) -> None:
-        self._base = Settings.model_validate(base)
+        # As written: a setting without effect in the base may have one in a combination.
+        self._base = Settings.model_construct(**vars(Fields.model_validate(base)))
         self._network = {name: base[name] for name in self._NETWORK if name in base}
         self._networks: dict[tuple[str | None, ...], dict[str, str]] = {}
 
@@ -120,7 +129,7 @@ def canonical(name: str, value: Any) -> Any:
     if problem:  # combinations are judged when they are complete; here, only the value itself counts
         raise UserError(problem.message)
     # Empty means: the half of another layer's `model`, which is unknown here.
-    return getattr(Settings.model_validate({name: value}), name) if value != "" else ""
+    return getattr(Fields.model_validate({name: value}), name) if value != "" else ""
 
 
 def read_config(path: Path) -> dict[str, Any]:
