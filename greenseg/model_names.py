@@ -195,10 +195,23 @@ def incompatible(encoder: str, decoder: str) -> str | None:
     return None
 
 
-def unfit(decoder: str, *, image_size: int, batch_size: int, width: float, pretrained: bool) -> str | None:
+_LEAST_WIDTH = 4
+_WIDTH_STEPS = {"fpn": 32}  # it normalises groups of channels
+"""Decoder → the number that its widths are multiples of, if there is one."""
+
+
+def unfit(
+    decoder: str, *, image_size: int, batch_size: int, width: float, pretrained: bool, decoder_width: int = 0
+) -> str | None:
     """Why a valid network cannot be trained with these settings, or None if it can."""
     if width != 1 and decoder not in NETWORKS:
         return f"only whole networks have a width ({', '.join(NETWORKS)}); choose a smaller encoder instead"
+    if decoder_width and decoder in NETWORKS:
+        return "a whole network has no decoder_width; it has width"
+    if 0 < decoder_width < _LEAST_WIDTH:
+        return f"a decoder_width of {decoder_width} is too small; use {_LEAST_WIDTH} or more"
+    if decoder_width % _WIDTH_STEPS.get(decoder, 1):
+        return f"the decoder_width of {decoder} is a multiple of {_WIDTH_STEPS[decoder]}, not {decoder_width}"
     if pretrained and decoder in NETWORKS:
         return "a whole network has no pretrained encoder weights"
     if decoder == "pan" and image_size < 128:

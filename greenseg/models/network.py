@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from greenseg import model_names as names
 from greenseg.errors import UserError
+from greenseg.models import lean
 from greenseg.models.transforms import TRANSFORMS
 from greenseg.settings import Settings
 
@@ -40,7 +41,10 @@ def build(settings: Settings, channels: int = 1, outputs: int = 1) -> torch.nn.M
                 in_channels=channels,
                 classes=outputs,
                 **_input_size(settings),
+                **(lean.ARGUMENTS[settings.decoder](settings.decoder_width) if settings.decoder_width else {}),
             )
+            if settings.decoder_width and isinstance(network, smp.Linknet):
+                lean.flatten_linknet(network, settings.decoder_width, outputs)
         except Exception as error:  # timm's encoders raise many kinds of exceptions
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{settings.model}: segmentation-models-pytorch cannot make it: {reason}") from error

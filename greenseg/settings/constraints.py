@@ -51,10 +51,22 @@ def _split_is_named_once(split_from: str, folds: int, test_share: float) -> str 
 
 
 def _network_fits(
-    decoder: str, model: str, image_size: int, batch_size: int, width: float, encoder_weights: str
+    decoder: str,
+    model: str,
+    image_size: int,
+    batch_size: int,
+    width: float,
+    encoder_weights: str,
+    decoder_width: int,
 ) -> str | None:
-    pretrained = encoder_weights != "none"
-    reason = names.unfit(decoder, image_size=image_size, batch_size=batch_size, width=width, pretrained=pretrained)
+    reason = names.unfit(
+        decoder,
+        image_size=image_size,
+        batch_size=batch_size,
+        width=width,
+        pretrained=encoder_weights != "none",
+        decoder_width=decoder_width,
+    )
     return reason and f"{model}: {reason}"
 
 
@@ -152,7 +164,9 @@ def _one_process_compresses(prune: float, teacher: str, devices: int, nodes: int
 
 CONSTRAINTS = (
     Constraint(("decoder", "encoder", "model"), _network_exists),
-    Constraint(("decoder", "model", "image_size", "batch_size", "width", "encoder_weights"), _network_fits),
+    Constraint(
+        ("decoder", "model", "image_size", "batch_size", "width", "encoder_weights", "decoder_width"), _network_fits
+    ),
     Constraint(("fold", "folds"), _fold_exists),
     Constraint(("split_from", "folds", "test_share"), _split_is_named_once),
     Constraint(("optimizer", "schedule"), _schedule_is_free),

@@ -93,6 +93,9 @@ def test_a_network_learns_from_several_channels_to_tell_several_classes(model: s
         ({"model": "enet", "encoder": "resnet18"}, "resnet18-enet: enet is a whole network"),
         ({"model": "enet", "decoder": "unet"}, "unet needs an encoder, such as mobilenet-unet"),
         ({"model": "enet", "encoder_weights": "imagenet"}, "enet: a whole network has no pretrained encoder"),
+        ({"model": "enet", "decoder_width": 32}, "a whole network has no decoder_width"),
+        ({"model": "mobilenet-fpn", "decoder_width": 48}, "a multiple of 32, not 48"),
+        ({"model": "mobilenet-unet", "decoder_width": 3}, "use 4 or more"),
         ({"model": "mobilenet-unet", "width": 0.5}, "only whole networks have a width (attention-squeeze-unet, "),
     ],
 )
@@ -105,6 +108,21 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(values: dict[s
 def test_what_is_known_only_while_it_is_built_names_the_network() -> None:
     with pytest.raises(UserError, match=re.escape("tu-shvit_s1-dpt: segmentation-models-pytorch cannot make it: ")):
         build(model="tu-shvit_s1-dpt")
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_lean_decoder_has_as_many_channels_in_every_stage(decoder: str) -> None:
+    torch.manual_seed(0)
+    encoder = "tu-vit_tiny_patch16_224" if decoder == "dpt" else "mobilenetv3-tiny"
+    width = 32 if decoder == "fpn" else 8
+    values: dict[str, Any] = {"model": f"{encoder}-{decoder}", "image_size": 128}
+    lean = build(**values, decoder_width=width)
+    assert lean(torch.randn(2, 1, 128, 128)).shape == (2, 1, 128, 128)
+    sizes = [network.size(Settings.of({**values, "decoder_width": each})) for each in (width, 4 * width)]
+    assert network.parameters(lean) == sizes[0][0]
+    assert sizes[0] < sizes[1]
+    last = [module for module in lean.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    assert last.in_channels in (width, width // 2), "dpt halves them in its head"
 
 
 def test_width_reaches_the_network() -> None:
