@@ -53,6 +53,6 @@ def engine(runtime: str, quantize: str) -> str:
     return DEFAULT_RUNTIME[quantize] if runtime == "auto" else runtime
 
 
-def compressed_after(quantize: str, runtime: str) -> bool:
-    """Whether a run only converts and measures the network of its parent, without training."""
+def converted(quantize: str, runtime: str) -> bool:
+    """Whether a run with these settings converts the network of another one."""
     return quantize != "none" or runtime != NEUTRAL_RUNTIME

@@ -14,6 +14,7 @@ class Failure(StrEnum):
     TIMEOUT = "timeout"  # longer than the sweep allows
     NO_PROGRESS = "no_progress"  # no event for a long time
     DISK_FULL = "disk_full"  # ends as interrupted: the run continues once there is space
+    PARENT = "parent"  # the run that it would compress failed
     CRASH = "crash"  # by a signal, or without an exception
     ERROR = "error"  # by an exception
 

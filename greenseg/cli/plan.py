@@ -43,6 +43,8 @@ def print_plan(plan: "Plan") -> None:
         say(f"Excluded {count(exclusion.combinations, 'combination')}: {rule} ({exclusion.place})")
     if sweep.duplicates:
         say(f"Merged {count(sweep.duplicates, 'duplicate')} of other runs")
+    if plan.added:
+        say(f"Added {count(plan.added, 'run')}: the parents of compressed runs")
     for line in _left(plan):
         say(line)
     if sweep.max_energy is not None:

@@ -278,7 +278,7 @@ def _watch(paths: Sequence[Path], query: "Query") -> None:
         runs, damaged = reader.read(find_runs(paths))
         states = Counter(run.status for run in runs)
         counts = ", ".join(f"{number} {status}" for status, number in sorted(states.items()))
-        spent = joules(sum(run.energy.joules for run in runs))
+        spent = joules(sum(run.own_joules for run in runs))
         head = Text(f"{time.strftime('%H:%M:%S')}  {counts or 'no run has begun yet'}, {spent}. Ctrl-C ends.", "bold")
         lines = [head, *(Text(said, "yellow") for said in [*(f"left out: {d}" for d in damaged), *reader.notes])]
         if not runs:

@@ -77,7 +77,7 @@ def sweep(
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
     from greenseg.cli.view import say
-    from greenseg.launch.executor import Job
+    from greenseg.launch.executor import jobs_of
     from greenseg.launch.local import Local
     from greenseg.launch.queue import Policy, Queue
     from greenseg.launch.slots import Slots
@@ -92,7 +92,7 @@ def sweep(
         if not silent:
             say(text)
 
-    every = [Job(run.settings, run.directory, run.status == "damaged", content=run.content) for run in plan.runs]
+    every = jobs_of(plan.runs)
     to_do = {id(run) for run in plan.todo}
     planned_jobs = list(zip(plan.runs, every, strict=True))
     todo = [job for run, job in planned_jobs if id(run) in to_do]

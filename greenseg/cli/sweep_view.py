@@ -34,7 +34,7 @@ class _Progress:
     """Progress of one run."""
 
     def __init__(self, settings: Settings) -> None:
-        self.epochs = settings.epochs
+        self.epochs = settings.own_epochs
         self.loss: float | None = None
         self.dice: float | None = None
         self.joules: float | None = None
@@ -154,7 +154,7 @@ class LiveView(PlainView):
         super().__init__(console, planned, total)
         self._counts: Counter[str] = Counter()
         self._spent: dict[Job, float] = {}
-        self._epochs = {settings.identity: settings.epochs for settings in planned}
+        self._epochs = {settings.identity: settings.own_epochs for settings in planned}
         self._behind = 0.0
         self._started = time.monotonic()
         self._earlier, self._finished = list(done), list[Run]()
@@ -180,7 +180,7 @@ class LiveView(PlainView):
         if outcome.again:
             return
         self._counts[outcome.status] += 1
-        self._behind += job.settings.epochs
+        self._behind += job.settings.own_epochs
         if outcome.status == "finished":
             runs, _ = read_runs([*self._earlier, job.run])
             self._earlier = []

@@ -8,7 +8,7 @@ import typer
 from greenseg.classes import Classes
 from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds, with_settings
 from greenseg.errors import ExitCode, UserError
-from greenseg.settings import Settings, overlay, read_config
+from greenseg.settings import Settings, overlay, parents_first, read_config
 
 if TYPE_CHECKING:
     from greenseg.runs.directory import RunDirectory
@@ -48,7 +48,7 @@ def train(
     from greenseg.cli.view import FilesView, TrainingView, print_uncut, say, warn
     from greenseg.data.content import Contents
     from greenseg.failures import Failure
-    from greenseg.launch.executor import Job
+    from greenseg.launch.executor import jobs_of
     from greenseg.launch.judge import last_lines
     from greenseg.launch.local import Local
     from greenseg.launch.prepare import prepare
@@ -61,13 +61,18 @@ def train(
     from greenseg.report.panel import run_panel
     from greenseg.report.reader import read_runs
     from greenseg.runs.index import RunIndex, make_directory
+    from greenseg.runs.lineage import resolve_teacher
     from greenseg.runs.standing import leave_alone, look, refusal
     from greenseg.runs.summary import apply_accounting
 
-    planned = look(resolved, Contents().of(resolved), RunIndex(out), str(out / "train"))
+    resolved = resolve_teacher(resolved, out)
+    index, contents = RunIndex(out), Contents()
+    chain = [look(each, contents.of(each), index, str(out / "train")) for each in parents_first([resolved])]
+    if newer := [leave_alone(each) for each in chain if each.status == "newer"]:
+        raise UserError(newer)
+    *parents, planned = chain
+    ahead = [parent for parent in parents if parent.status != "finished"]
     run, status = planned.directory, planned.status
-    if status == "newer":
-        raise UserError(leave_alone(planned))
     if planned.problem:
         warn(f"{planned.problem}; the run starts over")
         again = True
@@ -82,8 +87,8 @@ def train(
     elif status == "running" and ranks(resolved)[0] == 0:
         warn(_busy(run))
         raise typer.Exit(ExitCode.INCOMPLETE)
-    elif planned.other_status == "interrupted" and not again:
-        raise UserError(refusal(planned))
+    elif (changed := [each for each in (*ahead, planned) if each.other_status == "interrupted"]) and not again:
+        raise UserError([refusal(each) for each in changed])
     else:
         check_out(out, to_write=True)
         for message in claims.restore():
@@ -103,10 +108,16 @@ def train(
             say(f"{'Continuing' if status == 'interrupted' else 'Trying again'}: {run.path}")
         if resolved.compile:
             say("Compiling the network before the first step takes a minute or more on a GPU, minutes on a CPU.")
-        job = Job(resolved, run, again, context, planned.content or Contents().of(resolved))
+        for parent in ahead:
+            say(f"First its parent, {parent.status}: {parent.directory.path}")
+        jobs = jobs_of([*ahead, planned])
+        for each in jobs:
+            each.context, each.content = context, each.content or Contents().of(each.settings)
+        job = jobs[-1]
+        job.start_over = again
         with Stop().installed() as stop, TrainingView() as view:
             queue = Queue(executor, stop, view)
-            queue.carry_out([job])
+            queue.carry_out(jobs)
         run, outcome = job.run, queue.outcomes[job]
         if outcome.kind == Failure.DISK_FULL:
             warn(queue.halted)

@@ -69,7 +69,7 @@ class TrainingView:
         """The run begins."""
         self._progress.reset(
             self._task,
-            total=job.settings.epochs,
+            total=job.settings.own_epochs,
             description=name_of(job.settings),
             numbers="starting (loading torch)",
             visible=True,
@@ -77,7 +77,7 @@ class TrainingView:
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """The run sent an event."""
-        epochs = job.settings.epochs
+        epochs = job.settings.own_epochs
         if event["event"] == "warning":
             warn(event["message"])
             return

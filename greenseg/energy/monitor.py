@@ -13,6 +13,7 @@ from greenseg.energy.neighbours import machine
 from greenseg.energy.reading import Energy, side_by_side
 
 STARTUP, PREPARATION, PROBE, OTHER = "startup", "preparation", "probe", "other"
+COMPRESSION = "compression"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 _REFRESH_SECONDS = 2.0
@@ -36,9 +37,9 @@ class EnergyMonitor(pl.Callback):
     """Measures the joules of every epoch, by component and with their source, in any Lightning project.
 
     Phases follow each other without gaps: `startup`, `train`, `validation`, `test`, and `other` for the time between
-    them (checkpoints, other callbacks). The caller starts `preparation` of data and `probe`, for measurements that
-    choose settings. With several ranks, each counts its own GPU, and one process per node counts CPU and DRAM. Epochs,
-    phases and total are sums over all ranks, and the same on each.
+    them (checkpoints, other callbacks). The caller starts `preparation` of data, `probe`, for measurements that choose
+    settings, and `compression` of a network. With several ranks, each counts its own GPU, and one process per node
+    counts CPU and DRAM. Epochs, phases and total are sums over all ranks, and the same on each.
 
     It logs `train_joules` and `validation_joules` per epoch to the trainer's loggers.
 
@@ -100,6 +101,10 @@ class EnergyMonitor(pl.Callback):
         """Start the phase `probe`; returns the energy since the last change of phase or the last call."""
         return self._enter(PROBE)
 
+    def compression(self) -> None:
+        """Start the phase `compression`, which lasts until training or a test starts, or until the end."""
+        self._enter(COMPRESSION)
+
     def test(self) -> None:
         """Start the phase `test`, which lasts until the end."""
         self._enter(TEST)
@@ -116,7 +121,12 @@ class EnergyMonitor(pl.Callback):
     # ── hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        device = trainer.strategy.root_device
+        self.runs_on(trainer.strategy.root_device)
+        self._share_out()
+        self._enter(self._phase)
+
+    def runs_on(self, device: torch.device) -> None:
+        """Measure the GPU that this device is, or none if it is a CPU; Lightning's set-up calls it."""
         gpus = (device.index or 0,) if device.type == "cuda" else ()
         if self._meter is None:
             self._meter = EnergyMeter(gpus)
@@ -128,8 +138,6 @@ class EnergyMonitor(pl.Callback):
             self._meter = self._meter.on(gpus)
         if device.type not in ("cpu", "cuda"):
             self.meter.has_unmeasured_gpu(f"no sensor is known for a device of type {device.type}")
-        self._share_out()
-        self._enter(self._phase)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._enter(TRAIN)

@@ -1,6 +1,7 @@
 """The network of a run, at its best validation epoch."""
 
 import csv
+import json
 import pickle
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from greenseg.inference.predictor import Options
 from greenseg.inference.recipe import Recipe
 from greenseg.models import network
 from greenseg.models.memory_format import channels_last
+from greenseg.models.shape import Shape, slim
 from greenseg.precisions import PRECISIONS
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import BadRecord, Record
@@ -205,13 +207,26 @@ def network_of(
         UserError: the checkpoint is damaged, or belongs to another network or epoch.
     """
     plain = {"encoder_weights": "none", "compile": False, "gradient_checkpointing": False, "optimizer": "adamw"}
-    made = network.build(
-        settings.model_copy(update={**plain, "precision": precision}),
-        recipe.channels,
-        network.outputs(len(recipe.classes)),
-    )
+    settings = settings.model_copy(update={**plain, "precision": precision})
+    made = network.plain(settings, recipe.channels, network.outputs(len(recipe.classes)))
+    if settings.prune:
+        slim(made, shape_of(run))
+    made = network.transformed(made, settings)
     load_best(run, made, epoch)
     return made
+
+
+def shape_of(run: RunDirectory) -> Shape:
+    """The channels that the network of a pruned run has kept.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return Shape.from_json(json.loads(run.shape.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{run.shape}: the shape of the pruned network cannot be read: {reason}") from None
 
 
 def load_best(run: RunDirectory, into: nn.Module, epoch: int | None = None) -> None:

@@ -14,7 +14,8 @@ from typing import Any, Protocol, Self
 from greenseg.data.content import Content
 from greenseg.launch.slots import Slot, Slots
 from greenseg.runs.directory import RunDirectory
-from greenseg.settings import Settings
+from greenseg.runs.standing import PlannedRun
+from greenseg.settings import Settings, parent_of
 from greenseg.training import events
 
 
@@ -29,6 +30,7 @@ class Job:
         context: context for its record: position in the order, idle watts, pauses.
         content: content of its data; None if unknown.
         tries: number of its starts here.
+        parent: the run whose network it compresses, which has to finish first; None if it needs none.
     """
 
     settings: Settings
@@ -37,6 +39,7 @@ class Job:
     context: dict[str, Any] = field(default_factory=dict)
     content: Content | None = None
     tries: int = 0
+    parent: "Job | None" = None
 
     def environment(self, **context: Any) -> dict[str, str]:
         """Environment variables for the program of the run.
@@ -46,6 +49,17 @@ class Job:
         """
         variables = {events.CONTEXT: json.dumps(self.context | context)}
         return variables | ({events.START_OVER: "1"} if self.start_over else {})
+
+
+def jobs_of(runs: Sequence[PlannedRun]) -> list[Job]:
+    """The jobs of planned runs, in their order; a run and its parent are linked if both are among them."""
+    jobs = [Job(run.settings, run.directory, run.status == "damaged", content=run.content) for run in runs]
+    if any(job.settings.prune or job.settings.converts for job in jobs):
+        by_identity = {job.settings.identity: job for job in jobs}
+        for job in jobs:
+            if parent := parent_of(job.settings):
+                job.parent = by_identity.get(parent.identity)
+    return jobs
 
 
 class Force(Enum):

@@ -9,6 +9,7 @@ from greenseg.launch.executor import Ended, Job
 from greenseg.launch.follow import Follower
 from greenseg.runs.attempt import completed
 from greenseg.runs.directory import RunDirectory
+from greenseg.runs.index import make_directory
 from greenseg.runs.record import BadRecord, Error, Record, Status
 from greenseg.training import events
 
@@ -22,7 +23,7 @@ class Outcome:
         reason: reason in one line if it did not finish.
         kind: kind of its failure.
         again: it is tried again.
-        joules: joules of all attempts at the run, if its record has them.
+        joules: joules of all attempts at the run, if its record has them; without those of its ancestors.
     """
 
     status: Status | str
@@ -91,7 +92,29 @@ def conclude(attempt: Attempt) -> Outcome:
                 if kind_of(full) != Failure.DISK_FULL:
                     raise
                 outcome = Outcome("interrupted", f"{job.run.path}: {full.strerror}", Failure.DISK_FULL)
-    return replace(outcome, joules=record.metrics.joules if record else None)
+    return replace(outcome, joules=record.metrics.own[0] if record else None)
+
+
+def fail_with_parent(job: Job, reason: str) -> Outcome:
+    """Record the failure of a run whose parent failed, and which therefore does not start.
+
+    Args:
+        job: the run.
+        reason: why the parent failed; empty if only its record knows.
+
+    Raises:
+        OSError: the record is not writable.
+    """
+    assert job.parent is not None
+    message = f"its parent failed: {job.parent.run.path}{f' ({reason})' if reason else ''}"
+    job.run = make_directory(job.run, job.settings, job.content)
+    with job.run.lock() as claimed:
+        if not claimed:
+            return Outcome("busy", "another process is training it")
+        record, epochs = job.run.record(), job.run.epochs()
+        error = Error(kind=Failure.PARENT, type="ParentFailed", message=message)
+        job.run.write_record(completed(record, epochs, job.settings, error))
+    return Outcome("failed", message, Failure.PARENT)
 
 
 def judge(attempt: Attempt, record: Record | None) -> tuple[Outcome, Error | None]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from greenseg.failures import TRANSIENT, Failure, kind_of
 from greenseg.launch.executor import Ended, Executor, Force, Handle, Job, NotStarted
 from greenseg.launch.follow import Follower
-from greenseg.launch.judge import Attempt, Outcome, Overdue, conclude
+from greenseg.launch.judge import Attempt, Outcome, Overdue, conclude, fail_with_parent
 from greenseg.launch.slots import Slot
 from greenseg.launch.stop import Stop
 from greenseg.machine.cool_down import CoolDown, Pause
@@ -149,7 +149,12 @@ class Queue:
         """Start, or pause before, every run for which there is a slot."""
         slots, cool_down = self._executor.slots, self._policy.cool_down
         for jobs, job in self._candidates():
-            slot = slots.take(job.settings)
+            ready, problem = self._parent_of(job)
+            if problem:
+                jobs.remove(job)
+                self._conclude(job, problem)
+                continue
+            slot = slots.take(job.settings) if ready else None
             if not slot:
                 continue
             jobs.remove(job)
@@ -185,6 +190,30 @@ class Queue:
         for job in list(self._again):
             if room():
                 yield self._again, job
+
+    def _parent_of(self, job: Job) -> tuple[bool, Outcome | None]:
+        """Whether the parent of a run has finished; if it never will, the outcome of the run."""
+        parent = job.parent
+        if parent is None:
+            return True, None
+        outcome = self.outcomes.get(parent)
+        if outcome is None and not self._is_ahead(parent):
+            try:
+                outcome = Outcome(parent.run.status())
+            except BadRecord as damage:
+                outcome = Outcome("failed", str(damage))
+        if outcome is None or outcome.again:
+            return False, None
+        if outcome.status == "finished":
+            return True, None
+        if outcome.status == "failed":
+            return False, fail_with_parent(job, outcome.reason)
+        return False, Outcome("interrupted", f"its parent is {outcome.status}: {parent.run.path}")
+
+    def _is_ahead(self, job: Job) -> bool:
+        """Whether a run is still to end here."""
+        here = [*self._waiting, *self._again, *(entry[0] for entry in self._pausing)]
+        return job in here or any(running.job is job for running in self._running.values())
 
     def _is_to_do(self, job: Job) -> bool:
         """Whether no other process has started or finished this run since it was planned."""

@@ -24,6 +24,23 @@ def outputs(classes: int) -> int:
 def build(settings: Settings, channels: int = 1, outputs: int = 1) -> torch.nn.Module:
     """The network for the settings: float32 [batch, channels, height, width] → logits [batch, outputs, height, width].
 
+    Raises:
+        UserError: see `plain`.
+    """
+    return transformed(plain(settings, channels, outputs), settings)
+
+
+def transformed(network: torch.nn.Module, settings: Settings) -> torch.nn.Module:
+    """A network with the changes that the settings need; see `greenseg.models.transforms`."""
+    for transform in TRANSFORMS:
+        if transform.wanted(settings):
+            transform.apply(network, settings)
+    return network
+
+
+def plain(settings: Settings, channels: int = 1, outputs: int = 1) -> torch.nn.Module:
+    """The network without the changes of `transformed`.
+
     Pretrained weights of a first convolution are for three channels; segmentation-models-pytorch adds up or repeats
     them for another number.
 
@@ -48,9 +65,6 @@ def build(settings: Settings, channels: int = 1, outputs: int = 1) -> torch.nn.M
         except Exception as error:  # timm's encoders raise many kinds of exceptions
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{settings.model}: segmentation-models-pytorch cannot make it: {reason}") from error
-    for transform in TRANSFORMS:
-        if transform.wanted(settings):
-            transform.apply(network, settings)
     return network  # type: ignore[no-any-return]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 from greenseg.classes import without_names
+from greenseg.energy import Energy
 from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
 from greenseg.report.columns import FRONT, ON_GRID, interval
 from greenseg.report.comparison import Comparison, Effect
@@ -355,12 +356,37 @@ def legend(comparison: Comparison) -> list[str]:
             f"{TEST.heading}: of {subjects} subjects that chose nothing; ± is over subjects, each with its mean over "
             f"repeats."
         )
+    said += _of_ancestors(comparison)
     runs = comparison.runs
-    wasted = sum(run.energy.joules for run in runs if run.status != "finished")
-    spent = f"All runs together: {joules(sum(run.energy.joules for run in runs))}"
+    wasted = sum(run.own_joules for run in runs if run.status != "finished")
+    spent = f"All runs together: {joules(sum(run.own_joules for run in runs))}"
     spent += f", including {joules(wasted)} for runs that did not finish" if wasted else ""
     tests = sum(run.tested.joules for run in runs if run.tested)
     said.append(f"{spent}, and {joules(tests)} for tests." if tests else f"{spent}.")
+    return said
+
+
+def _of_ancestors(comparison: Comparison) -> list[str]:
+    """Sentences on the joules of parents and teachers."""
+    from_others = [run for run in comparison.runs if run.record.lineage.ancestors]
+    if not from_others:
+        return []
+    said = [
+        "total: with the joules of the parent that a run compresses and of the teacher that it learns from; own: "
+        "without them. Children of one parent share its joules and its luck: they are no repeats of each other."
+    ]
+    shared = {
+        ancestor.identity: Energy.from_json(ancestor.energy).joules
+        for run in from_others
+        if run.settings["teacher_shared"]
+        for ancestor in run.record.lineage.ancestors
+        if ancestor.role == "teacher" and ancestor.energy
+    }
+    if shared:
+        said.append(
+            f"The joules of {count(len(shared), 'teacher')} ({joules(sum(shared.values()))}) are part of no total, "
+            f"because teacher_shared says that several students share them."
+        )
     return said
 
 

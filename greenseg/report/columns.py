@@ -92,6 +92,8 @@ def default_columns(comparison: Comparison) -> list[str]:
     if comparison.energy.name == "total" and any(result.figure(ENERGIES["per-epoch"]) for result in results):
         shown.append("per-epoch")
     shown.append(comparison.energy.name)
+    if any(run.record.lineage.ancestors for run in comparison.runs):
+        shown.append("own")
     if comparison.energy.name == "e2mip":
         shown.append("e2mip-score")
     if any(result.figure(SHOWN["test-joules"]) for result in results):

@@ -17,10 +17,12 @@ _CHOSEN = ("precision", "batch_size", "lr", "workers", "accelerator", "power_lim
 
 
 def differing(results: Sequence[Result]) -> list[str]:
-    """The settings in which the results differ, the network first."""
+    """The settings in which the results differ, the network first. What has no effect in a result differs from none."""
     names = sorted(results[0].settings, key=lambda name: name not in _FIRST)
-    first = results[0].settings
-    return [name for name in names if any(result.settings[name] != first[name] for result in results)]
+    first = {
+        name: value for result in reversed(results) for name, value in result.settings.items() if value is not None
+    }
+    return [name for name in names if any(result.settings[name] not in (first.get(name), None) for result in results)]
 
 
 def axes(names: Sequence[str]) -> list[str]:

@@ -155,7 +155,16 @@ QUALITIES = _by_name(
 )
 
 ENERGIES = _by_name(
-    Objective("total", "total {}", lambda run: run.metrics.joules, "joules of the whole run, all attempts", joule_unit),
+    Objective(
+        "total",
+        "total {}",
+        lambda run: run.metrics.joules,
+        "joules of the whole run, all attempts, with its parent and teacher",
+        joule_unit,
+    ),
+    Objective(
+        "own", "own {}", lambda run: run.metrics.own[0], "joules of the run without parent and teacher", joule_unit
+    ),
     Objective("gpu", "GPU {}", _component("gpu"), "joules of the GPUs", joule_unit, components=("gpu",)),
     Objective("cpu", "CPU {}", _component("cpu"), "joules of the CPU", joule_unit, components=("cpu",)),
     Objective(

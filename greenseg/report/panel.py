@@ -15,6 +15,7 @@ from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
 from greenseg.runs.record import ClassScores
 from greenseg.runs.summary import TEST
+from greenseg.settings import Settings
 
 
 def run_panel(run: Run) -> Panel:
@@ -25,7 +26,7 @@ def run_panel(run: Run) -> Panel:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     epochs = metrics.epochs or 0
-    best = f"at epoch {metrics.best_epoch + 1} of {epochs}, the best"
+    best = f"at epoch {metrics.best_epoch + 1} of {epochs}, the best" if epochs else "of the converted network"
     grid.add_row(
         "Dice",
         "–"
@@ -34,8 +35,9 @@ def run_panel(run: Run) -> Panel:
     )
     if not metrics.on_grid and metrics.epoch_dice is not None:
         grid.add_row("on the grid", f"{metrics.epoch_dice:.4f}  Dice on the training grid, which chose this epoch")
-    if epochs < settings["epochs"]:
-        grid.add_row("stopped early", f"after {epochs} of {count(settings['epochs'], 'epoch')}")
+    wanted = Settings.model_validate(dict(settings)).own_epochs
+    if epochs < wanted:
+        grid.add_row("stopped early", f"after {epochs} of {count(wanted, 'epoch')}")
     grid.add_row("IoU", "–" if metrics.iou is None else f"{metrics.iou:.4f}")
     if metrics.hd95 is not None:
         grid.add_row("HD95", f"{metrics.hd95:.2f} mm")
@@ -55,14 +57,18 @@ def run_panel(run: Run) -> Panel:
         if name != TEST
     )
     grid.add_row("total energy", f"{joules(energy.joules)}  ({shares})")
+    for ancestor in run.record.lineage.ancestors:
+        grid.add_row(ancestor.role, ancestor.directory)
     if run.tested:
         grid.add_row("test energy", f"{joules(run.tested.joules)}  not part of the total")
     warm_up = settings.get("measure_after", 0)
     ended = f"  over all epochs: the run ended within measure_after {warm_up}" if 0 < epochs <= warm_up else ""
-    grid.add_row("per epoch", joules(metrics.joules_per_epoch) + ended)
+    if epochs:
+        grid.add_row("per epoch", joules(metrics.joules_per_epoch) + ended)
     if after := metrics.joules_after_best:
         grid.add_row("after the best", f"{joules(after)}  in epochs without a better Dice")
-    grid.add_row("per slice", joules(metrics.joules_per_slice))
+    if epochs:
+        grid.add_row("per slice", joules(metrics.joules_per_slice))
     if target := metrics.energy_to_dice:
         reached = joules(target.joules) if target.joules is not None else "not reached"
         grid.add_row(f"to Dice {target.dice:g}", reached)

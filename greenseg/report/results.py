@@ -14,7 +14,7 @@ from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objectiv
 from greenseg.report.run import Run, Way
 from greenseg.report.statistics import Mean, Moments, mean_of, moments_of, moments_over_folds
 from greenseg.runs.record import Watts
-from greenseg.settings import NEUTRAL, group_of, repeated_anywhere
+from greenseg.settings import NEUTRAL, group_of, repeated_anywhere, without_effect
 from greenseg.settings import REPEATS as REPEATS_GROUP
 
 _DIGITS = 8  # of a content, in reports
@@ -39,9 +39,10 @@ class Result:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The requested settings, without those that differ between repeats."""
-        settings = {name: value for name, value in self.runs[0].settings.items() if name not in REPEATS}
-        return {**settings, **self.where}
+        """The requested settings, without those that differ between repeats; None for what has no effect there."""
+        of_first = self.runs[0].settings
+        settings = {name: value for name, value in of_first.items() if name not in REPEATS}
+        return {**settings, **dict.fromkeys(without_effect(of_first)), **self.where}
 
     @property
     def trained(self) -> str:

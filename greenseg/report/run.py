@@ -30,6 +30,7 @@ _FAILURES = {
     "no_progress": "no progress",
     "crash": "crashed",
     "diverged": "diverged",
+    "parent": "parent failed",
 }
 """Kind of failure → its name for the user."""
 
@@ -134,8 +135,14 @@ class Run:
 
     @cached_property
     def energy(self) -> Energy:
-        """Energy of all attempts, without the phase `test`."""
+        """Energy of all attempts and of the ancestors, without the phase `test`."""
         return Energy.from_json(self.record.energy.total) if self.record.energy else Energy()
+
+    @property
+    def own_joules(self) -> float:
+        """Joules of the run itself, without its ancestors: what a sum over runs adds up."""
+        own, _ = self.metrics.own
+        return self.energy.joules if own is None else own
 
     @cached_property
     def tested(self) -> Energy | None:

@@ -86,7 +86,7 @@ def _slope(comparison: Comparison, result: Result, objective: Objective) -> floa
 
 
 def _joules(result: Result) -> float:
-    return sum(run.energy.joules for run in result.finished) / len(result.finished)
+    return sum(run.own_joules for run in result.finished) / len(result.finished)
 
 
 def _greedy(

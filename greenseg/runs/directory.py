@@ -4,7 +4,7 @@ config.yaml      the resolved settings: `greenseg train --config config.yaml` re
 content.json     its data: digests of the files of each subject, and the split
 run.json         status, attempts, settings in effect, hardware, versions, energy, final metrics; written atomically
 epochs.jsonl     one line per epoch and attempt: losses, metrics, joules, seconds
-checkpoints/     best.ckpt, last.ckpt
+checkpoints/     best.ckpt, last.ckpt; the shape of a pruned network, the files of a converted one
 run.log          output of the run
 """
 
@@ -56,6 +56,11 @@ class RunDirectory:
     def best_checkpoint(self) -> Path:
         """The network at its best validation Dice."""
         return self.checkpoints / "best.ckpt"
+
+    @property
+    def shape(self) -> Path:
+        """The channels that a pruned network has kept."""
+        return self.checkpoints / "shape.json"
 
     @property
     def log(self) -> Path:

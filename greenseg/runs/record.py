@@ -136,6 +136,10 @@ class Ran(Part):
     lr: float | None = None
     effective_batch_size: int | None = None
     """Slices per step, over all devices and accumulated batches."""
+    runtime: str | None = None
+    """Engine of the predictions of a converted network."""
+    in_8_bits: float | None = None
+    """Share of the convolutions that were computed in 8 bits."""
     power_limit: int | float | list[int | float] | None = None
     """W; a list if the GPUs differ."""
     gpu_clock: int | float | list[int | float] | None = None
@@ -301,8 +305,41 @@ class Tested(Quality):
     """Why there are no figures, although there is a test part."""
 
 
+class Ancestor(Part):
+    """A run whose network a run comes from or learns from."""
+
+    role: Literal["parent", "teacher"] = "parent"
+    identity: str = ""
+    """End of the name of its directory; see `greenseg.settings.run_key`."""
+    id: str = ""
+    """The id in its record."""
+    directory: str = ""
+    dice: float | None = None
+    """Of its network, per volume of the validation subjects."""
+    energy: EnergyJson | None = None
+    """Of its own attempts, without its ancestors and without the phase `test`."""
+    cpu: str | None = None
+    estimate: Constants | None = None
+    """Constants of its estimates."""
+
+
+class Lineage(Part):
+    """The runs whose joules are part of the cost of a run's network, each once, the parent first."""
+
+    ancestors: list[Ancestor] = Field(default_factory=list)
+
+    @property
+    def parent(self) -> Ancestor | None:
+        """The run whose network this one compresses."""
+        return next((each for each in self.ancestors if each.role == "parent"), None)
+
+    def counted(self, teacher_shared: bool) -> list[Ancestor]:
+        """The ancestors whose joules the total includes."""
+        return [each for each in self.ancestors if not (teacher_shared and each.role == "teacher")]
+
+
 class RunEnergy(Part):
-    """Energy of all attempts: of training, without the phase `test`, and of each phase."""
+    """Energy of all attempts, and of each phase. The total includes the phases of ancestors, but not `test`."""
 
     total: EnergyJson
     phases: Energies
@@ -338,6 +375,9 @@ class Metrics(Part):
 
     seconds: float | None = None
     joules: float | None = None
+    own_seconds: float | None = None
+    own_joules: float | None = None
+    """Without the ancestors; None if there is none."""
     joules_low: float | None = None
     joules_high: float | None = None
     epochs: int | None = None
@@ -366,6 +406,11 @@ class Metrics(Part):
     energy_to_dice: ToDice | None = None
     co2e: Carbon | None = None
     cost: Cost | None = None
+
+    @property
+    def own(self) -> tuple[float | None, float | None]:
+        """Joules and seconds of the run itself, without its ancestors."""
+        return (self.joules, self.seconds) if self.own_joules is None else (self.own_joules, self.own_seconds)
 
 
 class Head(Part):
@@ -403,6 +448,7 @@ class Record(Head):
     energy_method: EnergyMethod = Field(default_factory=EnergyMethod)
     files: str | None = None
     network: Network = Network()
+    lineage: Lineage = Field(default_factory=Lineage)
     data: Data | None = None
     surface: Surface = Field(default_factory=Surface)
     """Of the validation subjects on the training grid; later versions have `validation` instead."""

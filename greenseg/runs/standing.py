@@ -121,6 +121,7 @@ def _spent(directory: RunDirectory, head: Head) -> Spent | None:
                 metrics = summary(record, directory.epochs()).metrics
         except (BadRecord, TypeError, ValueError):
             return None
-    if metrics.seconds is None or metrics.joules is None or metrics.epochs is None:
+    joules, seconds = metrics.own  # those of ancestors are spent once, by their own runs
+    if seconds is None or joules is None or metrics.epochs is None:
         return None
-    return Spent(metrics.seconds, metrics.joules, metrics.epochs)
+    return Spent(seconds, joules, metrics.epochs)

@@ -29,6 +29,11 @@ from greenseg.settings import ACCOUNTING, Settings, group_of
 TEST = "test"
 """The phase in which the network predicts the test part, after training."""
 
+PARENT, TEACHER = "parent", "teacher"
+"""Phases with the joules of the ancestors; see `Lineage`."""
+
+_NOT_OWN = frozenset({TEST, PARENT, TEACHER})
+
 
 def account_for_attempts(attempts: Sequence[Attempt], epochs: Sequence[Epoch]) -> list[Attempt]:
     """Attempts with their energy; a killed attempt has the energy up to its last finished epoch."""
@@ -137,10 +142,10 @@ def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
     """Final metrics and energy of a run, from its attempts and its epochs.
 
     Joules are those of all attempts, including epochs that were repeated; those of the phase `test` are not part of the
-    total. Metrics and joules per epoch are those of the
-    last attempt at each epoch; an attempt replaces all epochs from its first one on.
+    total. The total includes the ancestors of a compressed network, each once. Metrics and joules per epoch are those
+    of the last attempt at each epoch; an attempt replaces all epochs from its first one on.
     """
-    phases: dict[str, Energy] = {}
+    phases = _of_ancestors(record)
     for attempt in account_for_attempts(record.attempts, epochs):
         for phase, energy in (attempt.energy or {}).items():
             phases[phase] = phases.get(phase, Energy()) + Energy.from_json(energy)
@@ -149,6 +154,9 @@ def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
     metrics = Metrics(
         seconds=total.seconds, joules=total.joules, joules_low=total.low, joules_high=total.high, epochs=len(final)
     )
+    if record.lineage.ancestors:
+        own = sum((energy for phase, energy in phases.items() if phase not in _NOT_OWN), Energy())
+        metrics.own_joules, metrics.own_seconds = own.joules, own.seconds
     _add_quality(metrics, record, final)
     _add_means(metrics, record, final)
     _add_derived(metrics, record, total, epochs)
@@ -157,13 +165,30 @@ def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
     )
 
 
+def _of_ancestors(record: Record) -> dict[str, Energy]:
+    """Phase → energy of the ancestors that the total includes."""
+    found: dict[str, Energy] = {}
+    for ancestor in record.lineage.counted(bool(record.settings.get("teacher_shared", False))):
+        if ancestor.energy:
+            found[ancestor.role] = found.get(ancestor.role, Energy()) + Energy.from_json(ancestor.energy)
+    return found
+
+
+def own_energy(record: Record) -> Energy:
+    """Energy of a run's own attempts, without the phase `test`."""
+    phases = record.energy.phases if record.energy else {}
+    return sum((Energy.from_json(energy) for phase, energy in phases.items() if phase not in _NOT_OWN), Energy())
+
+
 def _add_quality(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> None:
     """Quality of the best epoch, also by class: in each volume's own geometry if known, else on the training grid.
 
-    Nothing if no epoch has a Dice.
+    Nothing if no epoch has a Dice. A converted network has no epochs, and the figures of its own predictions.
     """
     scored = [(line.dice, line) for line in final if line.dice is not None]
     if not scored:
+        if record.validation.dice is not None and not final:
+            _add_validation(metrics, record)
         return
     metrics.epoch_dice, best = max(scored, key=lambda each: each[0])
     metrics.best_epoch = best.epoch
@@ -171,12 +196,7 @@ def _add_quality(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> No
     metrics.last_dice, _ = scored[-1]
     found = record.validation  # computed once, at the end of the run
     if found.epoch == best.epoch and found.dice is not None:
-        metrics.on_grid = False
-        metrics.dice, metrics.iou, metrics.volume_dice = found.dice, found.iou, found.volume_dice
-        if found.hd95 is not None:
-            metrics.hd95, metrics.volume_hd95 = found.hd95, found.volume_hd95
-        if found.classes:
-            metrics.classes = _with_present_names(found.classes, record)
+        _add_validation(metrics, record)
         return
     metrics.dice, metrics.iou, metrics.volume_dice = best.dice, best.iou, best.volume_dice
     surface = record.surface  # of an earlier version
@@ -189,6 +209,16 @@ def _add_quality(metrics: Metrics, record: Record, final: Sequence[Epoch]) -> No
             name: ClassScores(**scores.given() | surfaces.get(name, ClassScores()).given())
             for name, scores in _with_present_names(best.classes, record).items()
         }
+
+
+def _add_validation(metrics: Metrics, record: Record) -> None:
+    found = record.validation
+    metrics.on_grid = False
+    metrics.dice, metrics.iou, metrics.volume_dice = found.dice, found.iou, found.volume_dice
+    if found.hd95 is not None:
+        metrics.hd95, metrics.volume_hd95 = found.hd95, found.volume_hd95
+    if found.classes:
+        metrics.classes = _with_present_names(found.classes, record)
 
 
 def _with_present_names(classes: Classes, record: Record) -> Classes:
@@ -230,7 +260,7 @@ def last_of_each(epochs: Sequence[Epoch]) -> list[Epoch]:
     return final
 
 
-BEFORE = ("startup", "preparation", "probe")
+BEFORE = ("startup", "preparation", "probe", "compression")
 """Phases before the first epoch of an attempt."""
 
 
@@ -291,10 +321,14 @@ def _add_derived(metrics: Metrics, record: Record, total: Energy, epochs: Sequen
 
 
 def _to_dice(target: float, record: Record, epochs: Sequence[Epoch]) -> float | None:
+    ancestors = sum(energy.joules for energy in _of_ancestors(record).values())
+    if not epochs and record.validation.dice is not None:  # of a converted network
+        own = sum(training_joules(attempt.energy or {}) for attempt in record.attempts)
+        return ancestors + own if record.validation.dice >= target else None
     # In order of time: the first time counts, even if that epoch was repeated after an interruption.
     quality, joules, before = list[float | None](), list[float](), 0.0
     for line, (began, ended) in zip(epochs, spent_by(record.attempts, epochs), strict=True):
         quality += [None, line.dice]
         joules += [began - before, ended - began]
         before = ended
-    return joules_to_reach(target, quality, joules, 0.0)
+    return joules_to_reach(target, quality, joules, ancestors)

@@ -6,6 +6,7 @@ A setting is a field of `Fields`. Its type, default, limits and help are defined
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
@@ -502,10 +503,7 @@ class Fields(BaseModel):
 
         So the parent of a pruned run is the run without pruning, whatever the epochs of fine-tuning.
         """
-        found: dict[str, Any] = {}
-        for governor, governed in _GOVERNED.items():
-            if getattr(self, governor) == neutral(governor):
-                found |= {name: neutral(name) for name in governed if getattr(self, name) != neutral(name)}
+        found = {n: neutral(n) for n in without_effect(self.__dict__) if getattr(self, n) != neutral(n)}
         if self.runtime == "auto":
             found["runtime"] = compression.engine(self.runtime, self.quantize)
         return found
@@ -518,6 +516,11 @@ class Fields(BaseModel):
 
 _GOVERNED = {"teacher": ("distill_weight", "distill_temperature"), "prune": ("finetune_epochs",)}
 """Setting → settings that have an effect only if it is not neutral."""
+
+
+def without_effect(values: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that have no effect beside the others."""
+    return [name for governor, governed in _GOVERNED.items() if not values[governor] for name in governed]
 
 
 def group_of(name: str) -> str:

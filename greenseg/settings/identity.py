@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
@@ -47,7 +48,22 @@ def trained(resolved: Mapping[str, Any]) -> dict[str, Any]:
     differing = {name: value for name, value, neutral in values if value != neutral}
     if "=" in (named := differing.get("labels", "")):
         differing["labels"] = without_names(named)
+    if "teacher" in differing:
+        differing["teacher"] = run_key(differing["teacher"])
     return {"encoder": resolved["encoder"], "decoder": resolved["decoder"], **differing}
+
+
+_KEY = re.compile(r"[0-9a-f]{16}(?:\.\d+)?$")
+
+
+def run_key(directory: str) -> str:
+    """The end of the name of a run's directory, which names the run wherever the directory is.
+
+    It is the identity of its settings; directories with other contents of the same data have a number after it. The
+    whole text if the directory has another name.
+    """
+    found = _KEY.search(directory)
+    return found[0] if found else directory
 
 
 def same_training(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
+from greenseg.compression import DEFAULT_RUNTIME, NEUTRAL_RUNTIME, RUNTIMES, converted
 from greenseg.errors import UserError
 from greenseg.settings.fields import Fields, neutral
 from greenseg.settings.identity import REPEATED, digest, trained, without
@@ -53,9 +54,44 @@ class Settings(Fields):
             f"b{self.batch_size}",
             f"e{self.epochs}",
             f"s{self.seed}",
+            *self._compression,
             self.identity,
         ]
         return re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
+
+    # ── compression
+
+    @property
+    def converts(self) -> bool:
+        """Whether the run only converts the network of its parent, without any training."""
+        return converted(self.quantize, self.runtime)
+
+    @property
+    def predicts_on_cpu(self) -> bool:
+        """Whether the trained network predicts on the CPU, whatever device it was trained on."""
+        return RUNTIMES[self.runtime].on_cpu
+
+    @property
+    def own_epochs(self) -> int:
+        """The epochs that the run itself trains, without those of its parent."""
+        if self.converts:
+            return 0
+        return self.finetune_epochs if self.prune else self.epochs
+
+    def changed(self, **values: Any) -> Self:
+        """A copy with other, valid values. Unlike `model_copy`, it does not keep the identity."""
+        return type(self).model_construct(**{name: getattr(self, name) for name in type(self).model_fields} | values)
+
+    @property
+    def _compression(self) -> list[str]:
+        """The settings of compression that are not neutral, in short."""
+        parts = {
+            "distilled": bool(self.teacher),
+            f"pruned{self.prune:g}": self.prune > 0,
+            self.quantize: self.quantize != "none",
+            self.runtime: self.runtime not in (NEUTRAL_RUNTIME, DEFAULT_RUNTIME[self.quantize]),
+        }
+        return [name for name, shown in parts.items() if shown]
 
     # ── making
 

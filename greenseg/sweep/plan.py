@@ -9,10 +9,13 @@ from statistics import fmean
 from typing import Any
 
 from greenseg.data.content import Contents
+from greenseg.errors import UserError
+from greenseg.failures import Failure
 from greenseg.machine import preflight
 from greenseg.runs.index import RunIndex
+from greenseg.runs.lineage import ALIKE, resolve_teacher
 from greenseg.runs.standing import STATUSES, PlannedRun, Spent, leave_alone, look
-from greenseg.settings import ACCOUNTING, group_of, values_of, violations
+from greenseg.settings import ACCOUNTING, Settings, group_of, parent_of, parents_first, values_of, violations
 from greenseg.sweep.file import Sweep, find_place
 
 
@@ -49,13 +52,15 @@ class Plan:
 
     Attributes:
         sweep: the sweep.
-        runs: all runs, in their order.
+        runs: all runs, in their order; a run that compresses another one comes after it.
         todo: the runs to train now, in their order.
+        added: number of runs that the sweep does not name, but that its compressed runs come from.
     """
 
     sweep: Sweep
     runs: Sequence[PlannedRun]
     todo: Sequence[PlannedRun]
+    added: int = 0
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -109,6 +114,7 @@ class Plan:
                 {"where": e.place, "rule": e.rule, "combinations": e.combinations} for e in self.sweep.excluded
             ],
             "duplicates": self.sweep.duplicates,
+            "added": self.added,
             "impossible": self.impossible,
             "joules": self.joules,
             "max_energy": self.sweep.max_energy,
@@ -136,12 +142,49 @@ def make_plan(sweep: Sweep, out: Path, retry_failed: bool = False) -> Plan:
         retry_failed: whether failed runs are to do.
     """
     index, contents, folder = RunIndex(out), Contents(), str(out / sweep.name)
+    settings = parents_first(_with_teachers(sweep, out))
     if index.is_empty:
-        runs = [PlannedRun(settings, folder, content=contents.of(settings)) for settings in sweep.runs]
+        runs = [PlannedRun(each, folder, content=contents.of(each)) for each in settings]
     else:
-        runs = [look(settings, contents.of(settings), index, folder) for settings in sweep.runs]
+        runs = [look(each, contents.of(each), index, folder) for each in settings]
     wanted = {"new", "interrupted", "damaged"} | ({"failed"} if retry_failed else set())
-    return Plan(sweep, runs, [run for run in runs if run.status in wanted])
+    todo = [run for run in runs if run.status in wanted or _failed_with_its_parent(run)]
+    return Plan(sweep, runs, todo, len(settings) - len(sweep.runs))
+
+
+def _with_teachers(sweep: Sweep, out: Path) -> Sequence[Settings]:
+    """The runs of a sweep, with the directory of each teacher.
+
+    Raises:
+        UserError: teachers that do not exist or do not fit, each with its place in the file.
+    """
+    problems: list[str] = []
+    known: dict[tuple[str, ...], str] = {}
+    runs: list[Settings] = []
+    for run in sweep.runs:
+        if not run.teacher:
+            runs.append(run)
+            continue
+        asked = (run.teacher, *(str(getattr(run, name)) for name in ALIKE))
+        if asked not in known:
+            try:
+                known[asked] = resolve_teacher(run, out).teacher
+            except UserError as error:
+                place = find_place(sweep.places, run, ["teacher"]) or sweep.name
+                problems += [f"{place}: {problem}" for problem in error.problems]
+                known[asked] = ""
+        runs.append(run.changed(teacher=known[asked]))
+    if problems:
+        raise UserError(problems)
+    return runs
+
+
+def _failed_with_its_parent(run: PlannedRun) -> bool:
+    """Whether a run failed because its parent did: it is tried as soon as the parent is."""
+    if run.status != "failed" or not run.known or not parent_of(run.settings):
+        return False
+    record = run.known.record()
+    return bool(record and record.error and record.error.kind == Failure.PARENT)
 
 
 # ── what is left
@@ -173,7 +216,7 @@ def _predict(plan: Plan) -> Prediction | None:
     totals = [[0.0] * 3, [0.0] * 3]
     for run in plan.todo:
         done = run.spent.epochs if run.spent and run.status == "interrupted" else 0
-        left = max(run.settings.epochs - done, 0)
+        left = max(run.settings.own_epochs - done, 0)
         for kind, key in kinds.items():
             found = rates[kind].get(key(run.settings))
             if found:

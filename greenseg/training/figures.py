@@ -12,6 +12,7 @@ from greenseg.data.grid import FloatArray
 from greenseg.data.hounsfield import Window
 from greenseg.inference import subject
 from greenseg.inference.of_run import RunPredictor, load_best, network_of, plain_precision
+from greenseg.inference.predictor import Predictor
 from greenseg.inference.recipe import Recipe
 from greenseg.metrics.volumes import record_of
 from greenseg.runs.directory import RunDirectory
@@ -56,7 +57,7 @@ def predictor_of(
     return RunPredictor.running(network, settings, recipe, device, precision, "", str(run.path))
 
 
-def validate(predictor: RunPredictor, slices: cache.Slices, epoch: int, batch_size: int) -> Quality:
+def validate(predictor: Predictor, slices: cache.Slices, epoch: int, batch_size: int) -> Quality:
     """The figures of the validation subjects, in the pixels of their files, with the network of the best epoch.
 
     They are those of the masks that `greenseg predict` writes and of the test part: the probabilities are brought back,

@@ -21,6 +21,7 @@ from greenseg.models.memory_format import channels_last
 from greenseg.optimizers import OPTIMIZERS
 from greenseg.settings import Settings
 from greenseg.training import optimization
+from greenseg.training.distillation import Teacher
 from greenseg.training.predictions import predicted
 from greenseg.training.task import BINARY_TASK, Task
 
@@ -55,16 +56,26 @@ class Segmentation(pl.LightningModule):
         settings: settings of the run.
         volumes: names of the validation subjects.
         task: channels of the images and classes of the masks.
+        made: the network to train; None = the one of the settings.
+        teacher: the network to learn from, or None.
 
     Attributes:
         scores: result of the last validation, as from `VolumeOverlap.compute`.
     """
 
-    def __init__(self, settings: Settings, volumes: list[str], task: Task = BINARY_TASK) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        volumes: list[str],
+        task: Task = BINARY_TASK,
+        made: torch.nn.Module | None = None,
+        teacher: torch.nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.settings, self.task = settings, task
         classes = len(task.classes)
-        self.network = network.build(settings, task.channels, network.outputs(classes))
+        self.network = made or network.build(settings, task.channels, network.outputs(classes))
+        self.teacher = Teacher(teacher, settings) if teacher else None
         self.schedules_itself = OPTIMIZERS[settings.optimizer].schedules_itself
         self.register_load_state_dict_pre_hook(_without_twins)  # type: ignore[no-untyped-call]
         self.augmentation = augment.build(settings)
@@ -110,7 +121,9 @@ class Segmentation(pl.LightningModule):
         images, masks = augment.apply(self.augmentation, batch["image"], batch["mask"])
         if self.schedules_itself:
             self.recent.append(images)
-        return self.loss(self(images), masks)
+        logits = self(images)
+        loss = self.loss(logits, masks)
+        return self.teacher.with_soft_masks(loss, logits, images) if self.teacher else loss
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         loss = self.loss_of(batch)

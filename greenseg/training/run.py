@@ -32,6 +32,7 @@ from greenseg.models import network
 from greenseg.runs.attempt import Machine, Recording
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.index import Entry
+from greenseg.runs.lineage import ancestors_of
 from greenseg.runs.record import (
     Context,
     Data,
@@ -42,6 +43,7 @@ from greenseg.runs.record import (
     Network,
     Probes,
     Ran,
+    Record,
     Status,
 )
 from greenseg.runs.summary import training_joules
@@ -49,6 +51,7 @@ from greenseg.settings import Settings
 from greenseg.strategies import STRATEGIES
 from greenseg.training import events, probe
 from greenseg.training.checkpoints import Checkpoints, Last, PlainFiles, Unusable, read_last
+from greenseg.training.compressed import convert_parent, for_finetuning, pruned, teacher_of
 from greenseg.training.figures import predictor_of, validate
 from greenseg.training.module import Segmentation
 from greenseg.training.recorder import Recorder
@@ -155,15 +158,34 @@ def _fit(
     events.emit({"event": "start"})
     monitor.preparation()
     slices = _prepare(run, settings, rank, recording, goes_on=last is not None)
+    assert slices.content is not None
+    ancestors = ancestors_of(run, settings, slices.content)
+    if ancestors.lineage.ancestors:
+        recording.record.lineage = ancestors.lineage
+        recording.save()
+    if settings.converts:
+        assert ancestors.parent is not None
+        _compute_reproducibly(settings)
+        if rank == 0:  # the network is on one device
+            convert_parent(run, settings, slices, ancestors.parent, recording.record, monitor)
+            _record_method(monitor, recording)
+        return
     training = SliceDataset(slices, "train", settings.drop_empty_slices, settings.seed)
     validation = SliceDataset(slices, "validation")
     monitor.startup()
     # Everything that affects results is set before the probes, so that they measure the actual training.
     _compute_reproducibly(settings)
     task = Task.of(slices)
-    settings, probes = _chosen(run, settings, training, task, monitor, keep=rank > 0 or last is not None)
+    known = run.record() if rank > 0 or last else None  # rank 0 may have written it just now
+    if ancestors.parent:
+        known, settings = ancestors.parent.record(), for_finetuning(settings)
+    settings, probes = _chosen(settings, training, task, monitor, known)
     pl.seed_everything(settings.seed, verbose=False)  # again, since probes draw random numbers
-    module = Segmentation(settings, validation.subjects, task)
+    monitor.compression() if ancestors.parent else None
+    made = pruned(run, settings, task, ancestors.parent) if ancestors.parent else None
+    teacher = teacher_of(ancestors.teacher, task) if ancestors.teacher else None
+    monitor.startup()
+    module = Segmentation(settings, validation.subjects, task, made, teacher)
     if last:
         try:
             last.check_network(module)
@@ -198,7 +220,11 @@ def _fit(
     if rank == 0 and checkpoints.best_epoch is not None:
         on = trainer.strategy.root_device, str(trainer.precision), module.network
         _add_figures(run, settings, slices, checkpoints.best_epoch, batch_size, on, recording, monitor)
-    record.energy_method = _method(monitor.meter)  # with the GPU in use instead of the expected one
+    _record_method(monitor, recording)
+
+
+def _record_method(monitor: EnergyMonitor, recording: Recording) -> None:
+    recording.record.energy_method = _method(monitor.meter)  # with the GPU in use instead of the expected one
     recording.save()
 
 
@@ -330,13 +356,13 @@ def _data(slices: cache.Slices, training: SliceDataset, validation: SliceDataset
 
 
 def _chosen(
-    run: RunDirectory, settings: Settings, training: SliceDataset, task: Task, monitor: EnergyMonitor, keep: bool
+    settings: Settings, training: SliceDataset, task: Task, monitor: EnergyMonitor, record: Record | None
 ) -> tuple[Settings, Probes]:
     """The settings with measured values in place of `auto`, and the measurements.
 
-    Runs that continue, and ranks above 0, `keep` the values that rank 0 chose at the start.
+    Runs that continue, and ranks above 0, keep the values that rank 0 chose at the start, from the `record`. A pruned
+    run has the values of its parent.
     """
-    record = run.record() if keep else None  # rank 0 may have written it just now
     known, probes = (record.ran, record.probes.given()) if record else (Ran(), {})
     # The learning rate depends on the batch size, and so does the time to load a batch.
     for name, choose in (

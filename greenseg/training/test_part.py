@@ -14,7 +14,7 @@ from greenseg.data.splits import Case, test_cases_of
 from greenseg.energy import EnergyMonitor
 from greenseg.errors import UserError
 from greenseg.inference import subject
-from greenseg.inference.of_run import RunPredictor
+from greenseg.inference.predictor import Predictor
 from greenseg.inference.subject import Image
 from greenseg.metrics.volumes import NativeSubject, NativeVolume, scores_of, stackable
 from greenseg.runs.record import Tested
@@ -23,7 +23,7 @@ from greenseg.training import events
 
 
 def test(
-    predictor: RunPredictor,
+    predictor: Predictor,
     settings: Settings,
     slices: cache.Slices,
     epoch: int,
@@ -65,7 +65,7 @@ def test(
 class _Counted:
     """Predicts subjects, and counts their slices."""
 
-    def __init__(self, predictor: RunPredictor, batch_size: int, of_run: cache.Slices) -> None:
+    def __init__(self, predictor: Predictor, batch_size: int, of_run: cache.Slices) -> None:
         self._predictor, self._batch_size, self._classes = predictor, batch_size, of_run.classes
         self.slices = 0
 

@@ -268,8 +268,9 @@ def other(name: str) -> Any:
         "country": "FRA",
         "channels": "T2w,T1w",
         "split_from": "/a/long/path/to/split.csv",
+        "teacher": "/a/long/path/to/a-run-0123456789abcdef",
     }
-    if name == "pue":
+    if name in ("pue", "distill_temperature"):
         return 1.5
     return words.get(name, not default if isinstance(default, bool) else 0.5 if isinstance(default, float) else 64)
 
