@@ -138,6 +138,7 @@ class _Pass(TorchDispatchMode):
         self.network, self.channels, self.careful = network, channels, careful
         self.labels: Any = WeakIdKeyDictionary()
         self.inside: nn.Module | None = None
+        self.multiplied: set[int] = set()
 
     def run(self, example: torch.Tensor) -> None:
         with ExitStack() as stack, torch.no_grad():
@@ -155,6 +156,15 @@ class _Pass(TorchDispatchMode):
                 outputs = self.network.forward(example)  # not compiled
             for output in tree_leaves(outputs):
                 self.freeze(self.of(output))
+            if self.careful:
+                self.freeze_attention()
+
+    def freeze_attention(self) -> None:
+        """Keep the inputs of linear layers for queries, keys and values: some code takes their size from its input."""
+        for name, module in named_layers(self.network):
+            layer = self.channels.layers.get(name, Layer())
+            if isinstance(module, nn.Linear) and not self.multiplied.isdisjoint(layer.outputs or []):
+                self.freeze(torch.tensor(layer.inputs))
 
     def _hooks(self, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
         def before(layer: nn.Module, inputs: Any) -> None:
@@ -189,7 +199,11 @@ class _Pass(TorchDispatchMode):
             moved = inputs[:1]
         elif name in _MOVES:
             moved = self.move(name, func, args, kwargs)
-            if self.careful and name not in ("cat", "stack") and any(_variation(one) != _variation(labels) for one in moved for labels in inputs[:1]):
+            if (
+                self.careful
+                and name not in ("cat", "stack")
+                and any(_variation(one) != _variation(labels) for one in moved for labels in inputs[:1])
+            ):
                 for labels in (*inputs, *moved):
                     self.freeze(labels)
         elif torch.Tag.pointwise in func.tags or name in _POINTWISE:
@@ -202,6 +216,8 @@ class _Pass(TorchDispatchMode):
             moved = [self.product(*inputs, results[0].shape)]
         else:
             moved = self.frozen(inputs, results)
+            for labels in inputs:
+                self.multiplied.update(_compact(labels).unique().tolist())
         for tensor, labels in zip(results, moved, strict=True):
             self.labels[tensor] = _constant(labels) if labels.shape == tensor.shape else labels.expand(tensor.shape)
 
@@ -252,9 +268,16 @@ class _Pass(TorchDispatchMode):
             first = found.amax(dimension, keepdim=True)
             self.unite(*torch.broadcast_tensors(first, found))
             found = first
-        return [found.expand(labels.shape) if not reduce else found.expand([
-            1 if dimension in {d % labels.ndim for d in dimensions} else size for dimension, size in enumerate(labels.shape)
-        ]).reshape(shape)]
+        return [
+            found.expand(labels.shape)
+            if not reduce
+            else found.expand(
+                [
+                    1 if dimension in {d % labels.ndim for d in dimensions} else size
+                    for dimension, size in enumerate(labels.shape)
+                ]
+            ).reshape(shape)
+        ]
 
     def product(self, one: torch.Tensor, other: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         """Labels of [b, n, k] × [b, k, m]: those along k become one, those along n or m stay."""
@@ -371,6 +394,9 @@ class _Check(_Pass):
         for label in _compact(labels).unique().tolist():
             if label:
                 self.pair(FROZEN, label)
+
+    def tie(self, layer: nn.Module, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
+        """Nothing: groups of several channels may have only one left, which does not make a convolution depthwise."""
 
     def meet(self, name: str, inputs: list[int] | None, size: int, features: list[int] | None = None) -> list[int]:
         self.where = name

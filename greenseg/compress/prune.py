@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from greenseg import __version__
 from greenseg.compress.channels import FROZEN, Channels, Mismatch, check, follow
-from greenseg.compress.shape import Kept, Shape, loose_parameters, named_layers, slim
+from greenseg.compress.shape import Kept, Shape, named_layers, slim
 from greenseg.errors import UserError
 from greenseg.files import keep, recall
 from greenseg.model_names import DECODERS, NETWORKS
@@ -27,10 +27,25 @@ _LEAST = 4
 
 _KEPT = "prunable.json"
 
-TESTED = frozenset(NETWORKS)
+_ENCODERS = """
+    densenet121 dpn68 efficientnet-b0 inceptionresnetv2 inceptionv4 mit_b0 mobileone_s0 resnet18 resnet34 resnet50
+    resnext50_32x4d se_resnet50 timm-efficientnet-b0 timm-skresnet18 timm-tf_efficientnet_lite0 tu-convnext_atto
+    tu-mobilenetv3_small_050 vgg11_bn xception
+    """.split()  # noqa: SIM905
+"""Small encoders of each family."""
+
+TESTED = frozenset(
+    (
+        *NETWORKS,
+        *(f"mobilenet_v2-{decoder}" for decoder in DECODERS if decoder != "dpt"),
+        *(f"{encoder}-unet" for encoder in _ENCODERS),
+        "tu-vit_tiny_patch16_224-dpt",
+    )
+)
+"""Models that the tests prune; others need a `dry_run`."""
 
 
-def prune(network: nn.Module, example: torch.Tensor, share: float) -> Shape:
+def prune(network: nn.Module, example: torch.Tensor, share: float, name: str = "") -> Shape:
     """Remove channels from every layer of a network, in place; the rest keep their weights.
 
     Channels of the image and the logits stay. The same weights give the same shape.
@@ -39,6 +54,7 @@ def prune(network: nn.Module, example: torch.Tensor, share: float) -> Shape:
         network: network with trained weights, as `greenseg.models.network.build` makes it.
         example: images [any, channels, height, width], on the device of the network; only their size matters.
         share: share of the channels of each layer to remove, at least 0 and below 1, rounded down.
+        name: name of the network for the error message; empty takes that of its class.
 
     Returns:
         The shape; `slim` cuts the dense network to it.
@@ -46,13 +62,12 @@ def prune(network: nn.Module, example: torch.Tensor, share: float) -> Shape:
     Raises:
         UserError: the network cannot be pruned; the message names it. The network is unchanged.
     """
-    name = getattr(network, "name", type(network).__name__)
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
         shape = _prunable_shape(network, example[:1], share)
     except Mismatch as error:
-        raise UserError(f"{name}: cannot be pruned: {error}") from error
+        raise UserError(f"{name or type(network).__name__}: cannot be pruned: {error}") from error
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -129,7 +144,9 @@ def _importance(network: nn.Module, channels: Channels) -> dict[int, float]:
         squares = weight.detach().double().cpu().square()
         if isinstance(module, _ConvNd | nn.Linear):
             groups = getattr(module, "groups", 1)
-            rows, columns = (layer.inputs, layer.outputs) if getattr(module, "transposed", False) else (layer.outputs, layer.inputs)
+            rows, columns = (
+                (layer.inputs, layer.outputs) if getattr(module, "transposed", False) else (layer.outputs, layer.inputs)
+            )
             squares = squares.flatten(2).sum(2) if squares.ndim > 2 else squares
             # [rows, columns / groups] → sums of rows, and of columns in each group.
             sides = [(rows, squares.sum(1)), (columns, squares.reshape(groups, -1, squares.shape[1]).sum(1).flatten())]
@@ -148,4 +165,34 @@ def dry_run(settings: Settings, channels: int, outputs: int) -> str | None:
         channels: number of channels of an image.
         outputs: number of logits per pixel.
     """
-    raise NotImplementedError
+    versions = {"greenseg": __version__} | {
+        package: metadata.version(package) for package in ("torch", "segmentation-models-pytorch", "timm")
+    }
+    cached: dict[str, str | None] = {}
+    try:
+        content = recall(_KEPT)
+        cached = content["reasons"] if content["versions"] == versions else {}
+    except (TypeError, KeyError):
+        pass  # missing or damaged: it is made again
+    shape = {name: getattr(settings, name) for name in ("image_size", "width", "decoder_width", "prune")}
+    key = f"{settings.model} {channels}/{outputs} {shape}"
+    if key not in cached:
+        cached[key] = _try(settings, channels, outputs)
+        keep(_KEPT, {"versions": versions, "reasons": cached})
+    return cached[key]
+
+
+def _try(settings: Settings, channels: int, outputs: int) -> str | None:
+    neutral = {"channels_last": False, "compile": False, "gradient_checkpointing": False, "encoder_weights": "none"}
+    # `meta` has neither values nor all operations; the CPU has.
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device), warnings.catch_warnings(action="ignore"):
+                network = build(settings.model_copy(update=neutral), channels, outputs)
+                image = torch.zeros(1, channels, settings.image_size, settings.image_size)
+                prune(network, image, settings.prune, settings.model)
+        except (UserError, RuntimeError) as error:
+            reason = f"{error}".splitlines()[0]
+        else:
+            return None
+    return reason

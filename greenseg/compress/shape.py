@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
@@ -64,7 +65,7 @@ def _valid(channels: Any) -> bool:
         isinstance(channels, list)
         and len(channels) > 0
         and all(type(channel) is int and channel >= 0 for channel in channels)
-        and all(one < next_one for one, next_one in zip(channels, channels[1:], strict=False))
+        and all(one < other for one, other in pairwise(channels))
     )
 
 
