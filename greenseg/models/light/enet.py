@@ -85,7 +85,6 @@ class _Down(nn.Module):
         super().__init__()
         inner = outputs // 4
         self.pool = nn.MaxPool2d(2, return_indices=True)
-        self.more = outputs - inputs
         self.branch = nn.Sequential(
             nn.Conv2d(inputs, inner, 2, stride=2, bias=False),
             nn.BatchNorm2d(inner),
@@ -101,8 +100,9 @@ class _Down(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[batch, inputs, h, w] → [batch, outputs, h/2, w/2], int64 [batch, inputs, h/2, w/2]."""
         main, where = self.pool(x)
-        main = nn.functional.pad(main, (0, 0, 0, 0, 0, self.more))
-        return self.activation(main + self.branch(x)), where
+        branch = self.branch(x)
+        main = nn.functional.pad(main, (0, 0, 0, 0, 0, branch.shape[1] - main.shape[1]))
+        return self.activation(main + branch), where
 
 
 class _Up(nn.Module):

@@ -70,7 +70,7 @@ class EESP(nn.Module):
         super().__init__()
         inner = outputs // _BRANCHES
         fields = sorted(field if field <= receptive else 3 for field in range(3, 3 + 2 * _BRANCHES, 2))
-        self.down = down
+        self.shortcut = inputs == outputs and not down
         # 4 groups at every published width; fewer at other widths if the channels are not divisible.
         self.reduce = conv_bn_prelu(inputs, inner, groups=math.gcd(_BRANCHES, inputs, inner))
         self.branches = nn.ModuleList(
@@ -86,7 +86,7 @@ class EESP(nn.Module):
         for branch in self.branches[1:]:
             sums.append(sums[-1] + branch(reduced))
         merged = self.merge(torch.cat(sums, 1))
-        return self.activation(merged + x if merged.shape == x.shape else merged)  # type: ignore[no-any-return]
+        return self.activation(merged + x if self.shortcut else merged)  # type: ignore[no-any-return]
 
 
 class Down(nn.Module):
