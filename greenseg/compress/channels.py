@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from greenseg.compress.shape import Kept, Shape, loose_parameters, named_layers
+from greenseg.models.shape import Kept, Shape, loose_parameters, named_layers
 
 FROZEN = 1
 """Label of the channels that must stay, such as those of the image and of the logits. 0 is the label of a constant."""
