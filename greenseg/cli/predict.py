@@ -89,11 +89,11 @@ def predict(
     from greenseg.inference.inputs import find
     from greenseg.inference.ledger import Ledger, network_digest
     from greenseg.inference.load import load
+    from greenseg.inference.of_run import weights_of
     from greenseg.inference.pipeline import How
     from greenseg.inference.predictor import Options
     from greenseg.inference.session import check, claimed, left, predict_all
     from greenseg.launch.stop import Stop
-    from greenseg.runs.directory import RunDirectory
 
     plain = load(path, Options(precision, accelerator))
     predictor: Predictor = Flipped(plain) if flip_averaging else plain
@@ -104,12 +104,11 @@ def predict(
         )
     if plain.device not in ("cpu", "cuda"):
         meter.has_unmeasured_gpu(f"no sensor is known for a device of type {plain.device}")
-    weights = RunDirectory(path).best_checkpoint if path.is_dir() else path
     found = find(images, predictor.recipe, layout, channels or _channels_of(plain, images))  # type: ignore[arg-type]
     if out.resolve() in {each.parent.resolve() for image in found.images for each in image.paths} and images.is_dir():
         raise UserError(f"--output {out}: is a folder of the input; choose another folder")
     how = How(out, f"_{suffix.lstrip('_')}" if suffix else "", tile, probability, largest_component, save_probabilities)
-    network = {"weights": network_digest(weights), "name": plain.name}
+    network = {"weights": network_digest(*weights_of(path)), "name": plain.name}
     options = {
         "precision": plain.precision,
         "threshold": probability if len(classes) == 1 else "",

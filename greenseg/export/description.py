@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import greenseg
+from greenseg.compress.program import ALLOWED, BATCHES
 from greenseg.export import example
-from greenseg.export.network import ALLOWED, BATCHES, Network
+from greenseg.export.network import Network
 from greenseg.inference.described import VERSION
 from greenseg.inference.recipe import Recipe
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from greenseg import model_names as names
+from greenseg.compress.program import refusal
 from greenseg.errors import UserError
 from greenseg.export import description
 from greenseg.export.bundle_inference import inference
 from greenseg.export.formats import Request
-from greenseg.export.network import Network, refusal, versions
+from greenseg.export.network import REMEDY, Network, versions
 from greenseg.inference.of_torch import run
 from greenseg.inference.recipe import Recipe
 
@@ -76,7 +77,7 @@ def _write_script(network: Network, path: Path) -> float:
         except UserError as error:
             refused = error
         except (RuntimeError, TypeError) as error:
-            refused = refusal(f"{network.name}: torch.jit cannot make TorchScript of this network", error)
+            refused = refusal(f"{network.name}: torch.jit cannot make TorchScript of this network", error, REMEDY)
     assert refused is not None
     raise refused
 

@@ -60,10 +60,13 @@ def digest_of(images: Sequence[Input]) -> str:
     )
 
 
-def network_digest(weights: Path) -> str:
-    """Sixteen hex digits of the content of the file with the weights."""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def network_digest(*weights: Path) -> str:
+    """Sixteen hex digits of the content of the files with the weights."""
+    digest = hashlib.sha256()
+    for path in weights:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()[:16]
 
 
 class Ledger:

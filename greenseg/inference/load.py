@@ -4,7 +4,8 @@ import pkgutil
 from pathlib import Path
 
 from greenseg.errors import UserError
-from greenseg.inference.of_run import RunPredictor
+from greenseg.inference.of_engine import predictor_of
+from greenseg.inference.of_run import Opened
 from greenseg.inference.predictor import Options, Predictor
 
 FILES = {
@@ -26,7 +27,7 @@ def load(path: Path, options: Options | None = None) -> Predictor:
     """
     options = options or Options()
     if path.is_dir():
-        return RunPredictor.of(path, options)
+        return predictor_of(Opened.of(path), options)
     if not path.exists():
         raise UserError(f"{path}: no such run directory or exported file")
     if path.suffix not in FILES:

@@ -1,6 +1,7 @@
 """The network of an ONNX file from `greenseg export`, on the CPU."""
 
 import importlib.util
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,9 @@ from greenseg.errors import UserError
 from greenseg.inference import described
 from greenseg.inference.predictor import Options
 from greenseg.inference.recipe import Recipe
+
+REDUCED = "greenseg.reduce_range"
+"""Key in the metadata of a file with 8-bit numbers: whether its weights have 7 bits; `true` or `false`."""
 
 
 @dataclass
@@ -49,8 +53,12 @@ class OnnxPredictor:
         return run(self.session, images)
 
 
-def session_of(path: Path) -> Any:
+def session_of(path: Path, optimized: Path | None = None) -> Any:
     """A session of onnxruntime on the CPU, with as many threads as torch.
+
+    Args:
+        path: the .onnx file.
+        optimized: file to write the graph to that runs.
 
     Raises:
         UserError: onnxruntime is missing or cannot read the file.
@@ -62,6 +70,8 @@ def session_of(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class of their own
@@ -74,3 +84,23 @@ def run(session: Any, images: FloatArray) -> FloatArray:
     name = session.get_inputs()[0].name
     (found,) = session.run(None, {name: np.ascontiguousarray(images, np.float32)})
     return found  # type: ignore[no-any-return]
+
+
+_IN_8_BITS = frozenset({"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm"})
+_IN_FLOAT = frozenset({"Conv", "FusedConv", "ConvTranspose", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"})
+
+
+def int8_share(path: Path) -> float:
+    """Share of the convolutions and matrix products in a file that run in 8 bits, by the graph that runs.
+
+    Raises:
+        UserError: see `session_of`.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        session_of(path, optimized)
+        kinds = [node.op_type for node in onnx.load(optimized, load_external_data=False).graph.node]
+    small, others = (sum(kind in known for kind in kinds) for known in (_IN_8_BITS, _IN_FLOAT))
+    return small / max(small + others, 1)

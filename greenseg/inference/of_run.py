@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from greenseg.classes import BINARY, Classes
+from greenseg.compression import NEUTRAL_RUNTIME, PRECISION, RUNTIMES, engine
 from greenseg.data import PREPROCESSING
 from greenseg.data.grid import FloatArray
 from greenseg.data.hounsfield import Window
@@ -94,17 +95,39 @@ class RunPredictor:
         """The network in a run directory.
 
         Raises:
-            UserError: it is not a run directory, has no finished epoch, or cannot run with these options.
+            UserError: it is not a run directory, has no finished epoch, has a network of another engine than torch, or
+                cannot run with these options.
         """
-        run, record = _open(path)
-        recipe = recipe_of(run, record)
-        settings = Settings.of(NEUTRAL | record.settings)
+        opened = Opened.of(path)
+        if RUNTIMES[opened.runtime].on_cpu:
+            raise UserError(
+                f"{path}: its network is converted for {opened.runtime}; use the run that it was converted from"
+            )
+        return cls.of_opened(opened, options)
+
+    @classmethod
+    def of_opened(cls, opened: "Opened", options: Options) -> Self:
+        """The network of a run for torch.
+
+        Raises:
+            UserError: its checkpoint is damaged, or it cannot run with these options.
+        """
+        settings, recipe = opened.settings, opened.recipe
         device = device_for(options.accelerator)
-        wanted = options.precision or plain_precision(record.ran.precision or settings.precision)
+        if settings.quantize != "none":
+            check_precision(opened, options)
+            wanted = PRECISION[settings.quantize]
+        else:
+            wanted = options.precision or plain_precision(opened.trained or settings.precision)
         precision = precision_on(device.type, wanted)
-        module = network_of(run, settings, recipe, precision)
-        notes = [] if record.status == "finished" else [f"{path}: its training is {run.status_by(record)}"]
-        return cls.running(module, settings, recipe, device, precision, f"{record.known_as}", str(path), notes)
+        module = network_of(opened.run, settings, recipe, precision)
+        found = cls.running(
+            module, settings, recipe, device, precision, opened.identity, str(opened.run.path), opened.notes
+        )
+        if opened.runtime != NEUTRAL_RUNTIME:
+            # Of each size of batches, torch would compile the network again, and stop compiling after eight.
+            found.module.compile(dynamic=True)
+        return found
 
     @classmethod
     def running(
@@ -139,7 +162,69 @@ class RunPredictor:
         return found.cpu().numpy()  # type: ignore[no-any-return]
 
 
-def _open(path: Path) -> tuple[RunDirectory, Record]:
+@dataclass(frozen=True)
+class Opened:
+    """A run directory with a network.
+
+    Attributes:
+        run: the directory.
+        settings: settings of the run.
+        recipe: its recipe.
+        trained: precision of the training as it ran; empty if unknown.
+        identity: text that names its weights.
+        notes: sentences for the user.
+    """
+
+    run: RunDirectory
+    settings: Settings
+    recipe: Recipe
+    trained: str = ""
+    identity: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """A finished or unfinished run.
+
+        Raises:
+            UserError: it is not a run directory, has no finished epoch, or its recipe is not usable.
+        """
+        run, record, settings = _open(path)
+        notes = [] if record.status == "finished" else [f"{path}: its training is {run.status_by(record)}"]
+        return cls(run, settings, recipe_of(run, record), record.ran.precision or "", f"{record.known_as}", notes)
+
+    @property
+    def runtime(self) -> str:
+        """The engine that predicts."""
+        return engine(self.settings.runtime, self.settings.quantize)
+
+
+def check_precision(opened: Opened, options: Options) -> None:
+    """Check the precision that a converted network is to run with.
+
+    Raises:
+        UserError: it is not the one that it was converted to.
+    """
+    if options.precision not in ("", fixed := PRECISION[opened.settings.quantize]):
+        raise UserError(
+            f"--precision {options.precision}: the network of {opened.run.path} is converted, and runs in {fixed}; "
+            f"leave --precision out, or use the run that it was converted from"
+        )
+
+
+def weights_of(path: Path) -> tuple[Path, ...]:
+    """The files with the network of a run directory, or the exported file itself.
+
+    Raises:
+        UserError: it is not a run directory, or has no network.
+    """
+    if not path.is_dir():
+        return (path,)
+    run, _, settings = _open(path)
+    return run.network(engine(settings.runtime, settings.quantize))
+
+
+def _open(path: Path) -> tuple[RunDirectory, Record, Settings]:
     run = RunDirectory(path)
     if not (path / "config.yaml").exists():
         has_runs = any(True for depth in ("*", "*/*") for _ in path.glob(f"{depth}/config.yaml"))
@@ -149,9 +234,13 @@ def _open(path: Path) -> tuple[RunDirectory, Record]:
         record = run.record()
     except BadRecord as error:
         raise UserError(str(error)) from None
-    if record is None or not run.best_checkpoint.exists():
+    if record is None:
         raise UserError(f"{path}: has no network yet: no checkpoint {run.best_checkpoint.name}")
-    return run, record
+    settings = Settings.of(NEUTRAL | record.settings)
+    files = run.network(engine(settings.runtime, settings.quantize))
+    if missing := [file.name for file in files if not file.exists()]:
+        raise UserError(f"{path}: has no network yet: no checkpoint {' and '.join(missing)}")
+    return run, record, settings
 
 
 def recipe_of(run: RunDirectory, record: Record) -> Recipe:

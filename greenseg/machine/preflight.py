@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from greenseg.compression import RUNTIMES, engine
 from greenseg.data.splits import SPLIT_BY, cases_of
 from greenseg.errors import UserError
-from greenseg.machine import claims, gpus
+from greenseg.machine import claims, cpu, gpus
 from greenseg.machine.cores import node_rank
 from greenseg.machine.gpus import Gpu
 from greenseg.machine.levers import LEVERS, wanted, watts
@@ -147,6 +148,27 @@ def _alone(nodes: int) -> str | None:
     return f"nodes {nodes}: a sweep uses one machine only; `greenseg train` uses several" if nodes > 1 else None
 
 
+_OPENVINO = {"bf16": ("BF16", "avx512_bf16 or amx_bf16"), "fp16": ("FP16", "avx512_fp16")}
+"""Quantization → its name in OpenVINO, and the instructions that it needs on a CPU of Intel's or AMD's."""
+
+
+def _numbers(quantize: str, runtime: str, accelerator: str) -> str | None:
+    runtime, device = engine(runtime, quantize), gpus.device(accelerator)
+    if reason := RUNTIMES[runtime].refuses_on.get(device, {}).get(quantize):
+        return f"quantize {quantize}: {reason}"
+    name, instructions = _OPENVINO.get(quantize, ("", ""))
+    # The import takes a second, so only runs that need the answer pay for it; the package itself is checked elsewhere.
+    if runtime == "openvino" and name and find_spec("openvino") and name not in cpu.openvino_numbers():
+        return f"quantize {quantize}: this CPU lacks {instructions}, so OpenVINO would compute in float32; use int8"
+    return None
+
+
+def _compiler(runtime: str, accelerator: str) -> str | None:
+    if runtime == "torch-compile" and gpus.device(accelerator) == "cpu" and not cpu.compiler():
+        return "runtime torch-compile: needs a C++ compiler on a CPU; install g++"
+    return None
+
+
 CONSTRAINTS = (
     Constraint(("accelerator",), _accelerator),
     Constraint(("devices", "accelerator"), _devices),
@@ -156,6 +178,8 @@ CONSTRAINTS = (
     *(Constraint((name, "accelerator"), partial(_limit, name)) for name in LEVERS),
     Constraint(("accelerator", *LEVERS), _permission),
     Constraint(("workers",), _workers),
+    Constraint(("quantize", "runtime", "accelerator"), _numbers),
+    Constraint(("runtime", "accelerator"), _compiler),
 )
 ALONE = (*CONSTRAINTS, Constraint(("nodes",), _alone))
 JOINED = (*CONSTRAINTS, Constraint(("nodes",), _joined))

@@ -4,7 +4,8 @@ config.yaml      the resolved settings: `greenseg train --config config.yaml` re
 content.json     its data: digests of the files of each subject, and the split
 run.json         status, attempts, settings in effect, hardware, versions, energy, final metrics; written atomically
 epochs.jsonl     one line per epoch and attempt: losses, metrics, joules, seconds
-checkpoints/     best.ckpt, last.ckpt; the shape of a pruned network, the files of a converted one
+checkpoints/     best.ckpt, last.ckpt; shape.json of a pruned network; for other engines than torch network.onnx, or
+                 network.xml and network.bin
 run.log          output of the run
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from greenseg import locks, yamlfile
+from greenseg.compression import RUNTIMES
 from greenseg.errors import UserError
 from greenseg.files import write_atomically, write_json
 from greenseg.runs.record import (
@@ -56,6 +58,10 @@ class RunDirectory:
     def best_checkpoint(self) -> Path:
         """The network at its best validation Dice."""
         return self.checkpoints / "best.ckpt"
+
+    def network(self, runtime: str) -> tuple[Path, ...]:
+        """The files of its trained network for an engine; see `greenseg.compression.RUNTIMES`."""
+        return tuple(self.checkpoints / name for name in RUNTIMES[runtime].files)
 
     @property
     def shape(self) -> Path:

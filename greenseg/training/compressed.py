@@ -102,7 +102,7 @@ def _ran(settings: Settings, predictor: Predictor, before: Ran) -> Ran:
         accelerator=predictor.device,
         threads=torch.get_num_threads(),
         batch_size=before.batch_size,
-        runtime=settings.runtime,
+        runtime=settings.runtime, **_in_8_bits(predictor),
     )
 
 

@@ -14,10 +14,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from greenseg.compress.program import ALLOWED
 from greenseg.data.grid import FloatArray
 from greenseg.errors import UserError
 from greenseg.export.formats import FORMATS, Request
-from greenseg.export.network import ALLOWED, Network
+from greenseg.export.network import Network
 from greenseg.export.publish import published
 from greenseg.inference.load import load
 from greenseg.inference.predictor import Options
