@@ -24,12 +24,12 @@ class MicroNet(nn.Module):
         super().__init__()
         c64, c128, c256 = (scaled(channels, width) for channels in (64, 128, 256))
         self.pool = nn.MaxPool2d(2)
-        self.down1 = _fires(in_channels, c64, _DOWN)
-        self.down2 = _fires(c64, c128, _DOWN)
-        self.down3 = _fires(c128, c256, _DOWN)
-        self.up3 = _fires(c256, c256, _UP).append(nn.ConvTranspose2d(c256, c128, 2, stride=2, bias=False))
-        self.up2 = _fires(c128, c128, _UP).append(nn.ConvTranspose2d(c128, c64, 2, stride=2, bias=False))
-        self.up1 = _fires(c64, c64, _UP)
+        self.down1 = _Level(in_channels, c64, _DOWN)
+        self.down2 = _Level(c64, c128, _DOWN)
+        self.down3 = _Level(c128, c256, _DOWN)
+        self.up3 = _Level(c256, c256, _UP).append(nn.ConvTranspose2d(c256, c128, 2, stride=2, bias=False))
+        self.up2 = _Level(c128, c128, _UP).append(nn.ConvTranspose2d(c128, c64, 2, stride=2, bias=False))
+        self.up1 = _Level(c64, c64, _UP)
         self.head = nn.Conv2d(c64, classes, 1)
         he_normal(self)
 
@@ -42,11 +42,11 @@ class MicroNet(nn.Module):
         return self.head(self.up1(up2 + x1))  # type: ignore[no-any-return]
 
 
-def _fires(inputs: int, channels: int, dilations: tuple[int, ...]) -> nn.Sequential:
-    """Fire modules: [batch, inputs, h, w] → [batch, channels, h, w]."""
-    return nn.Sequential(
-        *(
-            Fire(channels if i else inputs, channels // 4, channels // 2, bias=False, dilation=dilation)
-            for i, dilation in enumerate(dilations)
-        )
-    )
+class _Level(nn.Sequential):
+    """Fire modules, one for each dilation: [batch, inputs, h, w] → [batch, channels, h, w]."""
+
+    def __init__(self, inputs: int, channels: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        for dilation in dilations:
+            self.append(Fire(inputs, channels // 4, channels // 2, bias=False, dilation=dilation))
+            inputs = channels
