@@ -71,7 +71,7 @@ def he_normal(network: nn.Module) -> None:
 
 
 class Halve(nn.Module):
-    """Halves the size: a strided convolution, and beside it a max-pooling if that adds channels, as in ENet and ERFNet."""
+    """Halves the size: a strided convolution, beside a max-pooling if it adds channels, as in ENet and ERFNet."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool, eps: float, activation: nn.Module) -> None:
         super().__init__()

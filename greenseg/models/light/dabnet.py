@@ -15,7 +15,7 @@ _DILATIONS1, _DILATIONS2 = (2, 2, 2), (4, 4, 8, 8, 16, 16)
 
 
 class DABNet(nn.Module):
-    """Depthwise asymmetric bottlenecks at a quarter and an eighth of the size; each level gets the shrunken image, too."""
+    """Depthwise asymmetric bottlenecks at a quarter and an eighth of the size; each level gets the image, too."""
 
     def __init__(self, in_channels: int, classes: int, width: float = 1.0) -> None:
         super().__init__()

@@ -2,8 +2,8 @@
 
 Liu, Yin: Feature Pyramid Encoding Network for Real-time Semantic Segmentation. BMVC 2019, arXiv:1909.08599.
 Published size: 0.4 M parameters (Cityscapes' 19 classes).
-All blocks of stages 2 and 3 expand their channels by 4, which gives the published size. Implementations that expand only
-in the first block of a stage, such as the one in Efficient-Segmentation-Networks, have 0.12 M.
+All blocks of stages 2 and 3 expand their channels by 4, which gives the published size. Implementations that expand
+only in the first block of a stage, such as the one in Efficient-Segmentation-Networks, have 0.12 M.
 """
 
 import torch

@@ -16,7 +16,7 @@ _DILATIONS = (2, 5, 9, 2, 5, 9)
 
 
 class FSSNet(nn.Module):
-    """Factorized blocks at a quarter of the size, dilated ones at an eighth; its decoder adds what the encoder halved."""
+    """Factorized blocks at a quarter of the size, dilated ones at an eighth; the decoder adds encoder features."""
 
     def __init__(self, in_channels: int, classes: int, width: float = 1.0) -> None:
         super().__init__()

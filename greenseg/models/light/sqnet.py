@@ -74,9 +74,7 @@ class _Refine(nn.Module):
 
     def __init__(self, inputs: int, skip: int) -> None:
         super().__init__()
-        self.up = nn.Sequential(
-            nn.ConvTranspose2d(inputs, skip, 3, stride=2, padding=1, output_padding=1), nn.ELU()
-        )
+        self.up = nn.Sequential(nn.ConvTranspose2d(inputs, skip, 3, stride=2, padding=1, output_padding=1), nn.ELU())
         self.skip = nn.Sequential(nn.Conv2d(skip, skip, 3, padding=1), nn.ELU())
         self.join = nn.Sequential(nn.Conv2d(2 * skip, 2 * skip, 3, padding=1), nn.ELU())
 
