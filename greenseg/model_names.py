@@ -33,10 +33,18 @@ NETWORKS: dict[str, str] = {
     "attention-squeeze-unet": "attention_squeeze_unet.AttentionSqueezeUNet",
     "cgnet": "cgnet.CGNet",
     "contextnet": "contextnet.ContextNet",
+    "dabnet": "dabnet.DABNet",
+    "edanet": "edanet.EDANet",
     "enet": "enet.ENet",
     "erfnet": "erfnet.ERFNet",
+    "esnet": "esnet.ESNet",
     "espnetv2": "espnetv2.ESPNetv2",
+    "fpenet": "fpenet.FPENet",
+    "fssnet": "fssnet.FSSNet",
     "lraspp": "lraspp.LRASPP",
+    "micronet": "micronet.MicroNet",
+    "segnet": "segnet.SegNet",
+    "sqnet": "sqnet.SQNet",
 }
 """Name of a whole network → its module and class in `greenseg.models.light`."""
 

@@ -5,10 +5,12 @@ for Embedded Devices. Journal of Digital Imaging 35, 2022, doi:10.1007/s10278-02
 Published size: 2.6 M parameters (2 classes). The best network of arXiv:2405.15778.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 
-from greenseg.models.light.blocks import conv_bn, he_normal, scaled
+from greenseg.models.light.blocks import Fire, conv_bn, he_normal, scaled
 
 
 class AttentionSqueezeUNet(nn.Module):
@@ -22,10 +24,10 @@ class AttentionSqueezeUNet(nn.Module):
 
         self.first = nn.Sequential(nn.Conv2d(in_channels, c(64), 3, stride=2, padding=1), nn.ReLU())
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.level2 = nn.Sequential(_Fire(c(64), c(16), c(64)), _Fire(2 * c(64), c(16), c(64)), self.pool)
-        self.level3 = nn.Sequential(_Fire(2 * c(64), c(32), c(128)), _Fire(2 * c(128), c(32), c(128)), self.pool)
-        self.level4 = nn.Sequential(_Fire(2 * c(128), c(48), c(192)), _Fire(2 * c(192), c(48), c(192)))
-        self.level5 = nn.Sequential(_Fire(2 * c(192), c(64), c(256)), _Fire(2 * c(256), c(64), c(256)))
+        self.level2 = nn.Sequential(_fire(c(64), c(16), c(64)), _fire(2 * c(64), c(16), c(64)), self.pool)
+        self.level3 = nn.Sequential(_fire(2 * c(64), c(32), c(128)), _fire(2 * c(128), c(32), c(128)), self.pool)
+        self.level4 = nn.Sequential(_fire(2 * c(128), c(48), c(192)), _fire(2 * c(192), c(48), c(192)))
+        self.level5 = nn.Sequential(_fire(2 * c(192), c(64), c(256)), _fire(2 * c(256), c(64), c(256)))
         self.up4 = _Up(2 * c(256), c(192), skip=2 * c(192), squeeze=c(48), attention=c(96), stride=1)
         self.up3 = _Up(2 * c(192), c(128), skip=2 * c(128), squeeze=c(32), attention=c(64), stride=1)
         self.up2 = _Up(2 * c(128), c(64), skip=2 * c(64), squeeze=c(16), attention=c(16), stride=2)
@@ -49,19 +51,7 @@ class AttentionSqueezeUNet(nn.Module):
         return self.enlarge(self.head(joined))  # type: ignore[no-any-return]
 
 
-class _Fire(nn.Module):
-    """Fire module (Iandola et al. 2016, arXiv:1602.07360): squeeze by 1×1, expand by 1×1 and 3×3 side by side."""
-
-    def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Sequential(nn.Conv2d(inputs, squeeze, 1), nn.ReLU(), nn.BatchNorm2d(squeeze))
-        self.left = nn.Conv2d(squeeze, expand, 1)
-        self.right = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[batch, inputs, h, w] → [batch, 2 expand, h, w]."""
-        x = self.squeeze(x)
-        return nn.functional.relu(torch.cat([self.left(x), self.right(x)], 1))
+_fire = partial(Fire, normalise=True)
 
 
 class _Gate(nn.Module):
@@ -85,7 +75,7 @@ class _Up(nn.Module):
         super().__init__()
         self.up = nn.ConvTranspose2d(inputs, outputs, 3, stride, padding=1, output_padding=stride - 1)
         self.gate = _Gate(outputs, skip, attention)
-        self.fire = _Fire(outputs + skip, squeeze, outputs)
+        self.fire = _fire(outputs + skip, squeeze, outputs)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Features from below and the skip connection → features of the size of the skip connection."""
