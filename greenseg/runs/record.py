@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
 from greenseg.data.epoch import slices_per_epoch
-from greenseg.energy.reading import EnergyJson
+from greenseg.energy.reading import Energy, EnergyJson
 from greenseg.settings import Settings, trained_anywhere
 
 Status = Literal["new", "running", "finished", "failed", "interrupted"]
@@ -308,6 +308,86 @@ class RunEnergy(Part):
     phases: Energies
 
 
+class Ancestor(Part):
+    """A finished run whose network this run began with, or learned from."""
+
+    identity: str | None = None
+    """`Settings.identity` of the run."""
+    directory: str | None = None
+    joules: float | None = None
+    """Joules of the run, all attempts."""
+    dice: float | None = None
+
+
+class Lineage(Part):
+    """The runs that this run comes from."""
+
+    parent: Ancestor | None = None
+    """The run with the same settings without compression, whose network was compressed."""
+    teacher: Ancestor | None = None
+    """The run whose soft masks this run learned from."""
+
+
+class Window(Part):
+    """Prediction with batches of one size, over and over, for a while."""
+
+    batch_size: int
+    slices: int
+    seconds: float
+    energy: EnergyJson
+    cpu_seconds: float
+    """CPU seconds of the process and its descendants."""
+    p50_ms: float
+    """Median duration of a batch, in ms."""
+    p95_ms: float
+    """95th percentile of it."""
+
+    @property
+    def joules_per_slice(self) -> float:
+        """Joules of all components per predicted slice."""
+        return Energy.from_json(self.energy).joules / self.slices
+
+
+class Measured(Part):
+    """The cost of prediction with the network of the run, from `greenseg measure`."""
+
+    date: str | None = None
+    hardware: Hardware = Hardware()
+    """The machine that predicted, which may be another one than that of the training."""
+    runtime: str = "torch"
+    """The engine that ran."""
+    version: str | None = None
+    """Version of the engine."""
+    precision: str = ""
+    """Numeric precision as it ran."""
+    device: str = "cpu"
+    threads: int | None = None
+    bytes: int | None = None
+    """Size of the network on disk."""
+    slices_per_volume: float | None = None
+    """Mean number of slices of a validation volume."""
+    batch_1: Window | None = None
+    """Slice by slice."""
+    best: Window | None = None
+    """With the number of slices per batch that takes the fewest joules per slice."""
+    tried: list[TriedBatch] = Field(default_factory=list)
+    """Short trials that chose this number."""
+    energy_method: EnergyMethod = Field(default_factory=EnergyMethod)
+    marks: list[str] = Field(default_factory=list)
+    """Caveats; see `greenseg.measurement`."""
+
+    @property
+    def joules_per_slice(self) -> float | None:
+        """Joules per slice with the best batch size."""
+        return self.best.joules_per_slice if self.best else None
+
+    @property
+    def joules_per_volume(self) -> float | None:
+        """Joules per slice × mean number of slices of a validation volume."""
+        each, slices = self.joules_per_slice, self.slices_per_volume
+        return None if each is None or slices is None else each * slices
+
+
 class ToDice(Part):
     """Joules until the run reached a target Dice; None if it did not."""
 
@@ -409,6 +489,9 @@ class Record(Head):
     validation: Quality = Field(default_factory=Quality)
     """Of the validation subjects, at the best epoch."""
     test: Tested = Field(default_factory=Tested)
+    lineage: Lineage = Lineage()
+    measured: Measured | None = None
+    """Of this network: a run that trains on drops it."""
     error: Error | None = None
     unrestored: list[str] | None = None
     """A message with the fix for each GPU limit that was not restored."""
