@@ -86,6 +86,14 @@ class Neighbours:
         self._met = True
         return others
 
+    def present(self) -> list[int]:
+        """Process IDs of the others that run now.
+
+        As with `exchange`, processes of this run's own tree, and those that started it, are not among them.
+        """
+        entries = self._read([folder for folder in self._folders if _is_ours(folder, make=False)], usage())
+        return sorted(_owner(name).pid for name, entry in entries.items() if self._runs(name, entry))
+
     def leave(self) -> None:
         """Remove the files of this process."""
         _remove(self._name, [folder for folder in self._folders if _is_ours(folder, make=False)])

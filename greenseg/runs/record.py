@@ -352,6 +352,8 @@ class Measured(Part):
     """The cost of prediction with the network of the run, from `greenseg measure`."""
 
     date: str | None = None
+    seconds: float | None = None
+    """Duration of the measurement, with its trials."""
     hardware: Hardware = Hardware()
     """The machine that predicted, which may be another one than that of the training."""
     runtime: str = "torch"
