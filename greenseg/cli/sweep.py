@@ -57,8 +57,8 @@ def sweep(
 
     The same command resumes a sweep: it skips finished runs, continues interrupted ones, and leaves failed ones alone.
     Run the same command in several terminals to share the work. Ctrl-C ends the running runs so that they can continue
-    later; a second Ctrl-C ends them at once. With `measure: true` in the file, prediction with every network is measured
-    after the last run.
+    later; a second Ctrl-C ends them at once. With `measure: true` in the file, prediction with every network is
+    measured after the last run.
     """
     idle_seconds = parse_seconds(idle_baseline)
     check_out(out)

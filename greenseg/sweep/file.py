@@ -351,7 +351,8 @@ class _Reader:
             if key not in keys:
                 hint = did_you_mean(str(key), keys)
                 self._found.report(("measure", key), f"measure: unknown key '{key}'{hint}; valid: {', '.join(keys)}")
-        seconds, accelerator = value.get("seconds"), value.get("accelerator", "auto")
+        seconds: Any = value.get("seconds")
+        accelerator = value.get("accelerator", "auto")
         if "seconds" in value and (not quantity.is_number(seconds) or seconds <= 0):
             self._found.report(("measure", "seconds"), f"measure: seconds: {seconds!r} is not a number above 0")
         if accelerator not in ACCELERATORS:
