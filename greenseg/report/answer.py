@@ -142,8 +142,10 @@ def warnings(comparison: Comparison) -> list[str]:
     said = [*comparison.notes, *_of_content(results)]
     said += _of_masks(finished)
     said += _of_test(finished)
-    said += _of_mixed(comparison, finished)
-    if len({frozenset(result.ways.items()) for result in finished if not result.mixed | result.partly}) > 1:
+    of_training = not comparison.energy.apart
+    said += _of_mixed(comparison, finished) if of_training else []
+    ways = {frozenset(result.ways.items()) for result in finished if not result.mixed | result.partly}
+    if of_training and len(ways) > 1:
         ranked = (
             "are ranked against each other, as requested"
             if comparison.allow_mixed_sources

@@ -381,7 +381,8 @@ class Comparison:
 
     def _terms(self, result: Result, run: Run) -> tuple[Kind, Any]:
         ways = {component: frozenset({way}) for component, way in run.ways.items()}
-        return self._kind(result, ways, run.watts, run), self.energy.terms(run)
+        # Effects may change the engine of a measured prediction; the kind has the rest of its terms.
+        return self._kind(result, ways, run.watts, run), None if self.energy.apart else self.energy.terms(run)
 
     def _pairs(
         self, name: str, position: int, trials: Sequence["_Trial"]

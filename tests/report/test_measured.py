@@ -121,6 +121,15 @@ def test_prediction_compares_over_machines_of_the_training() -> None:
     assert row(comparison, quantize="int8").saved is not None
 
 
+def test_the_effect_of_an_engine_on_the_joules_of_prediction() -> None:
+    parents = [measured(FULL | {"seed": seed}, 0.5) for seed in (0, 1)]
+    children = [measured(FULL | {"seed": seed, "runtime": "openvino"}, 0.2, runtime="openvino") for seed in (0, 1)]
+    (effect,) = compared(*parents, *children, energy="inference", baseline="runtime=torch").effects
+    assert (effect.axis, effect.value) == ("runtime", "openvino")
+    assert effect.energy
+    assert effect.energy.share == pytest.approx(-0.6)
+
+
 def test_break_even_by_hand() -> None:
     full, other = measured(FULL, 0.5), measured(FULL | {"seed": 1}, 0.7)
     small = child(SMALL, 0.35, 301.0, full)
