@@ -83,6 +83,8 @@ def _measured(
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # as in training
     tell("loading the network and the validation slices")
     predictor = load(run.path, Options(accelerator=accelerator))
+    for note in predictor.notes:
+        tell(f"warning: {note}")
     inputs = inputs_of(run, record)
     if (cores := busy_cores()) > _BUSY_CORES:
         tell(f"warning: other processes use {cores:.1f} cores of this machine; the joules may include theirs")

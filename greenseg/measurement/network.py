@@ -31,13 +31,18 @@ def version_of(runtime: str) -> str | None:
     return metadata.version(PACKAGES[runtime]) if runtime in PACKAGES else None
 
 
-def bytes_of(run: RunDirectory, runtime: str) -> int:
-    """Size of a network on disk: of the files that its engine reads, of a checkpoint only the network's tensors."""
+def bytes_of(run: RunDirectory, runtime: str) -> int | None:
+    """Size of a network on disk: of the files that its engine reads, of a checkpoint only the network's tensors.
+
+    None if the directory has neither.
+    """
     if files := [path for name in FILES.get(runtime, ()) for path in _found(run.path, name)]:
         return sum(path.stat().st_size for path in files)
+    if not run.best_checkpoint.exists():
+        return None
     state = torch.load(run.best_checkpoint, map_location="meta", weights_only=True)["state_dict"]
     own = (tensor for name, tensor in state.items() if name.startswith(_PREFIX))
-    return sum(tensor.numel() * tensor.element_size() for tensor in own)
+    return sum(int(tensor.numel() * tensor.element_size()) for tensor in own)
 
 
 def _found(folder: Path, name: str) -> list[Path]:

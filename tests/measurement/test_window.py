@@ -66,7 +66,8 @@ def scripted(rapl: FakeRapl | None = None, **script: object) -> Scripted:
 
 
 def test_a_window_counts_its_own_batches_and_not_the_warm_up(rapl: FakeRapl, meter: EnergyMeter) -> None:
-    network = scripted(rapl, joules=lambda slices: 100.0 if len(network.calls) <= 4 else 3.0)
+    network = scripted(rapl)
+    network.joules = lambda slices: 100.0 if len(network.calls) <= 4 else 3.0
     found = window(network, IMAGES, 2, SECONDS, meter, network.clock)
     # Of half a second each: 4 for the 2 s of the warm-up, then 40 for 20 s.
     assert network.calls == [2] * 44
@@ -87,7 +88,8 @@ def test_the_default_window_lasts_20_seconds(meter: EnergyMeter) -> None:
 
 
 def test_slow_batches_are_in_the_95th_percentile_alone(meter: EnergyMeter) -> None:
-    network = scripted(takes=lambda slices: 0.2 if len(network.calls) % 10 == 0 else 0.01)
+    network = scripted()
+    network.takes = lambda slices: 0.2 if len(network.calls) % 10 == 0 else 0.01
     found = window(network, IMAGES, 1, 10.0, meter, network.clock)
     assert found.p50_ms == pytest.approx(10)
     assert found.p95_ms == pytest.approx(200)
@@ -96,9 +98,9 @@ def test_slow_batches_are_in_the_95th_percentile_alone(meter: EnergyMeter) -> No
 @pytest.mark.parametrize(
     ("joules", "best", "tried"),
     [
-        (lambda slices: 4 + slices, 8, [1, 2, 4, 8]),  # there are 10 slices
-        (lambda slices: slices * (1 + abs(slices - 2)), 2, [1, 2, 4, 8]),  # two worse in a row end the trials
-        (lambda slices: slices**3, 1, [1, 2, 4]),
+        (lambda slices: 200 + 50 * slices, 8, [1, 2, 4, 8]),  # there are 10 slices
+        (lambda slices: 50 * slices * (1 + abs(slices - 2)), 2, [1, 2, 4, 8]),  # two worse in a row end the trials
+        (lambda slices: 50 * slices**3, 1, [1, 2, 4]),
     ],
 )
 def test_the_best_batch_has_the_fewest_joules_per_slice(
@@ -113,7 +115,7 @@ def test_the_best_batch_has_the_fewest_joules_per_slice(
 
 
 def test_trials_end_where_memory_does(rapl: FakeRapl, meter: EnergyMeter) -> None:
-    network = scripted(rapl, joules=lambda slices: 4 + slices, fits=2)
+    network = scripted(rapl, joules=lambda slices: 200 + 50 * slices, fits=2)
     found, trials = best_batch(network, IMAGES, SECONDS, meter, network.clock)
     assert (found, [each.out_of_memory for each in trials]) == (2, [False, False, True])
 

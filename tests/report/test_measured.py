@@ -52,7 +52,7 @@ def child(values: Json, per_slice: float, own: float, parent: Json, inherited: f
 
 def mean(comparison: Comparison, objective: str, **settings: object) -> float | None:
     found = row(comparison, **settings).result.figure(OBJECTIVES[objective])
-    return found and found.value
+    return None if found is None else found.value
 
 
 def test_the_figures_of_a_measurement() -> None:
