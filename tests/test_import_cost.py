@@ -53,6 +53,7 @@ def test_importing_the_command_imports_nothing_heavy(tmp_path: Path) -> None:
         ("models --help", "--image-size"),
         ("evaluate --help", "--allow-missing"),
         ("predict --help", "--flip-averaging"),
+        ("measure --help", "--seconds"),
         ("export --help", "onnx, torch"),
     ],
 )
@@ -78,6 +79,8 @@ def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Pat
         ("train --epoch 3", ["--epoch"]),
         ("predict here -i there -o out --precision bf16-mixd", ["there: no such", "did you mean 'bf16-mixed'?"]),
         ("predict nowhere -i . -o out", ["nowhere: no such run directory"]),
+        ("measure nowhere --seconds 3", ["nowhere: no such run directory"]),
+        ("measure . --seconds -3 --accelerator cup", ["--seconds -3: must be above 0", "did you mean 'cpu'?"]),
         ("train --config nowhere.yaml", ["nowhere.yaml: no such file"]),
         ("train --config sweep.yaml", ["sweep.yaml:1:1: unknown setting 'grid'"]),
         ("sweep nowhere.yaml", ["nowhere.yaml: no such file"]),

@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from greenseg import __version__
-from greenseg.cli import data, doctor, evaluate, export, models, predict, report, streams, sweep, train
+from greenseg.cli import data, doctor, evaluate, export, measure, models, predict, report, streams, sweep, train
 from greenseg.errors import ExitCode, UserError
 from greenseg.failures import Failure, kind_of
 
@@ -28,6 +28,7 @@ for command in (
     report.report,
     evaluate.evaluate,
     predict.predict,
+    measure.measure,
     export.export,
     doctor.doctor,
     models.models,

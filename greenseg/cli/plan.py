@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from greenseg.runs.standing import PlannedRun, difference, refusal
 
@@ -25,15 +25,28 @@ _COLOURS = {
 }
 
 
-def print_plan_json(plan: "Plan") -> None:
+class ToMeasure(NamedTuple):
+    """Measurements of prediction that are left.
+
+    Attributes:
+        runs: number of runs to measure.
+        seconds: time for all of them, about.
+    """
+
+    runs: int
+    seconds: float
+
+
+def print_plan_json(plan: "Plan", to_measure: ToMeasure | None = None) -> None:
     """Print everything as JSON."""
-    print(json.dumps(plan.to_json() | {"notes": notes(plan.runs)}))
+    measuring = {"measure": to_measure._asdict()} if to_measure else {}
+    print(json.dumps(plan.to_json() | measuring | {"notes": notes(plan.runs)}))
 
 
-def print_plan(plan: "Plan") -> None:
+def print_plan(plan: "Plan", to_measure: ToMeasure | None = None) -> None:
     """Print the counts, the exclusions, the work that is left, and the runs in their order."""
     from greenseg.cli.view import print_uncut, say, warn
-    from greenseg.report.units import count, joules
+    from greenseg.report.units import count, duration, joules
 
     sweep = plan.sweep
     stand = ", ".join(f"{number} {status}" for status, number in plan.counts.items())
@@ -47,6 +60,8 @@ def print_plan(plan: "Plan") -> None:
         say(f"Added {count(plan.added, 'run')}: the parents of compressed runs")
     for line in _left(plan):
         say(line)
+    if to_measure:
+        say(f"To measure afterwards: {count(to_measure.runs, 'run')}, about {duration(to_measure.seconds)}")
     if sweep.max_energy is not None:
         say(f"No new run starts after {joules(sweep.max_energy)}; {joules(plan.joules)} spent so far")
     print_uncut(_table(plan))

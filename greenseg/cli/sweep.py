@@ -1,6 +1,6 @@
 """`greenseg sweep`: many runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,11 +8,13 @@ import typer
 
 from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds
 from greenseg.errors import ExitCode, UserError
-from greenseg.sweep.file import Sweep, read_sweep
+from greenseg.sweep.file import Measuring, Sweep, read_sweep
 
 if TYPE_CHECKING:
+    from greenseg.cli.plan import ToMeasure
     from greenseg.cli.sweep_view import JsonView, PlainView
     from greenseg.launch.executor import Job
+    from greenseg.launch.stop import Stop
     from greenseg.runs.directory import RunDirectory
     from greenseg.sweep.plan import Plan
 
@@ -55,7 +57,8 @@ def sweep(
 
     The same command resumes a sweep: it skips finished runs, continues interrupted ones, and leaves failed ones alone.
     Run the same command in several terminals to share the work. Ctrl-C ends the running runs so that they can continue
-    later; a second Ctrl-C ends them at once.
+    later; a second Ctrl-C ends them at once. With `measure: true` in the file, prediction with every network is
+    measured after the last run.
     """
     idle_seconds = parse_seconds(idle_baseline)
     check_out(out)
@@ -69,7 +72,7 @@ def sweep(
 
     plan = plan_of(planned, out, retry_failed)
     if dry_run:
-        (print_plan_json if as_json else print_plan)(plan)
+        (print_plan_json if as_json else print_plan)(plan, _to_measure(plan))
         return
 
     _check(plan, again)
@@ -121,11 +124,17 @@ def sweep(
         failed += ended.count("failed")
         unfinished = len(wanted) - ended.count("finished") - ended.count("failed")
 
+    finished, statuses = len(every) - failed - unfinished, list[str]()
+    if planned.measure and not (stopped or halted or unfinished):
+        with Stop().installed() as stop:
+            statuses = _measure(every, planned.measure, view, silent, stop)
+            stopped = stop.requests > 0
     whole = silent or print_report([job.run for job in every], allow_mixed_sources)
-    code = _exit_code(stopped, bool(failed) or not whole, unfinished, halted)
-    finished = len(every) - failed - unfinished
+    unmeasured = {*statuses} & {"failed", "wrong"}
+    code = _exit_code(stopped, bool(failed or unmeasured) or not whole, unfinished, halted, statuses.count("busy"))
     if isinstance(view, JsonView):
         numbers: dict[str, Any] = {"finished": finished, "failed": failed, "unfinished": unfinished}
+        numbers |= {"measured": statuses.count("measured")} if planned.measure else {}
         view.tell("sweep", name=planned.name, **numbers, exit_code=int(code))
     if code:
         raise typer.Exit(code)
@@ -175,7 +184,47 @@ def _prepare(todo: "list[Job]", order: str, idle_seconds: float, tell: Callable[
         job.context = context | {"order": order, "position": position}
 
 
-def _exit_code(stopped: bool, failed: bool, unfinished: int, halted: str) -> ExitCode:
+def _to_measure(plan: "Plan") -> "ToMeasure | None":
+    """The measurements of a plan that are left; None if it has none."""
+    from greenseg.cli.plan import ToMeasure
+    from greenseg.measurement.process import about, left
+
+    if not plan.sweep.measure:
+        return None
+    finished = [run.directory for run in plan.runs if run.status == "finished"]
+    number = len(left(finished)) + len(plan.todo)
+    return ToMeasure(number, number * about(finished))
+
+
+def _measure(
+    jobs: "Sequence[Job]", how: Measuring, view: "JsonView | PlainView", silent: bool, stop: "Stop"
+) -> list[str]:
+    """Measure the finished runs that lack a measurement of this machine; returns the status of each."""
+    from greenseg.cli.measure_view import MeasureView
+    from greenseg.cli.sweep_view import JsonView
+    from greenseg.cli.view import warn
+    from greenseg.measurement import SECONDS
+    from greenseg.measurement.process import left, measure_all, measured
+
+    by_path = {job.run.path: job for job in jobs}
+    todo, statuses = left(job.run for job in jobs), list[str]()
+    with MeasureView(len(todo), silent) as progress:
+        for outcome in measure_all(
+            todo, how.seconds or SECONDS, how.accelerator, progress.step, lambda: stop.requests > 0
+        ):
+            statuses.append(outcome.status)
+            if outcome.status not in ("measured", "interrupted"):
+                warn(f"not measured: {outcome.reason}")
+            if isinstance(view, JsonView):
+                found = measured(outcome.run) if outcome.status == "measured" else None
+                values = {"joules_per_slice": found and found.joules_per_slice}
+                values |= {"joules_per_volume": found and found.joules_per_volume}
+                job = by_path[outcome.run.path]
+                view.tell("measure", job, status=outcome.status, reason=outcome.reason or None, **values)
+    return statuses
+
+
+def _exit_code(stopped: bool, failed: bool, unfinished: int, halted: str, unmeasured: int) -> ExitCode:
     """The exit code of a sweep; prints why runs are left."""
     from greenseg.cli.view import warn
     from greenseg.report.units import count
@@ -190,7 +239,7 @@ def _exit_code(stopped: bool, failed: bool, unfinished: int, halted: str) -> Exi
         return ExitCode.INTERRUPTED
     if failed:
         return ExitCode.FAILED
-    return ExitCode.INCOMPLETE if unfinished else ExitCode.OK
+    return ExitCode.INCOMPLETE if unfinished or unmeasured else ExitCode.OK
 
 
 def plan_of(sweep: Sweep, out: Path, retry_failed: bool) -> "Plan":

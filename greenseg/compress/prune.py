@@ -15,11 +15,11 @@ from torch.nn.modules.conv import _ConvNd
 
 from greenseg import __version__
 from greenseg.compress.channels import FROZEN, Channels, Mismatch, check, follow
-from greenseg.models.shape import Kept, Shape, named_layers, slim
 from greenseg.errors import UserError
 from greenseg.files import keep, recall
 from greenseg.model_names import DECODERS, NETWORKS
 from greenseg.models.network import build
+from greenseg.models.shape import Kept, Shape, named_layers, slim
 from greenseg.settings import Settings
 
 _LEAST = 4

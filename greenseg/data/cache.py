@@ -255,6 +255,12 @@ def cached() -> Iterator[Slices]:
             yield Slices(path, index)
 
 
+def cached_as(name: str) -> Slices | None:
+    """The entry of the slice cache with this name; None if there is none, or if it is not complete."""
+    index = _whole(_home() / name, verify=False) if name else None
+    return None if index is None else Slices(_home() / name, index)
+
+
 def clear() -> int:
     """Remove all cached slices and the leftovers of killed preparations. Running runs keep their open files.
 

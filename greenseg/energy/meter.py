@@ -23,6 +23,9 @@ class EnergyMeter:
         gpus: indices of the GPUs that this process uses, in the framework's order.
         model: constants of the estimate; default: those of this machine.
         neighbours: the other meters of this machine.
+
+    Attributes:
+        cpu_seconds: CPU seconds of this process and its descendants in the last lap.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class EnergyMeter:
         self._used = self._first_used = usage()
         self._neighbours.exchange(self._used)
         self._laps = Energy()
+        self.cpu_seconds = 0.0
         self._sensors.begin(_WHOLE)
         self._sensors.begin(_LAP)
 
@@ -95,14 +99,14 @@ class EnergyMeter:
 
     def _add(self, measured: list[Reading], now: float, used: Usage) -> Energy:
         """Complete the readings of the lap that ends now; returns the share of this process."""
-        seconds, cpu_seconds = now - self._start, used.cpu_seconds - self._used.cpu_seconds
+        seconds, cpu_seconds = now - self._start, max(used.cpu_seconds - self._used.cpu_seconds, 0.0)
         readings = self._complete(measured, seconds, self._used, used)
         self._laps += Energy(seconds, readings)
         others = self._neighbours.exchange(used) if self._counts_cpu else 0.0
         if others > 0:
-            share = max(cpu_seconds, 0.0) / (max(cpu_seconds, 0.0) + others)
+            share = cpu_seconds / (cpu_seconds + others)
             readings = tuple(_apportion(reading, share) for reading in readings)
-        self._start, self._used = now, used
+        self._start, self._used, self.cpu_seconds = now, used, cpu_seconds
         return Energy(seconds, readings)
 
     def _complete(self, readings: list[Reading], seconds: float, before: Usage, after: Usage) -> tuple[Reading, ...]:

@@ -86,6 +86,16 @@ class Neighbours:
         self._met = True
         return others
 
+    def present(self) -> list[int]:
+        """Process IDs of the others that run now.
+
+        As with `exchange`, processes of this run's own tree, and those that started it, are not among them.
+        """
+        entries = self._read([folder for folder in self._folders if _is_ours(folder, make=False)], usage())
+        return sorted(
+            _owner(name).pid for name, entry in entries.items() if self._runs(name, entry) and not self._is_zombie(name)
+        )
+
     def leave(self) -> None:
         """Remove the files of this process."""
         _remove(self._name, [folder for folder in self._folders if _is_ours(folder, make=False)])
@@ -132,6 +142,14 @@ class Neighbours:
             return abs(psutil.Process(owner.pid).create_time() - entry.started) < 1
         except psutil.Error:
             return False
+
+    def _is_zombie(self, name: str) -> bool:
+        """Whether a process of this pid namespace has ended, and its parent does not know it yet."""
+        owner = _owner(name)
+        try:
+            return owner.namespace == self._namespace and psutil.Process(owner.pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return True  # ended just now
 
     def _sweep_out(self, folder: Path) -> None:
         """Remove old files of other machines and pid namespaces, whose processes cannot be checked."""

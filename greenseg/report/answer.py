@@ -6,8 +6,9 @@ from functools import partial
 
 from greenseg.classes import without_names
 from greenseg.energy import Energy
-from greenseg.energy.reading import APPORTIONED, APPROXIMATE, SHARED
-from greenseg.report.columns import FRONT, ON_GRID, interval
+from greenseg.energy.reading import APPORTIONED, APPROXIMATE, ESTIMATE, SHARED
+from greenseg.report import measured
+from greenseg.report.columns import FRONT, ON_GRID, interval, volumes
 from greenseg.report.comparison import Comparison, Effect
 from greenseg.report.labels import label, setting_text, value_text
 from greenseg.report.objectives import ENERGIES, TEST, Objective
@@ -24,6 +25,11 @@ _MARKS = {
     APPROXIMATE: "some windows were shorter than the counter's period; the value is power at their end × their length.",
     SHARED: "other processes used the same GPU and may have spent some of the joules.",
     APPORTIONED: "other runs used the same CPU; the value is a share of its counter, by CPU time.",
+}
+
+_MEASURED_MARKS = {
+    SHARED: "other processes used the machine meanwhile; measure again when it is idle.",
+    "short": "a window was shorter than 20 s.",
 }
 
 
@@ -137,8 +143,10 @@ def warnings(comparison: Comparison) -> list[str]:
     said = [*comparison.notes, *_of_content(results)]
     said += _of_masks(finished)
     said += _of_test(finished)
-    said += _of_mixed(comparison, finished)
-    if len({frozenset(result.ways.items()) for result in finished if not result.mixed | result.partly}) > 1:
+    of_training = not comparison.energy.apart
+    said += _of_mixed(comparison, finished) if of_training else []
+    ways = {frozenset(result.ways.items()) for result in finished if not result.mixed | result.partly}
+    if of_training and len(ways) > 1:
         ranked = (
             "are ranked against each other, as requested"
             if comparison.allow_mixed_sources
@@ -166,6 +174,7 @@ def warnings(comparison: Comparison) -> list[str]:
         {(result.settings["precision"], other) for result in results for other in _other_precisions(result)}
     ):
         said.append(f"Runs used precision {ran}, not {asked}: Lightning has no {asked} on this device.")
+    said += _of_measurements(comparison, finished)
     if any(result.unmeasured for result in finished):
         said.append("unknown: this component has no sensor and no estimate; the sums lack its joules.")
     said += _of_objectives(comparison)
@@ -294,6 +303,34 @@ def _of_repeats(comparison: Comparison) -> list[str]:
     return said
 
 
+def _of_measurements(comparison: Comparison, finished: Sequence[Result]) -> list[str]:
+    """Caveats about the measured cost of prediction."""
+    found = [run.record.measured for result in finished for run in result.finished]
+    known = [each for each in found if each]
+    if not known:
+        return []
+    said = []
+    if len(known) < len(found):
+        missing = count(len(found) - len(known), "run")
+        said.append(f"{missing} without a measurement of prediction; `greenseg measure` with their folder adds it.")
+    machines = sorted(
+        {str(measured.machine(run)) for result in finished for run in result.finished if run.record.measured}
+    )
+    if len(machines) > 1:
+        said.append(
+            f"Prediction was measured in different ways: {'; '.join(machines)}. Their "
+            f"joules and latencies are only compared within one."
+        )
+    if any(ESTIMATE in source for each in known for source in measured.energy(each).sources.values()):
+        said.append(
+            "Joules of prediction are estimates from CPU seconds and memory: they say no more than the CPU seconds do."
+        )
+    for mark, meaning in _MEASURED_MARKS.items():
+        if number_of := sum(mark in each.marks for each in known):
+            said.append(f"{count(number_of, 'measurement')} of prediction with the mark {mark}: {meaning}")
+    return said
+
+
 def _of_objectives(comparison: Comparison) -> list[str]:
     """Warnings about metrics that some configurations lack, and about settings that they depend on."""
     said = []
@@ -318,7 +355,11 @@ def _of_objectives(comparison: Comparison) -> list[str]:
                 f"{key} differs between repeats of {count(len(differ), 'configuration')} "
                 f"({_values(differ, objectives[0])}): no {lacking}."
             )
-        elif comparison.energy in objectives and len(values := _values(finished, comparison.energy).split(", ")) > 1:
+        elif (
+            comparison.energy in objectives
+            and not comparison.energy.apart
+            and len(values := _values(finished, comparison.energy).split(", ")) > 1
+        ):
             said.append(f"{key} differs between runs: {', '.join(values)}.")
     return said
 
@@ -348,6 +389,10 @@ def legend(comparison: Comparison) -> list[str]:
         said.append(f"relative: energy ÷ energy of {to} on the same hardware, with a 95 % interval.")
     if any(row.probability is not None for row in comparison.rows):
         said.append("chance: probability that it is on the front of the true means, given this spread.")
+    if any(volumes(comparison, result) is not None for result in comparison.results):
+        said.append(
+            "break-even: number of volumes after which the joules of compressing are saved, compared with the parent."
+        )
     if any(result.on_grid for result in comparison.results):
         said.append(f"{ON_GRID}: on the training grid, as an earlier version measured it.")
     if tested := [mean.n for result in comparison.results if (mean := comparison.figure(result, TEST))]:

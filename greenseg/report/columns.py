@@ -7,6 +7,7 @@ from typing import Any
 from greenseg.report.comparison import Comparison, Row
 from greenseg.report.labels import MODEL, setting, setting_text, source, value_text
 from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES, SHOWN, TEST, Objective, named, of_class
+from greenseg.report.payback import NEVER, break_even
 from greenseg.report.results import Result, classes_of, objectives_of
 from greenseg.report.statistics import Change, Mean
 from greenseg.report.subjects import carried
@@ -15,6 +16,7 @@ from greenseg.report.units import number, percent
 FRONT = "●"
 RELATIVE = "relative"
 SUBJECTS = "dice-subjects"
+BREAK_EVEN = "break-even"
 ON_GRID = "*"
 """Mark of a quality that was measured on the training grid."""
 
@@ -55,7 +57,7 @@ def column_names(comparison: Comparison) -> list[str]:
     """The names of all columns."""
     relative = [RELATIVE] if comparison.relative_to else []
     objectives = objectives_of(comparison.results)
-    return [MODEL, *comparison.results[0].settings, *objectives, SUBJECTS, "saved", *relative, *_PLACES]
+    return [MODEL, *comparison.results[0].settings, *objectives, SUBJECTS, BREAK_EVEN, "saved", *relative, *_PLACES]
 
 
 def column(comparison: Comparison, name: str) -> Column:
@@ -64,6 +66,8 @@ def column(comparison: Comparison, name: str) -> Column:
         return _PLACES[name]
     if name == "saved":
         return Column(name, name, lambda row: _saved(comparison, row), lambda row: row.saved, descending=True)
+    if name == BREAK_EVEN:
+        return Column(name, name, lambda row: _break_even(comparison, row), lambda row: volumes(comparison, row.result))
     if name == RELATIVE:
         return Column(name, name, lambda row: _relative(comparison, row), lambda row: ratio(comparison, row))
     if name == SUBJECTS:
@@ -75,6 +79,9 @@ def column(comparison: Comparison, name: str) -> Column:
         return _figure_column(comparison, objective)
     return Column(name, name, lambda row: setting_text(row.result, name), lambda row: setting(row.result, name), False)
 
+
+MEASURED = ("inference-volume", "cpu-seconds", "latency", "size")
+"""Columns of measured runs."""
 
 OPTIONAL = ("test-joules", "peak-memory", "params", "per-epoch", "seconds", "chance", "saved", "runs")
 """Columns that a narrow table may omit, in this order."""
@@ -103,6 +110,10 @@ def default_columns(comparison: Comparison) -> list[str]:
         shown.append(RELATIVE)
     if any(row.probability is not None for row in comparison.rows):
         shown.append("chance")
+    if any(result.figure(ENERGIES["inference"]) for result in results):
+        shown += MEASURED
+    if any(volumes(comparison, result) is not None for result in results):
+        shown.append(BREAK_EVEN)
     third = [comparison.third.name] if comparison.third else []
     costs = ["seconds", "params"]
     if any(result.figure(COSTS["peak-memory"]) for result in results):
@@ -174,6 +185,17 @@ def _saved(comparison: Comparison, row: Row) -> str:
     if row.result is comparison.baseline:
         return "baseline"
     return percent(row.saved)
+
+
+def volumes(comparison: Comparison, result: Result) -> int | str | None:
+    """Volumes after which compressing has paid for itself, or `never`; see `payback.break_even`."""
+    found = break_even(comparison, result)
+    return None if found is None else "never" if found == NEVER else int(found)
+
+
+def _break_even(comparison: Comparison, row: Row) -> str:
+    found = volumes(comparison, row.result)
+    return "–" if found is None else found if isinstance(found, str) else f"{found:,}"
 
 
 def ratio(comparison: Comparison, row: Row) -> float | None:

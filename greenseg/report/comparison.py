@@ -12,6 +12,7 @@ from greenseg.report import front as fronts
 from greenseg.report.chance import front_chances, near_best
 from greenseg.report.effects import Pairs, mean_differences
 from greenseg.report.labels import axes, differing, label
+from greenseg.report.measured import Terms
 from greenseg.report.objectives import Objective
 from greenseg.report.results import CONTENT, HARDWARE, REPEATS, Result, best_first, mean_figure
 from greenseg.report.run import Run, Way
@@ -91,6 +92,7 @@ class Comparison:
         allow_mixed_sources: rank measured and estimated joules against each other.
         notes: sentences from reading the runs, to add to the warnings.
         relative_to: the configuration that energies are relative to, once for each class of hardware that has it.
+        allow_mixed_hardware: rank measurements of prediction on different hardware against each other.
     """
 
     def __init__(
@@ -103,10 +105,11 @@ class Comparison:
         allow_mixed_sources: bool = False,
         notes: Sequence[str] = (),
         relative_to: Sequence[Result] = (),
+        allow_mixed_hardware: bool = False,
     ) -> None:
         self.notes, self.relative_to = notes, relative_to
         self.quality, self.energy, self.third = quality, energy, third
-        self.allow_mixed_sources = allow_mixed_sources
+        self.allow_mixed_sources, self.allow_mixed_hardware = allow_mixed_sources, allow_mixed_hardware
         self.objectives = [quality, energy, *([third] if third else [])]
         self.results = best_first(results, *self.objectives)
         self.baseline = baseline or self.best
@@ -129,6 +132,15 @@ class Comparison:
         """All runs."""
         return [run for result in self.results for run in result.runs]
 
+    @cached_property
+    def by_identity(self) -> dict[str, list[Result]]:
+        """Identity of a run's settings → the configurations with such a run."""
+        found: dict[str, list[Result]] = {}
+        for result in self.results:
+            for identity in {run.record.identity for run in result.runs if run.record.identity}:
+                found.setdefault(identity, []).append(result)
+        return found
+
     def known(self, result: Result) -> bool:
         """Whether a result has a value for every objective, and joules that are comparable with others."""
         return not self.mixed(result) and all(result.figure(objective) is not None for objective in self.objectives)
@@ -138,8 +150,22 @@ class Comparison:
         return self._kind(result, result.ways, result.watts, None)
 
     def _kind(self, of: Result, ways: Mapping[str, frozenset[Way]], watts: frozenset[Watts], run: Run | None) -> Kind:
+        apart = tuple(
+            frozenset(self._apart(objective, each) for each in ([run] if run else of.finished))
+            for objective in self.objectives
+            if objective.apart
+        )
+        if self.energy.apart:
+            return apart  # prediction need not run where the training did
         hardware = (frozenset({of.where[HARDWARE]}),) if HARDWARE in of.where else ()
-        return hardware + self._sources(run or of, ways, watts)
+        return apart + hardware + self._sources(run or of, ways, watts)
+
+    def _apart(self, objective: Objective, run: Run) -> Any:
+        found = objective.apart(run) if objective.apart else None
+        if isinstance(found, Terms):
+            found = found._replace(**({"sources": ""} if self.allow_mixed_sources else {}))
+            found = found._replace(**({"hardware": ""} if self.allow_mixed_hardware else {}))
+        return found
 
     def _sources(self, of: Result | Run, ways: Mapping[str, frozenset[Way]], watts: frozenset[Watts]) -> Kind:
         if self.allow_mixed_sources:
@@ -153,7 +179,7 @@ class Comparison:
 
     def mixed(self, result: Result) -> frozenset[str]:
         """Counted components with different sources between repeats, for which the result is not ranked."""
-        if self.allow_mixed_sources:
+        if self.allow_mixed_sources or self.energy.apart:
             return frozenset()
         return result.mixed & set(self.energy.components) if self.energy.components else result.mixed
 
@@ -355,7 +381,8 @@ class Comparison:
 
     def _terms(self, result: Result, run: Run) -> tuple[Kind, Any]:
         ways = {component: frozenset({way}) for component, way in run.ways.items()}
-        return self._kind(result, ways, run.watts, run), self.energy.terms(run)
+        # Effects may change the engine of a measured prediction; the kind has the rest of its terms.
+        return self._kind(result, ways, run.watts, run), None if self.energy.apart else self.energy.terms(run)
 
     def _pairs(
         self, name: str, position: int, trials: Sequence["_Trial"]

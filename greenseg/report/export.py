@@ -9,7 +9,16 @@ from typing import Any
 
 from greenseg import __version__
 from greenseg.report import answer
-from greenseg.report.columns import RELATIVE, SUBJECTS, Column, column, default_columns, over_subjects
+from greenseg.report.columns import (
+    BREAK_EVEN,
+    RELATIVE,
+    SUBJECTS,
+    Column,
+    column,
+    default_columns,
+    over_subjects,
+    volumes,
+)
 from greenseg.report.comparison import Comparison, Effect, Row
 from greenseg.report.labels import ran, value_text
 from greenseg.report.objectives import named
@@ -36,6 +45,8 @@ def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | N
         figures = [name for name, o in objectives.items() if any(row.result.figure(o) for row in comparison.rows)]
         relative = [RELATIVE] if comparison.relative_to else []
         figures += [SUBJECTS]
+        if any(volumes(comparison, row.result) is not None for row in comparison.rows):
+            figures.append(BREAK_EVEN)
         names = [
             *settings,
             "runs",
@@ -163,6 +174,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
         "rank": row.rank,
         "saved": row.saved,
         "relative": _ratio(comparison.relative(result)),
+        "break_even": volumes(comparison, result),
         "over_subjects": _mean(carried) if (carried := over_subjects(comparison, result)) else None,
         "sources": result.sources,
         "estimated": sorted(result.estimated),

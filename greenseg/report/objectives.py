@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from greenseg.report.units import Unit, joule_unit, parameter_unit, plain_unit
+from greenseg.report import measured
+from greenseg.report.units import Unit, joule_unit, megabyte_unit, parameter_unit, plain_unit
 
 if TYPE_CHECKING:
     from greenseg.report.run import Run  # not on the way to --help, which lists the objectives
@@ -35,6 +36,9 @@ class Objective:
         components: components whose joules count; empty for all.
         terms: returns the settings that the value of a run depends on; means need equal terms.
         reckoned: name of these settings.
+        apart: returns what two configurations need to have in common to compete; None if they need nothing besides
+            comparable joules. Energies with it are not those of the training.
+        remedy: half a sentence about the way to get values, if no run has one.
         judges: whether it judges predictions; then its values on the training grid get a mark.
         of_subjects: returns the value of each subject of a run; None if it has none.
         over_subjects: whether the interval of a mean is the one over subjects, each with its mean over repeats, and not
@@ -53,6 +57,8 @@ class Objective:
     components: tuple[str, ...] = ()
     terms: Callable[["Run"], Hashable] = _none
     reckoned: str = ""
+    apart: Callable[["Run"], Hashable] | None = None
+    remedy: str = ""
     judges: bool = False
     of_subjects: Callable[["Run"], Mapping[str, float | None]] | None = None
     over_subjects: bool = False
@@ -138,6 +144,19 @@ def _quality(name: str, heading: str, read: Callable[["Run"], float | None], des
     return Objective(name, heading, read, describe, more_is_better=True, ideal=1.0, worst=0.0, digits=4, judges=True)
 
 
+_REMEDY = "`greenseg measure RUN…` measures it"
+
+
+def _measured(
+    name: str, heading: str, read: Callable[["Run"], float | None], describe: str, unit: Unit = plain_unit
+) -> Objective:
+    """A cost of prediction, from `greenseg measure`."""
+    return Objective(
+        name, heading, read, describe, unit, terms=measured.terms, reckoned="measurement", apart=measured.machine,
+        remedy=_REMEDY,
+    )  # fmt: skip
+
+
 QUALITIES = _by_name(
     replace(
         _quality("dice", "Dice", lambda run: run.metrics.dice, "Dice per volume, at its best epoch"),
@@ -186,13 +205,27 @@ ENERGIES = _by_name(
         reckoned="measure_after",
     ),
     Objective(
-        "inference",
-        "{}/inference",
+        "validation-slice",
+        "{}/validation slice",
         lambda run: run.metrics.joules_per_inference,
-        "joules per segmented slice, in validation",
+        "joules per slice of the validation passes of the training",
         joule_unit,
         terms=_warm_up,
         reckoned="measure_after",
+    ),
+    _measured(
+        "inference",
+        "{}/inference",
+        measured.joules_per_slice,
+        "joules of predicting a slice with the best batch size",
+        joule_unit,
+    ),
+    _measured(
+        "inference-volume",
+        "{}/volume",
+        measured.joules_per_volume,
+        "joules of predicting a volume: per slice with the best batch size × mean slices of a validation volume",
+        joule_unit,
     ),
     Objective(
         "to-dice",
@@ -228,6 +261,8 @@ COSTS = _by_name(
     ),
     Objective("peak-memory", "peak GB", _peak_memory, "peak memory of the GPU, or of the host without a GPU"),
     Objective("seconds", "seconds", lambda run: run.metrics.seconds, "duration of the run, all attempts"),
+    _measured("latency", "latency ms", measured.latency, "median time to predict one slice, in ms"),
+    Objective("size", "size {}", measured.size, "size of the network on disk", megabyte_unit, remedy=_REMEDY),
 )
 
 TEST = replace(
@@ -247,6 +282,17 @@ SHOWN = _by_name(
         lambda run: run.tested.joules if run.tested else None,
         "joules of predicting the test part, which are no part of the total",
         joule_unit,
+    ),
+    _measured(
+        "latency-p95",
+        "95 % ms",
+        measured.slow_latency,
+        "95th percentile of the time to predict one slice, in ms",
+    ),
+    _measured("cpu-seconds", "CPU s/slice", measured.cpu_seconds, "CPU seconds of predicting a slice"),
+    replace(
+        _measured("slices-per-second", "slices/s", measured.slices_per_second, "slices predicted per second"),
+        more_is_better=True,
     ),
     Objective(
         "e2mip-score",

@@ -1,7 +1,7 @@
 """A run of a report, from its directory."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -166,11 +166,7 @@ class Run:
     @cached_property
     def ways(self) -> dict[str, Way]:
         """Component → ways of its joules: `measured`, `estimated`, both (for parts of it), or `unknown`."""
-        ways = {component: frozenset({"unknown"}) for component in self.unmeasured}
-        for reading in self.energy.readings:
-            way = "estimated" if reading.source == ESTIMATE else "measured"
-            ways[reading.component] = ways.get(reading.component, frozenset()) | {way}
-        return ways
+        return ways_of(self.energy, self.unmeasured)
 
     @property
     def failure(self) -> str:
@@ -184,3 +180,17 @@ class Run:
         hardware = self.record.hardware
         cores = "?" if hardware.cores is None else hardware.cores
         return ", ".join([f"{hardware.cpu or 'unknown CPU'} ({cores} cores)", *(hardware.gpus or [])])
+
+
+def ways_of(energy: Energy, unmeasured: Sequence[str]) -> dict[str, Way]:
+    """Component → ways of its joules; see `Run.ways`.
+
+    Args:
+        energy: the joules.
+        unmeasured: components with unknown joules.
+    """
+    ways = {component: frozenset({"unknown"}) for component in unmeasured}
+    for reading in energy.readings:
+        way = "estimated" if reading.source == ESTIMATE else "measured"
+        ways[reading.component] = ways.get(reading.component, frozenset()) | {way}
+    return ways

@@ -82,7 +82,8 @@ def objective(option: str, name: str, valid: Mapping[str, Objective], results: S
         for other in valid.values()
         if any(other.of(run) is not None for result in results for run in result.finished)
     ]
-    raise UserError(f"{option} {name}: no run has it; available: {', '.join(have) or 'none'}")
+    remedy = f"; {chosen.remedy}" if chosen.remedy else ""
+    raise UserError(f"{option} {name}: no run has it{remedy}; available: {', '.join(have) or 'none'}")
 
 
 def quality(option: str, name: str, results: Sequence[Result]) -> Objective:
@@ -325,7 +326,9 @@ class Query:
         assert chosen
         assert best
         assert energy
-        return Comparison(chosen, best, energy, third, base, self.allow_mixed_sources, notes, to or ())
+        return Comparison(
+            chosen, best, energy, third, base, self.allow_mixed_sources, notes, to or (), self.allow_mixed_hardware
+        )
 
     def rows(self, comparison: Comparison) -> list[Row]:
         """The rows to show, in their order.

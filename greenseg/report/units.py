@@ -17,6 +17,11 @@ def parameter_unit(values: Iterable[float | None]) -> tuple[str, float]:
     return ("M", 1e6) if largest >= 1e5 else ("", 1.0)
 
 
+def megabyte_unit(values: Iterable[float | None]) -> tuple[str, float]:
+    """Bytes as MB."""
+    return "MB", 1e6
+
+
 def joule_unit(values: Iterable[float | None]) -> tuple[str, float]:
     """One unit for a column of joules, and its size, to divide by: the largest value has at most 5 digits."""
     largest = max((value for value in values if value is not None), default=0.0)

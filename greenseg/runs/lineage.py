@@ -40,7 +40,7 @@ def ancestors_of(run: RunDirectory, settings: Settings, content: Content) -> Anc
         UserError: one is missing, has not finished, or has lost its network.
     """
     parent, teacher = None, None
-    found: dict[tuple[str, str], Ancestor] = {}
+    found: list[Ancestor] = []
     if wanted := parent_of(settings):
         root = run.path.parent.parent
         entry = RunIndex(root).find(wanted, content).entry
@@ -51,15 +51,15 @@ def ancestors_of(run: RunDirectory, settings: Settings, content: Content) -> Anc
     if settings.teacher and not settings.converts:
         teacher = RunDirectory(Path(settings.teacher))
         _add(found, teacher, "teacher")
-    return Ancestors(parent, teacher, Lineage(ancestors=[*found.values()]) if found else Lineage())
+    return Ancestors(parent, teacher, Lineage(ancestors=found) if found else Lineage())
 
 
-def _add(found: dict[tuple[str, str], Ancestor], run: RunDirectory, role: Literal["parent", "teacher"]) -> None:
+def _add(found: list[Ancestor], run: RunDirectory, role: Literal["parent", "teacher"]) -> None:
     """Add a run and its own ancestors, each once."""
     record = with_network(run, role)
     own = Ancestor(
         role=role,
-        identity=run_key(run.path.name),
+        identity=record.identity or run_key(run.path.name),
         id=record.known_as,
         directory=str(run.path),
         energy=own_energy(record).to_json(),
@@ -68,8 +68,8 @@ def _add(found: dict[tuple[str, str], Ancestor], run: RunDirectory, role: Litera
     for each in (own, *record.lineage.ancestors):
         # What a teacher learned from is part of the teacher.
         each = each if role == "parent" else each.model_copy(update={"role": role})
-        if not any(other.identity == each.identity for other in found.values()):
-            found[each.role, each.identity] = each
+        if not any(other.id == each.id for other in found):
+            found.append(each)
 
 
 def _known(record: Record) -> dict[str, Any]:

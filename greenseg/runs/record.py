@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
 from greenseg.data.epoch import slices_per_epoch
-from greenseg.energy.reading import EnergyJson
+from greenseg.energy.reading import Energy, EnergyJson
 from greenseg.settings import Settings, trained_anywhere
 
 Status = Literal["new", "running", "finished", "failed", "interrupted"]
@@ -310,7 +310,7 @@ class Ancestor(Part):
 
     role: Literal["parent", "teacher"] = "parent"
     identity: str = ""
-    """End of the name of its directory; see `greenseg.settings.run_key`."""
+    """`Settings.identity` of the run."""
     id: str = ""
     """The id in its record."""
     directory: str = ""
@@ -329,9 +329,9 @@ class Lineage(Part):
     ancestors: list[Ancestor] = Field(default_factory=list)
 
     @property
-    def parent(self) -> Ancestor | None:
-        """The run whose network this one compresses."""
-        return next((each for each in self.ancestors if each.role == "parent"), None)
+    def parents(self) -> list[Ancestor]:
+        """The run whose network this one compresses, then its own parent, and so on."""
+        return [each for each in self.ancestors if each.role == "parent"]
 
     def counted(self, teacher_shared: bool) -> list[Ancestor]:
         """The ancestors whose joules the total includes."""
@@ -343,6 +343,68 @@ class RunEnergy(Part):
 
     total: EnergyJson
     phases: Energies
+
+
+class Window(Part):
+    """Prediction with batches of one size, over and over, for a while."""
+
+    batch_size: int
+    slices: int
+    seconds: float
+    energy: EnergyJson
+    cpu_seconds: float
+    """CPU seconds of the process and its descendants."""
+    p50_ms: float
+    """Median duration of a batch, in ms."""
+    p95_ms: float
+    """95th percentile of it."""
+
+    @property
+    def joules_per_slice(self) -> float:
+        """Joules of all components per predicted slice."""
+        return Energy.from_json(self.energy).joules / self.slices
+
+
+class Measured(Part):
+    """The cost of prediction with the network of the run, from `greenseg measure`."""
+
+    date: str | None = None
+    seconds: float | None = None
+    """Duration of the measurement, with its trials."""
+    hardware: Hardware = Hardware()
+    """The machine that predicted, which may be another one than that of the training."""
+    runtime: str = "torch"
+    """The engine that ran."""
+    version: str | None = None
+    """Version of the engine."""
+    precision: str = ""
+    """Numeric precision as it ran."""
+    device: str = "cpu"
+    threads: int | None = None
+    bytes: int | None = None
+    """Size of the network on disk."""
+    slices_per_volume: float | None = None
+    """Mean number of slices of a validation volume."""
+    batch_1: Window | None = None
+    """Slice by slice."""
+    best: Window | None = None
+    """With the number of slices per batch that takes the fewest joules per slice."""
+    tried: list[TriedBatch] = Field(default_factory=list)
+    """Short trials that chose this number."""
+    energy_method: EnergyMethod = Field(default_factory=EnergyMethod)
+    marks: list[str] = Field(default_factory=list)
+    """Caveats; see `greenseg.measurement`."""
+
+    @property
+    def joules_per_slice(self) -> float | None:
+        """Joules per slice with the best batch size."""
+        return self.best.joules_per_slice if self.best else None
+
+    @property
+    def joules_per_volume(self) -> float | None:
+        """Joules per slice × mean number of slices of a validation volume."""
+        each, slices = self.joules_per_slice, self.slices_per_volume
+        return None if each is None or slices is None else each * slices
 
 
 class ToDice(Part):
@@ -455,6 +517,8 @@ class Record(Head):
     validation: Quality = Field(default_factory=Quality)
     """Of the validation subjects, at the best epoch."""
     test: Tested = Field(default_factory=Tested)
+    measured: Measured | None = None
+    """Of this network: a run that trains on drops it."""
     error: Error | None = None
     unrestored: list[str] | None = None
     """A message with the fix for each GPU limit that was not restored."""

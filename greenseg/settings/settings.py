@@ -80,7 +80,8 @@ class Settings(Fields):
 
     def changed(self, **values: Any) -> Self:
         """A copy with other, valid values. Unlike `model_copy`, it does not keep the identity."""
-        return type(self).model_construct(**{name: getattr(self, name) for name in type(self).model_fields} | values)
+        kept = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.model_construct(**kept | values)
 
     @property
     def _compression(self) -> list[str]:

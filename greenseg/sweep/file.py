@@ -17,6 +17,8 @@
     retries: 1                      # number of times to repeat a failed run at once
     timeout: 2h                     # of one run
     max_energy: 2 kWh               # afterwards, no new run starts
+    measure: true                   # after all runs, measure prediction with each network, one after the other;
+                                    # or {seconds: 60, accelerator: cpu}
 
 `include` and `exclude` work as in a matrix of GitHub Actions: first `exclude` drops combinations, then each entry of
 `include` is added to every combination whose axes it does not contradict. If it contradicts all, it becomes a new
@@ -41,6 +43,7 @@ from greenseg.yamlfile import Document, Key, load, parse
 
 KEYS = (
     "name", "base", "grid", "exclude", "include", "seeds", "order", "cool_down", "retries", "timeout", "max_energy",
+    "measure",
 )  # fmt: skip
 ORDERS = ("listed", "shuffled")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -65,6 +68,22 @@ class Exclusion:
     combinations: int
 
 
+ACCELERATORS = ("auto", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How prediction is measured after the last run.
+
+    Attributes:
+        seconds: length of a window; None for the default.
+        accelerator: one of `ACCELERATORS`.
+    """
+
+    seconds: float | None = None
+    accelerator: str = "auto"
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A sweep: its name, its runs, and the rules for running them.
@@ -77,6 +96,7 @@ class Sweep:
         retries: number of times to repeat a run after a failure that may be accidental.
         timeout: seconds for one attempt at a run; None for no limit.
         max_energy: joules of all its runs after which no new run starts; None for no limit.
+        measure: how to measure prediction with all networks after the last run; None to not measure it.
         excluded: dropped combinations per rule of `exclude`.
         duplicates: number of runs merged with an equal run.
         varied: settings that may differ between runs, in the order of the file.
@@ -90,6 +110,7 @@ class Sweep:
     retries: int = 0
     timeout: float | None = None
     max_energy: float | None = None
+    measure: Measuring | None = None
     excluded: tuple[Exclusion, ...] = ()
     duplicates: int = 0
     varied: tuple[str, ...] = field(default=(), compare=False)
@@ -162,6 +183,7 @@ class _Reader:
             self._found.report(("retries",), f"retries: {retries!r} is not a whole number of 0 or more")
         timeout = self._quantity(content, "timeout", quantity.seconds)
         max_energy = self._quantity(content, "max_energy", quantity.joules)
+        measure = self._measuring(content.get("measure", False))
         if self._found.problems:
             raise UserError(self._found.problems)
         places = self._places(axes, include, base)
@@ -189,6 +211,7 @@ class _Reader:
             retries=retries,
             timeout=timeout,
             max_energy=max_energy,
+            measure=measure,
             excluded=tuple(excluded),
             duplicates=found.duplicates,
             varied=tuple(
@@ -314,6 +337,31 @@ class _Reader:
         if self._found.problems:
             return None
         return CoolDown(float(numbers["seconds"]), numbers.get("temperature"))
+
+    def _measuring(self, value: Any) -> Measuring | None:
+        if isinstance(value, bool):
+            return Measuring() if value else None
+        keys = ("seconds", "accelerator")
+        if not isinstance(value, dict):
+            self._found.report(
+                ("measure",), f"measure: {value!r} is not true, false or a mapping with {' and '.join(keys)}"
+            )
+            return None
+        for key in value:
+            if key not in keys:
+                hint = did_you_mean(str(key), keys)
+                self._found.report(("measure", key), f"measure: unknown key '{key}'{hint}; valid: {', '.join(keys)}")
+        seconds: Any = value.get("seconds")
+        accelerator = value.get("accelerator", "auto")
+        if "seconds" in value and (not quantity.is_number(seconds) or seconds <= 0):
+            self._found.report(("measure", "seconds"), f"measure: seconds: {seconds!r} is not a number above 0")
+        if accelerator not in ACCELERATORS:
+            hint = did_you_mean(str(accelerator), ACCELERATORS)
+            self._found.report(
+                ("measure", "accelerator"),
+                f"measure: accelerator: {accelerator!r} is not valid{hint}; valid: {', '.join(ACCELERATORS)}",
+            )
+        return Measuring(seconds, accelerator)
 
     def _quantity(self, content: Mapping[str, Any], key: str, read: Callable[[Any], float]) -> float | None:
         if key not in content:

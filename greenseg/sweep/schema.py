@@ -11,7 +11,7 @@ from typing import Any
 from greenseg import model_names as names
 from greenseg import quantity
 from greenseg.settings import Settings
-from greenseg.sweep.file import KEYS, NAME, ORDERS
+from greenseg.sweep.file import ACCELERATORS, KEYS, NAME, ORDERS
 
 Schema = dict[str, Any]
 
@@ -72,6 +72,13 @@ def schema() -> Schema:
         "max_energy": (
             "Energy of all runs after which no new run starts: joules, or a text such as 2 kWh.",
             _any(_ABOVE_0, {"type": "string", "pattern": quantity.ENERGY}),
+        ),
+        "measure": (
+            "Measure prediction with every trained network after the last run, one after the other; default: false.",
+            _any(
+                {"type": "boolean"},
+                _closed({"seconds": _ABOVE_0, "accelerator": {"enum": list(ACCELERATORS)}}),
+            ),
         ),
     }
     return {

@@ -15,6 +15,7 @@ from greenseg.energy import EnergyMonitor
 from greenseg.errors import UserError
 from greenseg.files import write_json
 from greenseg.inference.load import load
+from greenseg.inference.of_engine import EnginePredictor
 from greenseg.inference.of_run import RunPredictor, load_best, shape_of
 from greenseg.inference.predictor import Options, Predictor
 from greenseg.models import network
@@ -97,13 +98,16 @@ def convert_parent(
 
 
 def _ran(settings: Settings, predictor: Predictor, before: Ran) -> Ran:
-    return Ran(
+    ran = Ran(
         precision=predictor.precision,
         accelerator=predictor.device,
         threads=torch.get_num_threads(),
         batch_size=before.batch_size,
-        runtime=settings.runtime, **_in_8_bits(predictor),
+        runtime=settings.runtime,
     )
+    if settings.quantize != "int8" or not isinstance(predictor, EnginePredictor):
+        return ran
+    return Ran(**ran.given(), in_8_bits=round(predictor.engine.int8_share, 4))
 
 
 def _calibration(slices: Slices, settings: Settings) -> Iterator[FloatArray]:

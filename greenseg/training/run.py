@@ -4,13 +4,11 @@ import functools
 import os
 import platform
 import resource
-import socket
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-import psutil
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
@@ -22,7 +20,6 @@ from greenseg.data.content import Content
 from greenseg.data.loader import SliceDataset, TrainingBatches, ValidationBatches, loader
 from greenseg.data.splits import split_csv, test_cases_of
 from greenseg.energy import EnergyMeter, EnergyMonitor
-from greenseg.energy.estimate import cpu_name
 from greenseg.errors import UserError
 from greenseg.failures import Failure, kind_of
 from greenseg.files import write_atomically
@@ -36,9 +33,7 @@ from greenseg.runs.lineage import ancestors_of
 from greenseg.runs.record import (
     Context,
     Data,
-    EnergyMethod,
     Error,
-    Hardware,
     Memory,
     Network,
     Probes,
@@ -53,6 +48,7 @@ from greenseg.training import events, probe
 from greenseg.training.checkpoints import Checkpoints, Last, PlainFiles, Unusable, read_last
 from greenseg.training.compressed import convert_parent, for_finetuning, pruned, teacher_of
 from greenseg.training.figures import predictor_of, validate
+from greenseg.training.hardware import hardware, method
 from greenseg.training.module import Segmentation
 from greenseg.training.recorder import Recorder
 from greenseg.training.task import Task
@@ -89,7 +85,7 @@ def train(
     """
     monitor = EnergyMonitor(meter)
     context = Context.model_validate_json(os.environ.get(events.CONTEXT, "{}"))
-    recording = Recording(run, settings, Machine(_hardware(), versions(), _method(meter)), context, writes=rank == 0)
+    recording = Recording(run, settings, Machine(hardware(), versions(), method(meter)), context, writes=rank == 0)
     unrestored: list[str] = []
 
     def end(status: Status, error: Error | None = None) -> None:
@@ -224,7 +220,7 @@ def _fit(
 
 
 def _record_method(monitor: EnergyMonitor, recording: Recording) -> None:
-    recording.record.energy_method = _method(monitor.meter)  # with the GPU in use instead of the expected one
+    recording.record.energy_method = method(monitor.meter)  # with the GPU in use instead of the expected one
     recording.save()
 
 
@@ -414,30 +410,8 @@ def _peak_memory(before: Memory) -> Memory:
     return Memory(host_gb=host, gpu_gb=round(max(torch.cuda.max_memory_allocated() / 1e9, before.gpu_gb or 0.0), 3))
 
 
-def _method(meter: EnergyMeter) -> EnergyMethod:
-    return EnergyMethod(
-        sensors_missing=meter.missing,
-        unmeasured=meter.unmeasured,
-        core_watts=list(meter.model.core_watts),
-        gb_watts=list(meter.model.gb_watts),
-        basis=meter.model.basis,
-    )
-
-
 @functools.cache
 def versions() -> dict[str, str]:
     """Package → version, for the packages that affect a run."""
     packages = {name: metadata.version(name) for name in _PACKAGES}
     return {"greenseg": __version__, "python": platform.python_version()} | packages
-
-
-def _hardware() -> Hardware:
-    return Hardware(
-        host=socket.gethostname(),
-        system=f"{platform.system()} {platform.machine()}",
-        cpu=cpu_name() or platform.processor(),
-        cores=usable_cores(),
-        memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
-        gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        python=sys.executable,
-    )

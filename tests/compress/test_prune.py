@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from greenseg.compress.prune import TESTED, dry_run, prune
-from greenseg.models.shape import Shape, named_layers, slim
 from greenseg.errors import UserError
 from greenseg.model_names import DECODERS, NETWORKS
 from greenseg.models.network import build, macs, parameters
+from greenseg.models.shape import Shape, named_layers, slim
 from greenseg.settings import Settings, problems_of
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from greenseg.errors import UserError
 from greenseg.machine.cool_down import CoolDown
-from greenseg.sweep.file import Sweep, read_sweep
+from greenseg.sweep.file import Measuring, Sweep, read_sweep
 
 GRID = "grid:\n  batch_size: [1, 2, 4, 8, 16, 32]\nseeds: [0, 1, 2]\n"
 
@@ -40,6 +40,19 @@ def test_pauses(text: str, expected: CoolDown, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("measure: false", None),
+        ("measure: true", Measuring()),
+        ("measure: {seconds: 60, accelerator: cpu}", Measuring(60, "cpu")),
+    ],
+)
+def test_measurements_afterwards(text: str, expected: Measuring | None, tmp_path: Path) -> None:
+    assert sweep(tmp_path, f"{GRID}{text}\n").measure == expected
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (
@@ -49,6 +62,19 @@ def test_pauses(text: str, expected: CoolDown, tmp_path: Path) -> None:
         ("cool_down: long", "s.yaml:4:1: cool_down: seconds: 'long' is not a number above 0"),
         ("cool_down: {seconds: -1}", "s.yaml:4:13: cool_down: seconds: -1 is not a number above 0"),
         ("cool_down: {temperature: 50}", "s.yaml:4:1: cool_down: needs 'seconds', the longest pause"),
+        (
+            "measure: on",
+            "s.yaml:4:1: measure: 'on' is not true, false or a mapping with seconds and accelerator",
+        ),
+        ("measure: {seconds: 0}", "s.yaml:4:11: measure: seconds: 0 is not a number above 0"),
+        (
+            "measure: {second: 3}",
+            "s.yaml:4:11: measure: unknown key 'second' (did you mean 'seconds'?); valid: seconds, accelerator",
+        ),
+        (
+            "measure: {accelerator: mps}",
+            "s.yaml:4:11: measure: accelerator: 'mps' is not valid; valid: auto, cpu, gpu",
+        ),
         ("cool_down: {seconds: 3, temp: 5}", "s.yaml:4:25: cool_down: unknown key 'temp'; valid: seconds, temperature"),
     ],
 )

@@ -104,6 +104,9 @@ _SWEEP = st.fixed_dictionaries(
         "cool_down": mostly(st.just(3) | st.just({"seconds": 3, "temperature": 50.5}) | st.just({"temperature": 3})),
         "retries": mostly(st.integers(0, 3)),
         "timeout": mostly(st.sampled_from([30, 1.5, "30min", "1h 30 min", "5", "3 kWh", "h", "0.5 d"])),
+        "measure": mostly(
+            st.booleans() | st.just({"seconds": 30, "accelerator": "cpu"}) | st.just({"accelerator": "x"})
+        ),
         "max_energy": mostly(st.sampled_from([3e6, "2 kWh", "500kJ", "2 kwh", "7 h"])),
     },
 )

@@ -93,8 +93,9 @@ def test_a_pruned_run_follows_its_parent_and_costs_its_joules(phantom: Path, gre
     assert not parent.lineage.ancestors
     for name in ("pruned0.3", "pruned0.5"):
         child = found[name]
-        ancestor = child.lineage.parent
-        assert ancestor and child.energy and ancestor.energy
+        (ancestor,) = child.lineage.parents
+        assert child.energy
+        assert ancestor.energy
         assert ancestor.id == parent.id
         assert ancestor.identity == parent.identity
         assert joules(ancestor.energy) == pytest.approx(parent.metrics.joules)
