@@ -68,7 +68,6 @@ class Channels:
 
     Attributes:
         layers: name of a layer, or of a parameter outside layers → labels of its channels.
-        find: label → representative of all labels that must be kept or removed together.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)
@@ -81,10 +80,15 @@ class Channels:
         return list(range(first, first + number))
 
     def find(self, label: int) -> int:
+        """The representative of all labels that must be kept or removed together with this one."""
         while self._parent[label] != label:
             self._parent[label] = self._parent[self._parent[label]]
             label = self._parent[label]
         return label
+
+    def classes(self) -> list[int]:
+        """The representative of every label."""
+        return [self.find(label) for label in range(len(self._parent))]
 
     def unite(self, one: int, other: int) -> None:
         """Make two labels one; that of a constant fits any."""
@@ -114,7 +118,7 @@ def check(network: nn.Module, example: torch.Tensor, dense: Channels, shape: Sha
         Mismatch: it does not, or it fails.
     """
     expected = Channels()
-    expected._parent = [dense.find(label) for label in range(len(dense._parent))]
+    expected._parent = dense.classes()
     for name, layer in dense.layers.items():
         kept = shape.layers.get(name, Kept())
         expected.layers[name] = Layer(_pick(layer.inputs, kept.inputs), _pick(layer.outputs, kept.outputs))

@@ -100,12 +100,13 @@ def _prunable_shape(network: nn.Module, example: torch.Tensor, share: float) -> 
 
 def _choose(network: nn.Module, channels: Channels, share: float) -> Shape:
     """The channels to keep: of all that the same layers make, those with the greatest importance."""
+    classes = channels.classes()
     makers: dict[int, set[str]] = defaultdict(set)  # class of channels → layers that have them as output
     copies: dict[int, int] = defaultdict(int)  # class → its channels in the output of a layer
     modules = dict(named_layers(network))
     for name, layer in channels.layers.items():
         if isinstance(modules.get(name), _ConvNd | nn.Linear):
-            for one, number in Counter(map(channels.find, layer.outputs or [])).items():
+            for one, number in Counter(classes[label] for label in layer.outputs or []).items():
                 makers[one].add(name)
                 copies[one] = max(copies[one], number)
     groups: dict[frozenset[str], list[int]] = defaultdict(list)
@@ -116,14 +117,14 @@ def _choose(network: nn.Module, channels: Channels, share: float) -> Shape:
     removed: set[int] = set()
     for group in groups.values():
         least = -(-_LEAST // min(copies[one] for one in group))
-        number = min(int(len(group) * share), len(group) - least)
+        number = min(int(len(group) * share + 1e-9), len(group) - least)
         if number > 0:
             removed.update(sorted(group, key=lambda one: (importance[one], one))[:number])
     layers = {}
     for name, layer in channels.layers.items():
         kept = [
             None
-            if labels is None or removed.isdisjoint(found := [channels.find(label) for label in labels])
+            if labels is None or removed.isdisjoint(found := [classes[label] for label in labels])
             else tuple(number for number, one in enumerate(found) if one not in removed)
             for labels in (layer.inputs, layer.outputs)
         ]
@@ -135,6 +136,7 @@ def _choose(network: nn.Module, channels: Channels, share: float) -> Shape:
 def _importance(network: nn.Module, channels: Channels) -> dict[int, float]:
     """Class of channels → sum of the squares of all weights that make, scale or read them."""
     found: dict[int, float] = defaultdict(float)
+    classes = channels.classes()
     modules = dict(named_layers(network))
     for name, layer in channels.layers.items():
         module = modules.get(name)
@@ -154,7 +156,7 @@ def _importance(network: nn.Module, channels: Channels) -> dict[int, float]:
             sides = [(layer.outputs, squares)]
         for labels, values in sides:
             for label, value in zip(labels or [], values.tolist(), strict=True):
-                found[channels.find(label)] += value
+                found[classes[label]] += value
     return found
 
 
@@ -183,16 +185,20 @@ def dry_run(settings: Settings, channels: int, outputs: int) -> str | None:
 
 
 def _try(settings: Settings, channels: int, outputs: int) -> str | None:
+    """Prune a new network; returns why that fails."""
+    reason = ""
     neutral = {"channels_last": False, "compile": False, "gradient_checkpointing": False, "encoder_weights": "none"}
-    # `meta` has neither values nor all operations; the CPU has.
+    # `meta` needs no memory, but has neither values nor all operations.
     for device in ("meta", "cpu"):
         try:
             with torch.device(device), warnings.catch_warnings(action="ignore"):
                 network = build(settings.model_copy(update=neutral), channels, outputs)
-                image = torch.zeros(1, channels, settings.image_size, settings.image_size)
-                prune(network, image, settings.prune, settings.model)
-        except (UserError, RuntimeError) as error:
-            reason = f"{error}".splitlines()[0]
+            image = torch.zeros(1, channels, settings.image_size, settings.image_size, device=device)
+            prune(network, image, settings.prune, settings.model)
+        except UserError as error:
+            reason = f"{error}"
+        except Exception as error:  # as many kinds as there are encoders
+            reason = f"{settings.model}: cannot be pruned: {type(error).__name__}: {error}".splitlines()[0]
         else:
             return None
     return reason
