@@ -78,10 +78,10 @@ class Settings(Fields):
             return 0
         return self.finetune_epochs if self.prune else self.epochs
 
-    def changed(self, **values: Any) -> Self:
+    def changed(self, **values: Any) -> "Settings":
         """A copy with other, valid values. Unlike `model_copy`, it does not keep the identity."""
         kept = {name: getattr(self, name) for name in type(self).model_fields}
-        return self.model_construct(**kept | values)
+        return Settings.model_construct(**kept | values)
 
     @property
     def _compression(self) -> list[str]:
