@@ -134,11 +134,11 @@ def _pick(labels: list[int] | None, kept: tuple[int, ...] | None) -> list[int] |
     return labels if labels is None or kept is None else [labels[channel] for channel in kept]
 
 
-class _Pass(TorchDispatchMode):
+class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A forward pass that carries labels along: int64, with the shape of their tensor and stride 0 where constant."""
 
     def __init__(self, network: nn.Module, channels: Channels, careful: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.network, self.channels, self.careful = network, channels, careful
         self.labels: Any = WeakIdKeyDictionary()
         self.inside: nn.Module | None = None
@@ -217,11 +217,11 @@ class _Pass(TorchDispatchMode):
         elif name in _REDUCTIONS or name in _ALONG:
             moved = self.along(args, inputs[0], results[0].shape, reduce=name in _REDUCTIONS) * len(results)
         elif name == "bmm" and not self.careful:
-            moved = [self.product(*inputs, results[0].shape)]
+            moved = [self.product(inputs[0], inputs[1], results[0].shape)]
         else:
             moved = self.frozen(inputs, results)
             for labels in inputs:
-                self.multiplied.update(_compact(labels).unique().tolist())
+                self.multiplied.update(_values(labels))
         for tensor, labels in zip(results, moved, strict=True):
             self.labels[tensor] = _constant(labels) if labels.shape == tensor.shape else labels.expand(tensor.shape)
 
@@ -250,7 +250,6 @@ class _Pass(TorchDispatchMode):
                 small[number] = torch.tensor(0)
         found = small[0]
         for labels in small[1:]:
-            found, labels = torch.broadcast_tensors(found, labels)
             self.unite(found, labels)
             found = torch.where(found > 0, found, labels)
         return found.expand(shape)
@@ -270,7 +269,7 @@ class _Pass(TorchDispatchMode):
         found = _compact(labels)
         for dimension in dimensions:
             first = found.amax(dimension, keepdim=True)
-            self.unite(*torch.broadcast_tensors(first, found))
+            self.unite(first, found)
             found = first
         return [
             found.expand(labels.shape)
@@ -291,7 +290,7 @@ class _Pass(TorchDispatchMode):
         if one.shape[0] > 1 or other.shape[0] > 1 or rows + columns + inner > 1:
             return self.frozen([one, other], [torch.empty(shape, device="meta")])[0]
         if inner:
-            self.unite(*torch.broadcast_tensors(one[0, 0], other[0, :, 0]))
+            self.unite(one[0, 0], other[0, :, 0])
             return torch.tensor(0).expand(shape)
         if bool(one.any()) and bool(other.any()):
             return self.frozen([one, other], [torch.empty(shape, device="meta")])[0]
@@ -304,14 +303,16 @@ class _Pass(TorchDispatchMode):
         return [torch.tensor(FROZEN).expand(tensor.shape) for tensor in results]
 
     def freeze(self, labels: torch.Tensor) -> None:
-        for label in _compact(labels).unique().tolist():
+        for label in _values(labels):
             self.channels.unite(FROZEN, label)
 
     def unite(self, one: torch.Tensor, other: torch.Tensor) -> None:
-        """Make labels one, element by element."""
+        """Make labels one, element by element; both are broadcast."""
+        one, other = torch.broadcast_tensors(one, other)  # type: ignore[no-untyped-call]
         differ = (one != other) & (one > 0) & (other > 0)
         if bool(differ.any()):
-            for pair in torch.stack([one[differ], other[differ]], 1).unique(dim=0).tolist():
+            pairs = torch.stack([one[differ], other[differ]], 1)
+            for pair in pairs.unique(dim=0).tolist():  # type: ignore[no-untyped-call]
                 self.pair(*pair)
 
     def pair(self, one: int, other: int) -> None:
@@ -323,7 +324,7 @@ class _Pass(TorchDispatchMode):
         size = labels.shape[dimension]
         flat = flat.movedim(dimension, 0).flatten(1).expand(size, -1)
         first = flat.amax(1)
-        self.unite(*torch.broadcast_tensors(first[:, None], flat))
+        self.unite(first[:, None], flat)
         return torch.where(first > 0, first, FROZEN)
 
     def parameter(self, name: str | None, parameter: torch.Tensor) -> torch.Tensor:
@@ -371,19 +372,19 @@ class _Pass(TorchDispatchMode):
 
     def tie(self, layer: nn.Module, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
         """Groups keep as many channels as each other: the channels at one position of all groups go together."""
-        groups = getattr(layer, "groups", None) or getattr(layer, "num_groups", 1)
+        groups = int(getattr(layer, "groups", getattr(layer, "num_groups", 1)))
         if groups == 1:
             return
         for side in (inputs, outputs):
             blocks = side.reshape(groups, -1)
             if blocks.shape[1] > 1 and len(inputs) != groups != len(outputs):
-                self.unite(*torch.broadcast_tensors(blocks[:1], blocks))
+                self.unite(blocks[:1], blocks)
         if len(inputs) == groups or len(outputs) == groups:  # depthwise: each group goes as a whole
             for side in (inputs, outputs):
-                self.unite(*torch.broadcast_tensors(inputs.reshape(groups, -1)[:, :1], side.reshape(groups, -1)))
+                self.unite(inputs.reshape(groups, -1)[:, :1], side.reshape(groups, -1))
 
 
-class _Check(_Pass):
+class _Check(_Pass):  # type: ignore[no-untyped-call]
     """A pass through a pruned network in which labels that would become one must be one already."""
 
     def __init__(self, network: nn.Module, expected: Channels) -> None:
@@ -395,7 +396,7 @@ class _Check(_Pass):
             raise Mismatch(f"after {self.where}, channels are combined that do not belong together")
 
     def freeze(self, labels: torch.Tensor) -> None:
-        for label in _compact(labels).unique().tolist():
+        for label in _values(labels):
             if label:
                 self.pair(FROZEN, label)
 
@@ -449,6 +450,10 @@ def _constant(labels: torch.Tensor) -> torch.Tensor:
         if size > 1 and bool((labels == labels.narrow(dimension, 0, 1)).all()):
             labels = labels.narrow(dimension, 0, 1)
     return labels.expand(shape)
+
+
+def _values(labels: torch.Tensor) -> list[int]:
+    return _compact(labels).unique().tolist()  # type: ignore[no-any-return,no-untyped-call]
 
 
 def _sizes(tensor: torch.Tensor, dimensions: int) -> list[int]:

@@ -210,7 +210,7 @@ def _cut(module: nn.Module, name: str, dimension: int, channels: tuple[int, ...]
     setattr(module, name, _parameter(tensor, new) if isinstance(tensor, nn.Parameter) else new)
 
 
-def _parameter(old: nn.Parameter, new: torch.Tensor) -> nn.Parameter:
+def _parameter(old: torch.Tensor, new: torch.Tensor) -> nn.Parameter:
     innermost = old.ndim == 4 and not old.is_contiguous() and old.is_contiguous(memory_format=torch.channels_last)
     memory_format = torch.channels_last if innermost else torch.contiguous_format
     return nn.Parameter(new.detach().contiguous(memory_format=memory_format), requires_grad=old.requires_grad)

@@ -123,14 +123,15 @@ def test_every_layer_keeps_some_channels_however_much_is_pruned(model: str) -> N
 
 
 def test_the_smallest_weights_go_and_the_rest_stays_in_its_order() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1)).eval()
+    first, last = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+    network = nn.Sequential(first, nn.ReLU(), last)
     with torch.no_grad():
         for channel, weight in enumerate([5.0, 0.1, 4.0, 0.2, 3.0, 0.3, 2.0, 1.0]):
-            network[0].weight[channel] = weight
-            network[2].weight[:, channel] = weight
+            first.weight[channel] = weight
+            last.weight[:, channel] = weight
     shape = prune(network, torch.zeros(1, 1, 8, 8), 0.4)
     assert shape.to_json() == {"0": {"outputs": [0, 2, 4, 6, 7]}, "2": {"inputs": [0, 2, 4, 6, 7]}}
-    assert network[0].weight[:, 0, 0, 0].tolist() == [5, 4, 3, 2, 1]
+    assert first.weight[:, 0, 0, 0].tolist() == [5, 4, 3, 2, 1]
 
 
 def test_same_weights_give_the_same_shape_whatever_the_transforms() -> None:
