@@ -15,7 +15,7 @@ from greenseg.report.labels import axes, differing, label
 from greenseg.report.moderation import Values
 from greenseg.report.objectives import Objective
 from greenseg.report.pairs import Figure, Trials, numbered
-from greenseg.report.results import CONTENT, HARDWARE, Result, best_first, mean_figure
+from greenseg.report.results import CONTENT, HARDWARE, Result, best_first
 from greenseg.report.run import Run, Way
 from greenseg.report.spreads import Spread, Spreads
 from greenseg.report.statistics import Change, Mean
@@ -115,6 +115,7 @@ class Comparison:
         others = {id(one): one for one in (*relative_to, *([baseline] if baseline else [])) if one not in self.results}
         self.spreads = Spreads([*self.results, *others.values()])
         self._units: dict[str, tuple[str, float]] = {}
+        self._kinds: dict[int, Kind] = {}
 
     def figure(self, result: Result, objective: Objective) -> Mean | None:
         """The mean of a result with its interval, from the spread of all results; see `Result.figure`."""
@@ -137,7 +138,9 @@ class Comparison:
 
     def kind(self, result: Result) -> Kind:
         """The kind that a result competes in: one class of hardware, and no estimates against measurements."""
-        return self._kind(result, result.ways, result.watts, None)
+        if id(result) not in self._kinds:
+            self._kinds[id(result)] = self._kind(result, result.ways, result.watts, None)
+        return self._kinds[id(result)]
 
     def _kind(self, of: Result, ways: Mapping[str, frozenset[Way]], watts: frozenset[Watts], run: Run | None) -> Kind:
         hardware = (frozenset({of.where[HARDWARE]}),) if HARDWARE in of.where else ()
@@ -346,7 +349,7 @@ class Comparison:
 
     def _quality_of(self, trials: Trials) -> Figure:
         """The quality of each trial."""
-        values = [mean_figure(self.quality, runs) for runs in trials.runs]
+        values = [value for result in self.results for value in result.values(self.quality)]
         noise, freedom = self._noise(trials, self.quality, lambda spread: spread.variance * spread.slope**2)
         return Figure(np.array(values, dtype=float), noise, freedom)
 
@@ -355,7 +358,7 @@ class Comparison:
 
         Joules are comparable with the same kind of source and the same accounting settings.
         """
-        values = [mean_figure(self.energy, runs) for runs in trials.runs]
+        values = [value for result in self.results for value in result.values(self.energy)]
         terms = [
             frozenset(self._terms(self.results[place], run) for run in runs)
             for place, runs in zip(trials.of, trials.runs, strict=True)

@@ -35,6 +35,7 @@ class Result:
     runs: tuple[Run, ...]
     where: Mapping[str, Any] = field(default_factory=dict)
     content: str = ""
+    _values: dict[str, list[float | None]] = field(default_factory=dict, repr=False)
     _figures: dict[str, Moments | None] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -80,7 +81,7 @@ class Result:
         A mean over some of them would be biased, for instance towards those that reached the target.
         """
         if objective.name not in self._figures:
-            known = [value for value in (mean_figure(objective, runs) for runs in self.repeats) if value is not None]
+            known = [value for value in self.values(objective) if value is not None]
             whole = known and len(known) == len(self.repeats)
             whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
             self._figures[objective.name] = self._moments(objective, known) if whole else None
@@ -125,10 +126,11 @@ class Result:
         """The settings that the finished repeats computed an objective with; see `Objective.terms`."""
         return {objective.terms(run) for run in self.finished}
 
-    def values(self, *objectives: Objective) -> list[tuple[float, ...]]:
-        """The values of each finished repeat, without repeats that lack one."""
-        rows = [tuple(mean_figure(objective, runs) for objective in objectives) for runs in self.repeats]
-        return [row for row in rows if None not in row]  # type: ignore[misc]
+    def values(self, objective: Objective) -> list[float | None]:
+        """The value of each finished repeat; None for those that lack it."""
+        if objective.name not in self._values:
+            self._values[objective.name] = [mean_figure(objective, runs) for runs in self.repeats]
+        return self._values[objective.name]
 
     @cached_property
     def watts(self) -> frozenset[Watts]:
