@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic_core import to_json
@@ -55,15 +55,16 @@ def as_csv(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] | N
     shown = [column(comparison, name) for name in names]
     changed = {name for name in names if any(_ran_otherwise(row, name) for row in rows)}
     writer.writerow([heading for name in names for heading in _csv_headings(name, name in changed)])
-    writer.writerows(
-        [cell for one in shown for cell in _csv_cells(comparison, one, row, one.name in changed)] for row in rows
-    )
+    columns = [_csv_cells(comparison, one, one.name in changed) for one in shown]
+    writer.writerows([cell for cells in columns for cell in cells(row)] for row in rows)
     return text.getvalue()
 
 
 def _ran_otherwise(row: Row, name: str) -> bool:
+    if not (values := ran(row.result, name)):
+        return False
     asked = value_text(row.result.settings.get(name))
-    return any(value_text(value) != asked for value in ran(row.result, name))
+    return any(value_text(value) != asked for value in values)
 
 
 def _csv_headings(name: str, changed: bool) -> list[str]:
@@ -78,26 +79,39 @@ def _csv_headings(name: str, changed: bool) -> list[str]:
     return [key, *(f"{key}_{word}" for word in more)]
 
 
-def _csv_cells(comparison: Comparison, shown: Column, row: Row, changed: bool) -> list[Any]:
+def _csv_cells(comparison: Comparison, shown: Column, changed: bool) -> Callable[[Row], list[Any]]:
+    """Returns the cells of a row in a column, which may fill several."""
     if objective := named(shown.name):
-        mean = comparison.figure(row.result, objective)
-        ends = ("", "") if mean is None or mean.half is None else (mean.low, mean.high)
-        cells: list[Any] = ["" if mean is None else mean.value, *ends]
-        return [*cells, "" if mean is None else mean.n] if objective.over_subjects else cells
+        return lambda row: _csv_mean(comparison.figure(row.result, objective), objective.over_subjects)
     if shown.name == SUBJECTS:
-        carried = over_subjects(comparison, row.result)
-        if carried is None:
-            return [""] * 4
-        return [carried.value, *(("", "") if carried.half is None else (carried.low, carried.high)), carried.n]
+        return lambda row: _csv_mean(over_subjects(comparison, row.result), True)
     if shown.name == RELATIVE:
-        change = comparison.relative(row.result)
-        ratios = (change.share, change.low, change.high) if change else (None, None, None)
-        return ["" if ratio is None else ratio + 1 for ratio in ratios]
-    value = shown.value(row)
-    cells = [{True: "true", False: "false", None: ""}.get(value, value) if isinstance(value, bool | None) else value]
+        return lambda row: _csv_ratio(comparison.relative(row.result))
     if changed:
-        cells.append(", ".join(map(str, ran(row.result, shown.name))))
-    return [no_formula(cell) for cell in cells]
+        return lambda row: [
+            no_formula(_csv_value(shown.value(row))),
+            no_formula(", ".join(map(str, ran(row.result, shown.name)))),
+        ]
+    return lambda row: [no_formula(_csv_value(shown.value(row)))]
+
+
+def _csv_mean(mean: Mean | None, with_number: bool) -> list[Any]:
+    if mean is None:
+        return [""] * (4 if with_number else 3)
+    ends = ("", "") if mean.half is None else (mean.low, mean.high)
+    return [mean.value, *ends, mean.n] if with_number else [mean.value, *ends]
+
+
+def _csv_ratio(change: Change | None) -> list[Any]:
+    ratios = (change.share, change.low, change.high) if change else (None, None, None)
+    return ["" if ratio is None else ratio + 1 for ratio in ratios]
+
+
+_CSV_WORDS = {True: "true", False: "false", None: ""}
+
+
+def _csv_value(value: Any) -> Any:
+    return _CSV_WORDS[value] if isinstance(value, bool | None) else value
 
 
 def no_formula(cell: Any) -> Any:

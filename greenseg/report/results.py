@@ -35,7 +35,7 @@ class Result:
     runs: tuple[Run, ...]
     where: Mapping[str, Any] = field(default_factory=dict)
     content: str = ""
-    _values: dict[str, list[float | None]] = field(default_factory=dict, repr=False)
+    _values: dict[str, Sequence[float | None]] = field(default_factory=dict, repr=False)
     _figures: dict[str, Moments | None] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -81,8 +81,14 @@ class Result:
         A mean over some of them would be biased, for instance towards those that reached the target.
         """
         if objective.name not in self._figures:
-            known = [value for value in self.values(objective) if value is not None]
+            known: list[float] = []
+            for runs in self.repeats:
+                if (value := mean_figure(objective, runs)) is None:
+                    break
+                known.append(value)
             whole = known and len(known) == len(self.repeats)
+            if whole:
+                self._values[objective.name] = known
             whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
             self._figures[objective.name] = self._moments(objective, known) if whole else None
         return self._figures[objective.name]
@@ -126,7 +132,7 @@ class Result:
         """The settings that the finished repeats computed an objective with; see `Objective.terms`."""
         return {objective.terms(run) for run in self.finished}
 
-    def values(self, objective: Objective) -> list[float | None]:
+    def values(self, objective: Objective) -> Sequence[float | None]:
         """The value of each finished repeat; None for those that lack it."""
         if objective.name not in self._values:
             self._values[objective.name] = [mean_figure(objective, runs) for runs in self.repeats]
