@@ -158,9 +158,7 @@ def as_data(comparison: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
 def _row(comparison: Comparison, row: Row, objectives: Mapping[str, Objective]) -> dict[str, Any]:
     result = row.result
     figures = {
-        name: _mean(mean)
-        for name, o in objectives.items()
-        if (mean := comparison.figure(result, o)) is not None
+        name: _mean(mean) for name, o in objectives.items() if (mean := comparison.figure(result, o)) is not None
     }
     return {
         "configuration": result.configuration,

@@ -12,7 +12,7 @@ from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective, of_class
 from greenseg.report.run import Run, Way
-from greenseg.report.statistics import Mean, Moments, mean_of, moments_of, moments_over_folds
+from greenseg.report.statistics import Mean, Moments, mean_of, moments_of, moments_over_folds, overlap_of
 from greenseg.runs.record import Watts
 from greenseg.settings import NEUTRAL, group_of, repeated_anywhere
 from greenseg.settings import REPEATS as REPEATS_GROUP
@@ -99,8 +99,8 @@ class Result:
         folds: dict[Any, list[float]] = {}
         for runs, value in zip(self.repeats, values, strict=True):
             folds.setdefault(runs[0].settings["fold"], []).append(value)
-        number = max(int(self.settings["folds"]), 2)
-        return moments_over_folds([*folds.values()], 1 / (number - 1) if objective.learned else 0.0)
+        overlap = overlap_of(int(self.settings["folds"])) if objective.learned else 0.0
+        return moments_over_folds([*folds.values()], overlap)
 
     def over_subjects(self, objective: Objective) -> Mean | None:
         """The mean over repeats with an interval over subjects; None if there is none, or if it has another one."""

@@ -92,6 +92,11 @@ def moments_over_folds(folds: Sequence[Sequence[float]], overlap: float) -> Mome
     return Moments(*_moments(means), len(means), overlap)
 
 
+def overlap_of(folds: int) -> float:
+    """n_test/n_train of a cross-validation with so many folds."""
+    return 1 / (max(folds, 2) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Relative change of a positive value: -0.3 is 30 % less.
