@@ -325,8 +325,8 @@ class Comparison:
     def effects(self) -> list[Effect]:
         """The mean effect of each value of each axis, over all pairs of runs that differ in nothing else."""
         trials = Trials(self.results, self.differing)
-        quality, energy = self._quality_of(trials), self._energy_of(trials)
-        found = [self._pairs(name, trials, quality, energy) for name in self.swept]
+        figures = self._quality_of(trials), self._energy_of(trials)
+        found = [self._pairs(name, trials, *figures) for name in self.swept]
         qualities = mean_differences([[quality for *_, quality, _ in effects] for effects in found])
         energies = mean_differences([[energy for *_, energy in effects if energy] for effects in found])
         said = []

@@ -54,7 +54,7 @@ def _classes(runs: Sequence[Run]) -> dict[int, _Class]:
         found = _Class(cpu, tuple(sorted(set(gpus))), 2 ** round(math.log2(gb)) if gb else None)
         known.append((host, found, members))
         on_host.setdefault((host, cpu, found.memory), set()).add(found.gpus)
-    classes = {}
+    classes: dict[int, _Class] = {}
     for host, found, members in known:
         seen = [gpus for gpus in on_host[host, found.cpu, found.memory] if gpus]
         whole = found._replace(gpus=seen[0]) if not found.gpus and len(seen) == 1 else found
