@@ -345,11 +345,13 @@ def _of_objectives(comparison: Comparison) -> list[str]:
         if objective.reckoned and (objective.name != "e2mip" or objective is comparison.energy):
             settings.setdefault(objective.reckoned, []).append(objective)
     for key, objectives in settings.items():
+        differ = [result for result in finished if len(result.terms(objectives[0])) > 1]
         figures = [
-            o for o in objectives if any(o.of(run) is not None for result in finished for run in result.finished)
+            o
+            for o in (objectives if differ else [])
+            if any(o.of(run) is not None for result in finished for run in result.finished)
         ]
-        differ = [result for result in finished if figures and len(result.terms(objectives[0])) > 1]
-        if differ:
+        if figures:
             lacking = ", ".join(o.titled("joules") for o in figures)
             said.append(
                 f"{key} differs between repeats of {count(len(differ), 'configuration')} "

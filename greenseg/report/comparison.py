@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from greenseg.report.chance import front_chances, near_best
 from greenseg.report.effects import Pairs, mean_differences
 from greenseg.report.labels import axes, differing, label
 from greenseg.report.measured import Terms
+from greenseg.report.moderation import Values
 from greenseg.report.objectives import Objective
-from greenseg.report.results import CONTENT, HARDWARE, REPEATS, Result, best_first, mean_figure
+from greenseg.report.pairs import Figure, Trials, numbered
+from greenseg.report.results import CONTENT, HARDWARE, Result, best_first
 from greenseg.report.run import Run, Way
 from greenseg.report.spreads import Spread, Spreads
 from greenseg.report.statistics import Change, Mean
@@ -116,6 +118,7 @@ class Comparison:
         others = {id(one): one for one in (*relative_to, *([baseline] if baseline else [])) if one not in self.results}
         self.spreads = Spreads([*self.results, *others.values()])
         self._units: dict[str, tuple[str, float]] = {}
+        self._kinds: dict[int, Kind] = {}
 
     def figure(self, result: Result, objective: Objective) -> Mean | None:
         """The mean of a result with its interval, from the spread of all results; see `Result.figure`."""
@@ -147,7 +150,9 @@ class Comparison:
 
     def kind(self, result: Result) -> Kind:
         """The kind that a result competes in: one class of hardware, and no estimates against measurements."""
-        return self._kind(result, result.ways, result.watts, None)
+        if id(result) not in self._kinds:
+            self._kinds[id(result)] = self._kind(result, result.ways, result.watts, None)
+        return self._kinds[id(result)]
 
     def _kind(self, of: Result, ways: Mapping[str, frozenset[Way]], watts: frozenset[Watts], run: Run | None) -> Kind:
         apart = tuple(
@@ -345,20 +350,9 @@ class Comparison:
     @cached_property
     def effects(self) -> list[Effect]:
         """The mean effect of each value of each axis, over all pairs of runs that differ in nothing else."""
-        names = [*self.differing, *REPEATS]
-        trials = [
-            _Trial(
-                tuple([_hashable(runs[0].settings[n] if n in REPEATS else result.settings[n]) for n in names]),
-                mean_figure(self.quality, runs),
-                mean_figure(self.energy, runs),
-                frozenset(self._terms(result, run) for run in runs),
-                self.spreads.of(result, self.quality),
-                self.spreads.of(result, self.energy),
-            )
-            for result in self.results
-            for runs in result.repeats
-        ]
-        found = [self._pairs(name, names.index(name), trials) for name in self.swept]
+        trials = Trials(self.results, self.differing)
+        figures = self._quality_of(trials), self._energy_of(trials)
+        found = [self._pairs(name, trials, *figures) for name in self.swept]
         qualities = mean_differences([[quality for *_, quality, _ in effects] for effects in found])
         energies = mean_differences([[energy for *_, energy in effects if energy] for effects in found])
         said = []
@@ -379,95 +373,52 @@ class Comparison:
                 )
         return said
 
+    def _quality_of(self, trials: Trials) -> Figure:
+        """The quality of each trial."""
+        values = [value for result in self.results for value in result.values(self.quality)]
+        noise, freedom = self._noise(trials, self.quality, lambda spread: spread.variance * spread.slope**2)
+        return Figure(np.array(values, dtype=float), noise, freedom)
+
+    def _energy_of(self, trials: Trials) -> Figure:
+        """The logarithm of the energy of each trial; NaN if its duplicates have different terms.
+
+        Joules are comparable with the same kind of source and the same accounting settings.
+        """
+        values = [value for result in self.results for value in result.values(self.energy)]
+        terms = [
+            frozenset(self._terms(self.results[place], run) for run in runs)
+            for place, runs in zip(trials.of, trials.runs, strict=True)
+        ]
+        logs = [
+            math.log(value) if value and value > 0 and len(of) == 1 else math.nan
+            for value, of in zip(values, terms, strict=True)
+        ]
+        noise, freedom = self._noise(trials, self.energy, lambda spread: spread.variance)
+        return Figure(np.array(logs), noise, freedom, numbered(terms))
+
+    def _noise(self, trials: Trials, objective: Objective, of: Callable[[Spread], float]) -> tuple[Values, Values]:
+        """Variance of each trial if it was independent, and its degrees of freedom."""
+        spreads = [self.spreads.of(result, objective) for result in self.results]
+        known = [(of(spread), spread.freedom) if spread and spread.freedom else (math.nan, 0.0) for spread in spreads]
+        noise, freedom = np.array(known)[trials.of].T
+        return noise, freedom
+
     def _terms(self, result: Result, run: Run) -> tuple[Kind, Any]:
         ways = {component: frozenset({way}) for component, way in run.ways.items()}
         # Effects may change the engine of a measured prediction; the kind has the rest of its terms.
         return self._kind(result, ways, run.watts, run), None if self.energy.apart else self.energy.terms(run)
 
     def _pairs(
-        self, name: str, position: int, trials: Sequence["_Trial"]
+        self, name: str, trials: Trials, quality: Figure, energy: Figure
     ) -> list[tuple[str, Any, Any, Pairs, Pairs | None]]:
         """Axis, value, reference, and the pairs with differences in quality and in log energy."""
-        reference = _hashable((self.baseline or self.results[0]).settings[name])
-        alike: dict[tuple[Any, ...], dict[Any, _Trial]] = {}
-        for trial in trials:
-            rest = trial.values[:position] + trial.values[position + 1 :]
-            alike.setdefault(rest, {})[trial.values[position]] = trial
-        found = []
-        for value in sorted({trial.values[position] for trial in trials} - {reference}, key=_order):
-            pairs = [
-                (rest[: -len(REPEATS)], rest[-len(REPEATS) :], by[reference], by[value])
-                for rest, by in alike.items()
-                if reference in by and value in by
-            ]
-            qualities = [pair for pair in pairs if pair[2].quality is not None and pair[3].quality is not None]
-            energies = [
-                pair
-                for pair in pairs
-                if (pair[2].energy or 0) > 0
-                and (pair[3].energy or 0) > 0
-                and pair[2].terms == pair[3].terms
-                and len(pair[2].terms) == 1
-            ]
-            if qualities:
-                spent = _paired(energies, lambda trial: math.log(trial.energy or 1), _energy_noise)
-                quality = _paired(qualities, lambda trial: trial.quality or 0.0, _quality_noise)
-                assert quality
-                found.append((name, value, reference, quality, spent))
-        return found
+        reference = (self.baseline or self.results[0]).settings[name]
+        return [
+            (name, match.value, reference, pairs, energy.pairs(match))
+            for match in trials.matches(name, reference)
+            if (pairs := quality.pairs(match))
+        ]
 
 
 def _shares(between: tuple[float, float] | None) -> tuple[float, float] | None:
     return (math.expm1(between[0]), math.expm1(between[1])) if between else None
-
-
-def _paired(
-    pairs: Sequence[tuple[Any, Any, "_Trial", "_Trial"]],
-    value: Callable[["_Trial"], float],
-    noise: Callable[["_Trial"], tuple[float, float]],
-) -> Pairs | None:
-    """Pairs of trials as differences of a value; None without any."""
-    if not pairs:
-        return None
-    noises = [(noise(before), noise(after)) for *_, before, after in pairs]
-    return Pairs(
-        np.array([value(after) - value(before) for *_, before, after in pairs]),
-        [rest for rest, *_ in pairs],
-        [repeat for _, repeat, *_ in pairs],
-        np.array([before + after for (before, _), (after, _) in noises]),
-        min(freedom for both in noises for _, freedom in both),
-    )
-
-
-def _quality_noise(trial: "_Trial") -> tuple[float, float]:
-    spread = trial.quality_spread
-    return (spread.variance * spread.slope**2, spread.freedom) if spread and spread.freedom else (math.nan, 0.0)
-
-
-def _energy_noise(trial: "_Trial") -> tuple[float, float]:
-    spread = trial.energy_spread
-    return (spread.variance, spread.freedom) if spread and spread.freedom else (math.nan, 0.0)
-
-
-class _Trial(NamedTuple):
-    """A finished repeat: the settings that differ between results, and its quality and energy.
-
-    Effects compare joules only with the same kind of source and the same accounting settings.
-    """
-
-    values: tuple[Any, ...]
-    quality: float | None
-    energy: float | None
-    terms: frozenset[Any]
-    quality_spread: Spread | None
-    energy_spread: Spread | None
-
-
-def _hashable(value: Any) -> Any:
-    return repr(value) if isinstance(value, list | dict) else value
-
-
-def _order(value: Any) -> tuple[bool, float, str]:
-    """A key that sorts numbers by size and all else by name."""
-    number = isinstance(value, int | float)
-    return (not number, float(value) if number else 0.0, str(value))

@@ -9,7 +9,7 @@ Configurations are split by class, as they are by content: a configuration with 
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from greenseg.report.results import HARDWARE, UNKNOWN, Result
 from greenseg.report.run import Run
@@ -43,18 +43,22 @@ def by_hardware(results: Sequence[Result]) -> list[Result]:
 
 def _classes(runs: Sequence[Run]) -> dict[int, _Class]:
     """id of a run → its class."""
-    known: dict[int, tuple[str | None, _Class]] = {}
-    on_host: dict[tuple[str | None, str, int | None], set[tuple[str, ...]]] = {}
+    alike: dict[tuple[Any, ...], list[int]] = {}
     for run in runs:
         hardware = run.record.hardware
-        memory = 2 ** round(math.log2(hardware.memory_gb)) if hardware.memory_gb else None
-        found = _Class(hardware.cpu or "", tuple(sorted(set(hardware.gpus or ()))), memory)
-        known[id(run)] = hardware.host, found
-        on_host.setdefault((hardware.host, found.cpu, memory), set()).add(found.gpus)
-    classes = {}
-    for name, (host, found) in known.items():
+        of = hardware.host, hardware.cpu or "", tuple(hardware.gpus or ()), hardware.memory_gb
+        alike.setdefault(of, []).append(id(run))
+    known: list[tuple[str | None, _Class, list[int]]] = []
+    on_host: dict[tuple[str | None, str, int | None], set[tuple[str, ...]]] = {}
+    for (host, cpu, gpus, gb), members in alike.items():
+        found = _Class(cpu, tuple(sorted(set(gpus))), 2 ** round(math.log2(gb)) if gb else None)
+        known.append((host, found, members))
+        on_host.setdefault((host, cpu, found.memory), set()).add(found.gpus)
+    classes: dict[int, _Class] = {}
+    for host, found, members in known:
         seen = [gpus for gpus in on_host[host, found.cpu, found.memory] if gpus]
-        classes[name] = found._replace(gpus=seen[0]) if not found.gpus and len(seen) == 1 else found
+        whole = found._replace(gpus=seen[0]) if not found.gpus and len(seen) == 1 else found
+        classes |= dict.fromkeys(members, whole)
     return classes
 
 

@@ -12,7 +12,7 @@ from greenseg.data import PREPROCESSING
 from greenseg.energy.reading import ESTIMATE
 from greenseg.report.objectives import ENERGIES, OBJECTIVES, QUALITIES, Objective, of_class
 from greenseg.report.run import Run, Way
-from greenseg.report.statistics import Mean, Moments, mean_of, moments_of, moments_over_folds
+from greenseg.report.statistics import Mean, Moments, mean_of, moments_of, moments_over_folds, overlap_of
 from greenseg.runs.record import Watts
 from greenseg.settings import NEUTRAL, group_of, repeated_anywhere, without_effect
 from greenseg.settings import REPEATS as REPEATS_GROUP
@@ -35,6 +35,7 @@ class Result:
     runs: tuple[Run, ...]
     where: Mapping[str, Any] = field(default_factory=dict)
     content: str = ""
+    _values: dict[str, Sequence[float | None]] = field(default_factory=dict, repr=False)
     _figures: dict[str, Moments | None] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -81,8 +82,14 @@ class Result:
         A mean over some of them would be biased, for instance towards those that reached the target.
         """
         if objective.name not in self._figures:
-            known = [value for value in (mean_figure(objective, runs) for runs in self.repeats) if value is not None]
+            known: list[float] = []
+            for runs in self.repeats:
+                if (value := mean_figure(objective, runs)) is None:
+                    break
+                known.append(value)
             whole = known and len(known) == len(self.repeats)
+            if whole:
+                self._values[objective.name] = known
             whole = whole and (not objective.reckoned or len(self.terms(objective)) == 1)
             self._figures[objective.name] = self._moments(objective, known) if whole else None
         return self._figures[objective.name]
@@ -93,8 +100,8 @@ class Result:
         folds: dict[Any, list[float]] = {}
         for runs, value in zip(self.repeats, values, strict=True):
             folds.setdefault(runs[0].settings["fold"], []).append(value)
-        number = max(int(self.settings["folds"]), 2)
-        return moments_over_folds([*folds.values()], 1 / (number - 1) if objective.learned else 0.0)
+        overlap = overlap_of(int(self.settings["folds"])) if objective.learned else 0.0
+        return moments_over_folds([*folds.values()], overlap)
 
     def over_subjects(self, objective: Objective) -> Mean | None:
         """The mean over repeats with an interval over subjects; None if there is none, or if it has another one."""
@@ -126,10 +133,11 @@ class Result:
         """The settings that the finished repeats computed an objective with; see `Objective.terms`."""
         return {objective.terms(run) for run in self.finished}
 
-    def values(self, *objectives: Objective) -> list[tuple[float, ...]]:
-        """The values of each finished repeat, without repeats that lack one."""
-        rows = [tuple(mean_figure(objective, runs) for objective in objectives) for runs in self.repeats]
-        return [row for row in rows if None not in row]  # type: ignore[misc]
+    def values(self, objective: Objective) -> Sequence[float | None]:
+        """The value of each finished repeat; None for those that lack it."""
+        if objective.name not in self._values:
+            self._values[objective.name] = [mean_figure(objective, runs) for runs in self.repeats]
+        return self._values[objective.name]
 
     @cached_property
     def watts(self) -> frozenset[Watts]:

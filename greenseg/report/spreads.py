@@ -76,8 +76,10 @@ class Spreads:
     def estimates(self, results: Sequence[Result], objectives: Sequence[Objective]) -> Estimates:
         """What is known of the means of some of the results, which have all of them; on scales with even spread."""
         spreads = [[s for objective in objectives if (s := self.of(result, objective))] for result in results]
-        alone = len(objectives) == 1  # and has no correlation
-        return estimates_of(spreads, [[] if alone else result.values(*objectives) for result in results])
+        if len(objectives) == 1:  # which has no correlation
+            return estimates_of(spreads, [[]] * len(results))
+        repeats = [zip(*(result.values(objective) for objective in objectives), strict=True) for result in results]
+        return estimates_of(spreads, [[row for row in rows if None not in row] for rows in repeats])
 
     def _pooled(self, objective: Objective) -> dict[int, Spread]:
         groups: dict[Hashable, list[tuple[Result, Moments]]] = {}
@@ -161,10 +163,11 @@ def estimates_of(spreads: Sequence[Sequence[Spread]], repeats: Sequence[Sequence
     """
     rows_of = [[(s.even, s.error if s.freedom else 0.0, s.freedom) for s in row] for row in spreads]
     table = np.array(rows_of).reshape(len(spreads), len(spreads[0]) if spreads else 1, 3)
-    residuals = [np.zeros((0, table.shape[1]))]
-    for row, rows in zip(spreads, repeats, strict=True):
-        if len(rows) > 1:
-            values = np.array(rows, dtype=float)
-            units = np.array([s.slope * math.sqrt(s.variance) or math.inf for s in row])
-            residuals.append((values - values.sum(axis=0) / len(rows)) / units)
-    return Estimates(table[..., 0], table[..., 1], table[..., 2], correlation(np.concatenate(residuals)))
+    again = [place for place, rows in enumerate(repeats) if len(rows) > 1]
+    units = [[s.slope * math.sqrt(s.variance) or math.inf for s in spreads[place]] for place in again]
+    values = np.array([values for place in again for values in repeats[place]]).reshape(-1, table.shape[1])
+    sizes = np.array([len(repeats[place]) for place in again], dtype=np.int64)
+    if again:
+        means = np.add.reduceat(values, np.cumsum(sizes) - sizes) / sizes[:, None]
+        values = (values - means.repeat(sizes, axis=0)) / np.array(units).repeat(sizes, axis=0)
+    return Estimates(table[..., 0], table[..., 1], table[..., 2], correlation(values))

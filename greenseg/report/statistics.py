@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True, slots=True)
-class Mean:
+class Mean(NamedTuple):
     """A mean over repeats, or over subjects.
 
     Attributes:
@@ -47,11 +47,10 @@ def mean_of(values: Sequence[float]) -> Mean:
 def _moments(values: Sequence[float]) -> tuple[float, float]:
     """Mean and unbiased variance; the module `statistics` takes 30 times as long because it uses exact fractions."""
     mean = math.fsum(values) / len(values)
-    return mean, math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean, math.fsum([(value - mean) ** 2 for value in values]) / (len(values) - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Moments:
+class Moments(NamedTuple):
     """Repeats in short, without an interval, which needs the spread of other configurations; see `spreads`.
 
     Attributes:
@@ -91,6 +90,11 @@ def moments_over_folds(folds: Sequence[Sequence[float]], overlap: float) -> Mome
     """
     means = [math.fsum(values) / len(values) for values in folds]
     return Moments(*_moments(means), len(means), overlap)
+
+
+def overlap_of(folds: int) -> float:
+    """n_test/n_train of a cross-validation with so many folds."""
+    return 1 / (max(folds, 2) - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,10 @@ practical margin, within which a difference has no consequence. The rule is gree
 not settled and those that compete with them, the next seed goes to the one that lowers Σ p(1 − p), the expected number
 of wrong decisions, most per joule. For this, a further seed is expected to change neither means nor spread, but to
 lower the standard error as √n. The means will change: ask again after the seeds.
+
+Folds share training data, so a further one lowers the variance of a mean quality only from s²(1/k + n_test/n_train) to
+s²(1/(k + 1) + n_test/n_train) (Nadeau & Bengio 2003, doi:10.1023/A:1024068626366). Further seeds of folds that have all
+run are not counted on: how much of s² is that of the seeds is unknown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +25,7 @@ from greenseg.report.front import fronts
 from greenseg.report.moderation import Values
 from greenseg.report.objectives import Objective
 from greenseg.report.results import Result
+from greenseg.report.statistics import overlap_of
 from greenseg.report.units import count, joules
 from greenseg.settings import Settings
 
@@ -73,7 +78,8 @@ def suggest(comparison: Comparison) -> Suggestion:
         numbers = np.array([len(result.repeats) for result in members])
         costs = np.array([comparison.value(result, comparison.energy) for result in members])
         slopes = np.array([[_slope(comparison, r, o) for o in comparison.objectives] for r in members])
-        further, before, after = _greedy(estimates, numbers, costs, slopes, comparison.maximise)
+        shrinking = np.array([_shrinking(result, comparison.objectives) for result in members])
+        further, before, after = _greedy(estimates, numbers, costs, slopes, shrinking, comparison.maximise)
         unsettled, left = unsettled + before, left + after
         found += [(result, int(number)) for result, number in zip(members, further, strict=True) if number]
     spent = sum(number * _joules(result) for result, number in found)
@@ -85,33 +91,52 @@ def _slope(comparison: Comparison, result: Result, objective: Objective) -> floa
     return spread.slope / abs(spread.mean.value) if spread and spread.mean.value else 1.0
 
 
+def _shrinking(result: Result, objectives: Sequence[Objective]) -> Values:
+    """Factors of the standard errors after 0, 1, … `MOST` further repeats, shape (MOST + 1, objectives)."""
+    n, folds = len(result.repeats), int(result.settings["folds"])
+    plain = np.sqrt(n / (n + np.arange(MOST + 1.0)))
+    if not folds:
+        return np.stack([plain] * len(objectives), axis=1)
+    known = {runs[0].settings["fold"] for runs in result.repeats}
+    later = [repeat["fold"] for repeat in _next_repeats(result, MOST)]
+    counts = np.array([len({*known, *later[:more]}) for more in range(MOST + 1)])
+    squares = 1 / counts + overlap_of(folds)
+    return np.stack([np.sqrt(squares / squares[0]) if o.learned else plain for o in objectives], axis=1)
+
+
 def _joules(result: Result) -> float:
     return sum(run.own_joules for run in result.finished) / len(result.finished)
 
 
 def _greedy(
-    estimates: Estimates, numbers: NDArray[np.int64], costs: Values, slopes: Values, maximise: Sequence[bool]
+    estimates: Estimates,
+    numbers: NDArray[np.int64],
+    costs: Values,
+    slopes: Values,
+    shrinking: Values,
+    maximise: Sequence[bool],
 ) -> tuple[NDArray[np.int64], int, int]:
     """Further seeds of each configuration, and the numbers of unsettled ones before and after them.
 
-    `slopes`, of shape (n, d), are factors from the scales with even spread to shares of the means.
+    `slopes`, of shape (n, d), are factors from the scales with even spread to shares of the means; `shrinking`, of
+    shape (n, MOST + 1, d), those of the standard errors after each number of further seeds.
     """
     noise = Estimates(0 * estimates.means, estimates.errors, estimates.freedoms, estimates.correlation).draws(
         np.random.default_rng(0), _DRAWS
     )
     quantiles = t_quantiles(estimates.freedoms, (1 - CONFIDENCE) / 2)
     halves = np.where(estimates.freedoms > 0, quantiles * estimates.errors * slopes, np.inf)
-    further = np.zeros(len(numbers), dtype=np.int64)
+    further, places = np.zeros(len(numbers), dtype=np.int64), np.arange(len(numbers))
     costs = np.where(costs > 0, costs, 1.0)
 
     def samples(further: NDArray[np.int64]) -> Values:
-        return estimates.means + noise * np.sqrt(numbers / (numbers + further))[:, None]
+        return estimates.means + noise * shrinking[places, further]
 
     def chances(drawn: Values) -> Values:
         return np.asarray(fronts(drawn, maximise).mean(axis=0))
 
     def open_ones(chance: Values, further: NDArray[np.int64]) -> NDArray[np.bool_]:
-        shrunk = halves * np.sqrt(numbers / (numbers + further))[:, None]
+        shrunk = halves * shrinking[places, further]
         between = (chance > UNSETTLED[0]) & (chance < UNSETTLED[1])
         return np.asarray(between & (shrunk > MARGIN).any(axis=1))
 
@@ -133,7 +158,7 @@ def _greedy(
             more = further.copy()
             more[one] += 1
             changed = drawn.copy()
-            changed[:, one] = estimates.means[one] + noise[:, one] * np.sqrt(numbers[one] / (numbers[one] + more[one]))
+            changed[:, one] = estimates.means[one] + noise[:, one] * shrinking[one, more[one]]
             later = chances(changed)
             gains.append((doubt.sum() - (later * (1 - later)).sum()) / costs[one])
         best = int(np.argmax(gains))

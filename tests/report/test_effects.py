@@ -12,8 +12,8 @@ def pairs(differences: Values, noise: float = np.nan, freedom: float = 0.0) -> P
     configurations, seeds = differences.shape
     return Pairs(
         differences.ravel(),
-        np.arange(configurations).repeat(seeds).tolist(),
-        list(range(seeds)) * configurations,
+        np.arange(configurations).repeat(seeds),
+        np.tile(np.arange(seeds), configurations),
         np.full(differences.size, noise),
         freedom,
     )

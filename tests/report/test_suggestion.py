@@ -82,13 +82,37 @@ def test_the_sweep_trains_new_repeats_of_the_same_configurations(tmp_path: Path)
 
 def test_further_folds_of_a_cross_validation_come_first(tmp_path: Path) -> None:
     records = [
-        one(0.77 + 0.03 * e + 0.015 * f, 100 * e, epochs=e, folds=3, fold=f, seed=0) for e in (1, 2) for f in (0, 1)
+        one(0.77 + 0.03 * e + 0.015 * f, 100 * e, epochs=e, folds=10, fold=f, seed=0) for e in (1, 2) for f in (0, 1)
     ]
     comparison = compared(*records)
     path = tmp_path / "more.yaml"
     path.write_text(as_sweep(comparison, suggest(comparison)))
     first = next(run for run in read_sweep(path).runs)
-    assert (first.seed, first.fold, first.folds) == (0, 2, 3)
+    assert (first.seed, first.fold, first.folds) == (0, 2, 10)
+
+
+def cross_validation(folds: int, difference: float) -> Comparison:
+    """Two configurations that differ by so much in Dice, of which three folds ran; else as `sweep`."""
+    return compared(
+        *(
+            one(dice + 0.01 * step, 100 * e * (1 + 0.01 * step), epochs=e, folds=folds, fold=fold, seed=0)
+            for e, dice in ((1, 0.80), (2, 0.80 + difference))
+            for fold, step in enumerate([-1, 1, 0])
+        )
+    )
+
+
+def test_folds_settle_less_than_as_many_seeds() -> None:
+    """The data that they share stays shared: s²(1/k + 1/(K − 1)), Nadeau & Bengio 2003."""
+    seeds = sum(number(sweep((0.80, 100), (0.815, 200))).values())
+    folds = sum(number(cross_validation(20, 0.015)).values())
+    assert 0 < seeds < folds
+
+
+def test_seeds_of_folds_that_have_all_run_are_not_counted_on() -> None:
+    found = suggest(cross_validation(3, 0.02))
+    assert (found.further, found.unsettled, found.left) == ((), 1, 1)
+    assert suggest(sweep((0.80, 100), (0.82, 200))).further
 
 
 def test_no_setting_of_a_run_leaves_its_comment(tmp_path: Path) -> None:
