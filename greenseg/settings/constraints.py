@@ -141,18 +141,10 @@ def _runtime_has_numbers(quantize: str, runtime: str) -> str | None:
     return reason and f"quantize: {quantize}: {reason}"
 
 
-def _package_is_here(quantize: str, runtime: str, prune: float) -> str | None:
-    runtime = engine(runtime, quantize)
-    wanted = {f"runtime: {runtime}": RUNTIMES[runtime].packages, f"prune: {prune:g}": _PRUNING if prune else ()}
-    missing = [
-        f"{who} needs {', '.join(lacking)}"
-        for who, packages in wanted.items()
-        if (lacking := [name for name in packages if importlib.util.find_spec(name) is None])
-    ]
-    return f"{'; '.join(missing)}: pip install 'greenseg[compress]'" if missing else None
-
-
-_PRUNING = ("torch_pruning",)
+def _engine_is_here(quantize: str, runtime: str) -> str | None:
+    name = engine(runtime, quantize)
+    missing = [package for package in RUNTIMES[name].packages if importlib.util.find_spec(package) is None]
+    return f"runtime: {name} needs {', '.join(missing)}: pip install 'greenseg[compress]'" if missing else None
 
 
 def _one_process_compresses(prune: float, teacher: str, devices: int, nodes: int, strategy: str) -> str | None:
@@ -178,7 +170,7 @@ CONSTRAINTS = (
     Constraint(("nodes", "batch_size", "workers", "lr"), _nodes_agree),
     Constraint(("strategy", "devices", "nodes", "optimizer", *LIMITED), _strategy_goes),
     Constraint(("quantize", "runtime"), _runtime_has_numbers),
-    Constraint(("quantize", "runtime", "prune"), _package_is_here),
+    Constraint(("quantize", "runtime"), _engine_is_here),
     Constraint(("prune", "teacher", "devices", "nodes", "strategy"), _one_process_compresses),
 )
 """Constraints that hold on every machine."""

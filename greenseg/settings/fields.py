@@ -326,7 +326,7 @@ class Fields(BaseModel):
     prune: float = _setting(
         0.0,
         "Share of the channels of each layer to remove from the trained network, which then trains on; the run with "
-        "prune 0 is trained first. Needs the extra 'compress'.",
+        "prune 0 is trained first.",
         group="Compression",
         ge=0,
         le=0.95,

@@ -64,8 +64,8 @@ def test_every_combination_of_the_axes_for_every_seed(tmp_path: Path) -> None:
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 COUNTS = {
-    "batch_size": 21, "compile": 8, "demo": 4, "encoders": 24, "light_networks": 32, "optimizers": 63, "paper": 27,
-    "power_limit": 12, "precision": 18, "strategy": 12, "workers": 12,
+    "batch_size": 21, "compile": 8, "compress": 39, "demo": 4, "distill": 6, "encoders": 24, "light_networks": 32,
+    "optimizers": 63, "paper": 48, "power_limit": 12, "precision": 18, "strategy": 12, "workers": 12,
 }  # fmt: skip
 
 
