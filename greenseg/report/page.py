@@ -69,7 +69,7 @@ def page_data(comparison: Comparison, rows: Sequence[Row], names: Sequence[str] 
                     for o in known
                     if (mean := comparison.figure(row.result, o)) is not None
                 },
-                "settings": {name: str(value) for name, value in row.result.settings.items()},
+                "settings": {name: "–" if value is None else str(value) for name, value in row.result.settings.items()},
                 "runs": [_run(run) for run in row.result.runs],
                 "curves": [_rounded(one) for one in curves.get(id(row.result), [])],
             }

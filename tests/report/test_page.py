@@ -79,6 +79,9 @@ def another(name: str) -> Any:
         "channels": "T2w,T1w",
         "split_from": "a path/it's.csv",
         "pue": 1.5,
+        "decoder_width": 32,
+        "teacher": "a path/it's-0123456789abcdef",
+        "distill_temperature": 4.0,
         "image_size": 64,
     }
     if isinstance(default, bool):

@@ -114,7 +114,7 @@ _RESULTS: list[Result] = results(*runs())
     ("options", "expected"),
     [
         ({"quality": "dicee"}, ["--quality: no 'dicee' (did you mean 'dice'?)", "valid: dice, iou, hd95"]),
-        ({"energy": "gpu"}, ["--energy gpu: no run has it; available: total, cpu, per-epoch"]),
+        ({"energy": "gpu"}, ["--energy gpu: no run has it; available: total, own, cpu, per-epoch"]),
         ({"energy": "inference"}, ["--energy inference: no run has it"]),
         ({"energy": "inferring"}, ["--energy: no 'inferring'", "to-dice"]),
         ({"third": "memory"}, ["--and: no 'memory' (did you mean 'peak-memory'?)", "params, peak-memory, seconds"]),
