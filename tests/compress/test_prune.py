@@ -19,7 +19,7 @@ from greenseg.settings import Settings, problems_of
 
 def settings_of(model: str, **values: Any) -> Settings:
     fits = (size for size in (64, 128, 224) if not problems_of({"model": model, "image_size": size}))
-    return Settings.of({"model": model, "image_size": next(fits), "prune": 0.3} | values)
+    return Settings.of({"model": model, "image_size": next(fits)} | values)
 
 
 def trained(settings: Settings, channels: int = 2, outputs: int = 3) -> tuple[nn.Module, torch.Tensor]:
@@ -184,12 +184,12 @@ def test_a_network_that_cannot_be_pruned_is_refused_by_name_and_stays() -> None:
 
 def test_a_dry_run_says_whether_a_network_can_be_pruned(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENSEG_CACHE", str(tmp_path))
-    settings = settings_of("tu-mobilenetv3_small_050-linknet")
+    settings = settings_of("tu-mobilenetv3_small_050-linknet").model_copy(update={"prune": 0.3})
     assert dry_run(settings, 1, 1) is None
     monkeypatch.setattr("greenseg.compress.prune.build", lambda *_: pytest.fail("the answer is in the cache"))
     assert dry_run(settings, 1, 1) is None
     monkeypatch.setattr("greenseg.compress.prune.build", lambda *_: _Numbers())
-    reason = dry_run(settings_of("tu-mobilenetv3_small_050-unet"), 1, 1)
+    reason = dry_run(settings_of("tu-mobilenetv3_small_050-unet").model_copy(update={"prune": 0.3}), 1, 1)
     assert reason is not None
     assert reason.startswith("tu-mobilenetv3_small_050-unet: cannot be pruned")
 
