@@ -148,7 +148,7 @@ def test_a_network_runs_in_an_engine_in_the_numbers_that_were_asked_for(
     assert np.ptp(found) > 0.1
     assert (predictor.engine.int8_share > 0.5) == (quantize == "int8")
     single = predictor.probabilities(case.images[:1])  # batches of any size; kernels differ, and rounding amplifies it
-    assert np.abs(single - found[:1]).mean() < (1e-6 if quantize == "none" else 0.01)
+    assert np.abs(single - found[:1]).mean() < (1e-6 if quantize == "none" else 0.03)
 
 
 def test_half_precision_takes_half_the_bytes(make: Callable[[str, str], Path], case: Case) -> None:
