@@ -28,8 +28,8 @@ _LEAST = 4
 _KEPT = "prunable.json"
 
 _ENCODERS = """
-    densenet121 dpn68 efficientnet-b0 inceptionresnetv2 inceptionv4 mit_b0 mobileone_s0 resnet18 resnet34 resnet50
-    resnext50_32x4d se_resnet50 timm-efficientnet-b0 timm-skresnet18 timm-tf_efficientnet_lite0 tu-convnext_atto
+    densenet121 dpn68 efficientnet-b0 inceptionresnetv2 inceptionv4 mit_b0 mobileone_s0 resnet18 resnext50_32x4d
+    se_resnet50 timm-efficientnet-b0 timm-skresnet18 timm-tf_efficientnet_lite0 tu-convnext_atto
     tu-mobilenetv3_small_050 vgg11_bn xception
     """.split()  # noqa: SIM905
 """Small encoders of each family."""

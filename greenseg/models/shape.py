@@ -124,8 +124,10 @@ def _convolution(layer: _ConvNd, kept: Kept) -> None:
     # Weights are [outputs, inputs / groups, …], but [inputs, outputs / groups, …] if transposed.
     row, column = (0, 1) if layer.transposed else (1, 0)
     rows = torch.tensor(sides[row], device=layer.weight.device)
-    columns = [blocks[column][channel // (sizes[row] // groups)] for channel in sides[row]]
-    layer.weight = _parameter(layer.weight, layer.weight[rows[:, None], torch.tensor(columns, device=rows.device)])
+    width = len(sides[column]) // len(present[column])
+    positions = torch.tensor([block or [0] * width for block in blocks[column]], device=rows.device)
+    columns = positions[rows // (sizes[row] // groups)]
+    layer.weight = _parameter(layer.weight, layer.weight[rows[:, None], columns])
     if layer.bias is not None:
         _cut(layer, "bias", 0, sides[1])
     layer.in_channels, layer.out_channels, layer.groups = len(sides[0]), len(sides[1]), len(present[0])
