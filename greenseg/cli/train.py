@@ -46,6 +46,7 @@ def train(
     # Imported only now: a wrong option is reported without rich, SimpleITK and the rest.
     from greenseg.cli.plan import notes
     from greenseg.cli.view import FilesView, TrainingView, print_uncut, say, warn
+    from greenseg.compress.refusals import refusals
     from greenseg.data.content import Contents
     from greenseg.failures import Failure
     from greenseg.launch.executor import jobs_of
@@ -94,6 +95,8 @@ def train(
         for message in claims.restore():
             warn(message)
         preflight.check(resolved)
+        if refused := [message for _, message in refusals([resolved])]:
+            raise UserError(refused)
         executor = Local(Slots((), usable_cores()))
         if problems := executor.problems([resolved]):
             raise UserError(problems)

@@ -193,10 +193,15 @@ def _by_figure(option: str, text: str, chosen: Objective, sign: str, wanted: str
 def _by_number(
     option: str, text: str, key: str, sign: str, wanted: str, results: Sequence[Result]
 ) -> Callable[[Result], bool]:
-    if key == _STATUS or not all(isinstance(setting(result, key), int | float) for result in results):
+    if key == _STATUS or not all(isinstance(setting(result, key), int | float | None) for result in results):
         raise UserError(f"{option}: '{text}': {key} is not a number; use = or !=")
     limit = _number(option, text, wanted)
-    return lambda result: _OPERATORS[sign](setting(result, key), limit)
+
+    def test(result: Result) -> bool:
+        value = setting(result, key)  # None has no effect there
+        return value is not None and _OPERATORS[sign](value, limit)
+
+    return test
 
 
 def _by_value(option: str, key: str, sign: str, wanted: str, results: Sequence[Result]) -> Callable[[Result], bool]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from greenseg.compress.refusals import refusals
 from greenseg.data.content import Contents
 from greenseg.errors import UserError
 from greenseg.failures import Failure
@@ -80,6 +81,10 @@ class Plan:
         messages = [
             f"{find_place(self.sweep.places, run, constraint.settings) or self.sweep.name}: {message}"
             for run, constraint, message in violations(preflight.ALONE, todo)
+        ]
+        messages += [
+            f"{find_place(self.sweep.places, run, ('prune', 'model')) or self.sweep.name}: {message}"
+            for run, message in refusals(todo)
         ]
         return list(dict.fromkeys(messages)) + preflight.data_problems(todo)
 
