@@ -49,7 +49,7 @@ def statistics(network: nn.Module) -> int:
         (FSSNet(3, 20), 0.2, 1),  # Cityscapes
         (LRASPP(3, 21), 3.22, 2),  # Pascal VOC; torchvision
         (MicroNet(3, 2), round(31.02 / 29.26, 2), 2),  # buildings or not; so much smaller than the U-Net in its code
-        (SQNet(3, 19), 16.26, 2),  # Cityscapes; not in the paper but in the implementation that its docstring names
+        (SQNet(3, 19), 16.26, 2),  # Cityscapes; of the implementation that its docstring names, not of its authors
     ],
 )
 def test_parameters_are_as_published(network: nn.Module, published: float, digits: int) -> None:

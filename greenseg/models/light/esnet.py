@@ -1,6 +1,6 @@
 """ESNet.
 
-Wang, Zhou, Xiong, Wu, Jin: ESNet: An Efficient Symmetric Network for Real-time Semantic Segmentation.
+Wang, Zhou, Wu: ESNet: An Efficient Symmetric Network for Real-time Semantic Segmentation.
 PRCV 2019, doi:10.1007/978-3-030-31723-2_4, arXiv:1906.09826. Published size: 1.66 M parameters (Cityscapes).
 In the authors' code, the three parallel branches share their last batch normalisation. Here each has its own, since
 running statistics of three branches together would be those of none.

@@ -1,7 +1,7 @@
 """FSSNet.
 
-Zhang, Chen, He, Ye, Cai, Zhang: Fast Semantic Segmentation for Scene Perception. IEEE Transactions on Industrial
-Informatics 15(2), 2019, doi:10.1109/TII.2018.2849348. Published size: 0.2 M parameters (Cityscapes).
+Zhang et al.: Fast Semantic Segmentation for Scene Perception. IEEE Transactions on Industrial Informatics, 2018,
+https://ieeexplore.ieee.org/document/8392426. Published size: 0.2 M parameters.
 Dilations and dropout are those of the implementation in Efficient-Segmentation-Networks. Bottlenecks have a quarter of
 the channels of their output, as in ENet.
 """

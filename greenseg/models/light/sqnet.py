@@ -1,9 +1,8 @@
 """SQNet.
 
-Treml, Arjona-Medina, Unterthiner, Durgesh, Friedmann, Schuberth, Mayr, Heusel, Hofmarcher, Widrich, Nessler,
-Hochreiter: Speeding up Semantic Segmentation for Autonomous Driving. NIPS Workshop MLITS 2016,
-https://openreview.net/forum?id=S1uHiFyyg. The paper gives no number of parameters. Channels are those of the
-implementation in Efficient-Segmentation-Networks, which has 16.26 M (Cityscapes' 19 classes).
+Treml et al.: Speeding up Semantic Segmentation for Autonomous Driving. NIPS Workshop MLITS 2016,
+https://openreview.net/forum?id=S1uHiFyyg. Channels are those of the implementation in Efficient-Segmentation-Networks,
+which has 16.26 M parameters (Cityscapes' 19 classes); we know of no size that the authors published.
 """
 
 from functools import partial
