@@ -229,7 +229,7 @@ class LiveView(PlainView):
             return []
         table = Table.grid(padding=(0, 1))
         for result in self._front[:_FRONT_ROWS]:
-            settings = Settings.model_validate(result.settings)
+            settings = Settings.model_validate(dict(result.runs[0].settings))
             name = self._name(settings).replace(f" seed {settings.seed}", "")
             dice, spent = (Comparison.value(result, o) for o in (QUALITIES["dice"], ENERGIES["total"]))
             table.add_row(Text("●", "green"), f"Dice {_dice(dice)}", joules(spent), Text(name, style="dim"))

@@ -141,7 +141,7 @@ def test_pictures_without_matplotlib_name_the_extra(greenseg: Command, runs: Pat
         ("--watch", ["--watch shows the table on a terminal"]),
         ("--watch --format csv", ["--watch shows the table on a terminal"]),
         ("--quality dise", ["no 'dise' (did you mean 'dice'?)"]),
-        ("--energy cpu", ["no run has it; available: total, gpu, per-epoch"]),
+        ("--energy cpu", ["no run has it; available: total, own, gpu, per-epoch"]),
         ("--where precison=1 --and sec", ["(did you mean 'precision'?)", "--and: no 'sec'"]),
         ("--sort dise", ["--sort: no 'dise' (did you mean 'dice'?)"]),
         ("--columns dice,precison", ["--columns: no 'precison'"]),
