@@ -176,7 +176,8 @@ def test_a_measurement_that_does_not_end_leaves_the_record(how: str, run: RunDir
     process = command(run.path.parent, "measure", run.path, "--seconds", "200")
     wait_for(process, "trying batch sizes")
     if how == "crashed":
-        (child,) = [each for each in psutil.Process(process.pid).children() if each.name() == "measurement"]
+        children = psutil.Process(process.pid).children(recursive=True)
+        (child,) = [each for each in children if "measurement" in f"{each.name()} {each.cmdline()}"]
         child.send_signal(signal.SIGSEGV)
     else:
         process.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
