@@ -23,7 +23,7 @@ from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import Metrics
-from greenseg.settings import Settings
+from greenseg.settings import Settings, without_effect
 
 _MARKS = {"finished": ("done", "green"), "failed": ("failed", "red")}
 _FRONT_ROWS = 4
@@ -128,8 +128,8 @@ class PlainView:
         return f"[{self._numbers[job]}/{self._total}] {self._name(job.settings)}"
 
     def _name(self, settings: Settings) -> str:
-        values = settings.resolved()
-        return " ".join([name_of(settings), *(f"{name}={values[name]}" for name in self._axes)])
+        values, idle = settings.resolved(), without_effect(vars(settings))
+        return " ".join([name_of(settings), *(f"{name}={values[name]}" for name in self._axes if name not in idle)])
 
 
 class QuietView(PlainView):
