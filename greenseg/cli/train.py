@@ -50,7 +50,7 @@ def train(
     from greenseg.data.content import Contents
     from greenseg.failures import Failure
     from greenseg.launch.executor import jobs_of
-    from greenseg.launch.judge import last_lines
+    from greenseg.launch.judge import Outcome, last_lines
     from greenseg.launch.local import Local
     from greenseg.launch.prepare import prepare
     from greenseg.launch.queue import Queue
@@ -121,9 +121,13 @@ def train(
         with Stop().installed() as stop, TrainingView() as view:
             queue = Queue(executor, stop, view)
             queue.carry_out(jobs)
-        run, outcome = job.run, queue.outcomes[job]
-        if outcome.kind == Failure.DISK_FULL:
+        # Without an outcome, it was stopped before its parent had finished.
+        run, outcome = job.run, queue.outcomes.get(job, Outcome("interrupted"))
+        if queue.halted:
             warn(queue.halted)
+            raise typer.Exit(ExitCode.INCOMPLETE)
+        if outcome.status == "interrupted" and outcome.reason and not stop.requests:
+            warn(outcome.reason)
             raise typer.Exit(ExitCode.INCOMPLETE)
         if outcome.status == "interrupted":
             warn(f"Interrupted; the same command continues from the last checkpoint: {run.path}")
@@ -133,14 +137,15 @@ def train(
             raise typer.Exit(ExitCode.INCOMPLETE)
         if outcome.status != "finished":
             warn(f"The run failed: {outcome.reason}")
-            warn(f"End of {run.log}:\n{last_lines(run)}")
+            failed = job.parent.run if job.parent and outcome.kind == Failure.PARENT else run
+            warn(f"End of {failed.log}:\n{last_lines(failed)}")
             raise typer.Exit(ExitCode.FAILED)
     runs, damaged = read_runs([run])
     for message in damaged:
         warn(message)
     for finished in runs:
         ran = finished.ran.precision
-        if ran and ran != resolved.precision:
+        if ran and ran != resolved.precision and not resolved.converts:
             asked, device = resolved.precision, finished.ran.accelerator
             say(f"The run used precision {ran}, not {asked}: Lightning has no {asked} on this device ({device}).")
         print_uncut(run_panel(finished))

@@ -103,17 +103,23 @@ def fail_with_parent(job: Job, reason: str) -> Outcome:
         reason: why the parent failed; empty if only its record knows.
 
     Raises:
-        OSError: the record is not writable.
+        OSError: the record is not writable, for another reason than a full disk.
     """
     assert job.parent is not None
     message = f"its parent failed: {job.parent.run.path}{f' ({reason})' if reason else ''}"
-    job.run = make_directory(job.run, job.settings, job.content)
-    with job.run.lock() as claimed:
-        if not claimed:
-            return Outcome("busy", "another process is training it")
-        record, epochs = job.run.record(), job.run.epochs()
-        error = Error(kind=Failure.PARENT, type="ParentFailed", message=message)
-        job.run.write_record(completed(record, epochs, job.settings, error))
+    error = Error(kind=Failure.PARENT, type="ParentFailed", message=message)
+    try:
+        job.run = make_directory(job.run, job.settings, job.content)
+        with job.run.lock() as claimed:
+            if not claimed:
+                return Outcome("busy", "another process is training it")
+            job.run.write_record(completed(job.run.record(), job.run.epochs(), job.settings, error))
+    except BadRecord as damage:  # it stays as it is: a later attempt starts over, once the parent has finished
+        return Outcome("failed", f"{message}; {damage}", Failure.PARENT)
+    except OSError as full:
+        if kind_of(full) != Failure.DISK_FULL:
+            raise
+        return Outcome("interrupted", f"{job.run.path}: {full.strerror}", Failure.DISK_FULL)
     return Outcome("failed", message, Failure.PARENT)
 
 

@@ -208,7 +208,8 @@ class Queue:
             return True, None
         if outcome.status == "failed":
             return False, fail_with_parent(job, outcome.reason)
-        return False, Outcome("interrupted", f"its parent is {outcome.status}: {parent.run.path}")
+        trained = "trained by another process" if outcome.status in ("busy", "running") else outcome.status
+        return False, Outcome("interrupted", f"its parent is {trained}: {parent.run.path}; run the same command again")
 
     def _is_ahead(self, job: Job) -> bool:
         """Whether a run is still to end here."""

@@ -153,7 +153,8 @@ def make_plan(sweep: Sweep, out: Path, retry_failed: bool = False) -> Plan:
     else:
         runs = [look(each, contents.of(each), index, folder) for each in settings]
     wanted = {"new", "interrupted", "damaged"} | ({"failed"} if retry_failed else set())
-    todo = [run for run in runs if run.status in wanted or _failed_with_its_parent(run)]
+    failed = set() if retry_failed else {run.settings.identity for run in runs if run.status == "failed"}
+    todo = [run for run in runs if run.status in wanted or _parent_may_finish(run, failed)]
     return Plan(sweep, runs, todo, len(settings) - len(sweep.runs))
 
 
@@ -184,9 +185,10 @@ def _with_teachers(sweep: Sweep, out: Path) -> Sequence[Settings]:
     return runs
 
 
-def _failed_with_its_parent(run: PlannedRun) -> bool:
-    """Whether a run failed because its parent did: it is tried as soon as the parent is."""
-    if run.status != "failed" or not run.known or not parent_of(run.settings):
+def _parent_may_finish(run: PlannedRun, failed: set[str]) -> bool:
+    """Whether a run failed only because its parent did, which is no longer among the failed: then it is tried again."""
+    parent = parent_of(run.settings) if run.status == "failed" else None
+    if parent is None or run.known is None or parent.identity in failed:
         return False
     record = run.known.record()
     return bool(record and record.error and record.error.kind == Failure.PARENT)

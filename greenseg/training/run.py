@@ -177,10 +177,12 @@ def _fit(
         known, settings = ancestors.parent.record(), for_finetuning(settings)
     settings, probes = _chosen(settings, training, task, monitor, known)
     pl.seed_everything(settings.seed, verbose=False)  # again, since probes draw random numbers
-    monitor.compression() if ancestors.parent else None
-    made = pruned(run, settings, task, ancestors.parent) if ancestors.parent else None
+    made = None
+    if ancestors.parent:
+        monitor.compression()
+        made = pruned(run, settings, task, ancestors.parent)
+        monitor.startup()
     teacher = teacher_of(ancestors.teacher, task) if ancestors.teacher else None
-    monitor.startup()
     module = Segmentation(settings, validation.subjects, task, made, teacher)
     if last:
         try:
