@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +14,7 @@ from greenseg.report.run import WRONG, Run, TrainedOn, check
 from greenseg.report.units import count
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import BadRecord, Record, Watts
-from greenseg.runs.summary import estimate_watts, has_all_epochs, restated, summary
+from greenseg.runs.summary import estimate_watts, has_all_epochs, restated, restated_lineage, summary
 from greenseg.settings import NEUTRAL, Settings
 
 _MOST_NAMED = 3
@@ -165,11 +165,17 @@ def _in_equal_terms(runs: Sequence[Run]) -> tuple[list[Run], str]:
                 latest[attempt.cpu] = attempt
     changed: dict[int, Run] = {}
     used: set[Watts] = set()
+    by_cpu = {cpu: estimate.watts for cpu, estimate in latest.items()}
     for run in runs:
         attempts = estimates.get(id(run), ())
         watts = tuple(latest[attempt.cpu].watts for attempt in attempts)
         odd = {now for attempt, now in zip(attempts, watts, strict=True) if attempt.watts != now}
-        if odd and (made := _restated(run, watts)):
+        if attempts:  # the total has the joules of the ancestors, too
+            for each in run.record.lineage.ancestors:
+                made_with = each.estimate.watts if each.estimate else None
+                if made_with and (now := by_cpu.get(each.cpu or "")) and now != made_with:
+                    odd.add(now)
+        if odd and (made := _restated(run, watts, by_cpu)):
             changed[id(run)] = made
             used |= odd
     if not changed:
@@ -207,13 +213,15 @@ def _estimates(run: Run) -> Sequence[_Estimate]:
     return found
 
 
-def _restated(run: Run, watts: tuple[Watts, ...]) -> Run | None:
+def _restated(run: Run, watts: tuple[Watts, ...], by_cpu: Mapping[str, Watts]) -> Run | None:
     """The run with its estimates converted to other constants; None if its epochs.jsonl lacks epochs."""
     whole, lines = run.directory.record(), run.directory.epochs()
     if whole is None or (whole.energy and not has_all_epochs(whole, lines)):
         return None
     whole.attempts, epochs = restated(whole, lines, watts)
+    whole.lineage = restated_lineage(whole.lineage, by_cpu)
     record = run.record.model_copy()
+    record.lineage = whole.lineage
     record.energy, record.metrics = summary(whole, epochs)
     return replace(run, record=record, watts=frozenset(watts), restated=watts)
 

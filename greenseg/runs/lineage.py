@@ -73,11 +73,13 @@ def _add(found: list[Ancestor], run: RunDirectory, role: Literal["parent", "teac
 
 
 def _known(record: Record) -> dict[str, Any]:
-    attempt = record.attempts[-1] if record.attempts else None
+    cpus = {attempt.cpu for attempt in record.attempts}
+    watts = {attempt.estimate.watts if attempt.estimate else None for attempt in record.attempts}
+    alike = len(cpus) == len(watts) == 1  # else its estimate cannot be converted as a whole
     return {
         "dice": record.metrics.dice,
-        "cpu": attempt and attempt.cpu,
-        "estimate": attempt and attempt.estimate,
+        "cpu": record.attempts[0].cpu if alike else None,
+        "estimate": record.attempts[0].estimate if alike else None,
     }
 
 

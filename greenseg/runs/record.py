@@ -320,7 +320,7 @@ class Ancestor(Part):
     """Of its own attempts, without its ancestors and without the phase `test`."""
     cpu: str | None = None
     estimate: Constants | None = None
-    """Constants of its estimates."""
+    """Constants of its estimates, if all its attempts have the same."""
 
 
 class Lineage(Part):

@@ -1,6 +1,6 @@
 """Quality and cost of a run, from its attempts and its epochs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from greenseg.energy.derived import JOULES_PER_KWH, carbon_intensities, joules_t
 from greenseg.energy.reading import APPORTIONED, ESTIMATE, EnergyJson, Reading
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import (
+    Ancestor,
     Attempt,
     Carbon,
     Classes,
@@ -18,6 +19,7 @@ from greenseg.runs.record import (
     Energies,
     Epoch,
     Head,
+    Lineage,
     Metrics,
     Record,
     RunEnergy,
@@ -114,6 +116,23 @@ def restated(record: Record, epochs: Sequence[Epoch], watts: Sequence[Watts]) ->
         attempt.model_copy(update={"energy": by(number, attempt.energy or {})})
         for number, attempt in enumerate(attempts)
     ], lines
+
+
+def restated_lineage(lineage: Lineage, watts: Mapping[str, Watts]) -> Lineage:
+    """A lineage with the estimates of its ancestors converted to other constants.
+
+    Args:
+        lineage: the lineage.
+        watts: CPU → new constants; ancestors on other CPUs, or with unknown constants, stay as they are.
+    """
+
+    def converted(each: Ancestor) -> Ancestor:
+        made, now = each.estimate.watts if each.estimate else None, watts.get(each.cpu or "")
+        if not each.energy or made is None or now is None or made == now:
+            return each
+        return each.model_copy(update={"energy": _scaled(each.energy, made, now)})
+
+    return lineage.model_copy(update={"ancestors": [converted(each) for each in lineage.ancestors]})
 
 
 def _scaled(energy: EnergyJson, made: Watts | None, watts: Watts) -> EnergyJson:

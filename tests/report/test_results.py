@@ -19,6 +19,7 @@ from greenseg.report.run import Run, TrainedOn
 from greenseg.report.select import Query
 from greenseg.report.view import ReportView
 from greenseg.runs.directory import RunDirectory, find_runs
+from greenseg.runs.record import Lineage
 from tests.report.comparisons import compared
 from tests.runs import (
     Json,
@@ -310,6 +311,33 @@ def test_each_attempt_is_restated_by_the_constants_of_its_cpu(tmp_path: Path) ->
     ]
     assert [line.train["joules"]["cpu"]["estimate"] for line in epochs] == [800, 600]
     assert len(reader.notes) == 1
+
+
+def test_the_joules_of_a_parent_are_restated_in_the_total_of_its_child(tmp_path: Path) -> None:
+    """Else a total would add up joules by two constants."""
+    child = on_two_machines(tmp_path, first={"cpu": "epyc"}, last={"cpu": "laptop"})
+    written = recorded(child)
+    parent = {
+        "role": "parent", "id": "p", "cpu": "epyc", "energy": energy(10, cpu_estimate=40),
+        "estimate": {"core_watts": FEW, "gb_watts": GB},
+    }  # fmt: skip
+    written["lineage"] = {"ancestors": [parent]}
+    write_record(child, written | summary_of(written, [line.to_json() for line in child.epochs()]))
+    assert recorded(child)["metrics"]["joules"] == pytest.approx(1000 + 40)
+    later = record({"seed": 1}, total=energy(10, cpu_estimate=80))
+    later["hardware"]["cpu"] = "epyc"
+    estimate_with(later, (8.0, 8.0, 8.0), GB)
+    later["ended"] = "2026-02-01"
+    (read, _), _ = read_runs([child, write(tmp_path, later)])
+    assert read.metrics.joules == pytest.approx(800 + 600 + 80)
+    assert read.own_joules == pytest.approx(800 + 600)
+    assert joules_of_parent(read.record.lineage) == pytest.approx(80)
+
+
+def joules_of_parent(lineage: Lineage) -> float:
+    (parent,) = lineage.parents
+    assert parent.energy
+    return parent.energy["joules"]["cpu"]["estimate"]
 
 
 def test_a_run_that_lacks_epochs_keeps_its_figures(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """Runs that compress or learn from another run: order, lineage, joules, and what happens if something goes wrong."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from greenseg.training import events
 from greenseg.training.checkpoints import Checkpoints
 from greenseg.training.distillation import divergence
 from greenseg.training.run import Interrupted, train
+from tests import warm
 from tests.conftest import Command
 
 SMALL = {
@@ -142,6 +147,10 @@ def test_a_failed_parent_fails_its_children_which_are_tried_with_it(
     assert child.error.kind == "parent"
     assert "its parent failed" in child.error.message
     assert "timed out" in greenseg("report", "runs").stdout
+    again = greenseg("sweep", file, "--json")
+    assert again.returncode == 1
+    last = json.loads(again.stdout.splitlines()[-1])
+    assert (last["finished"], last["failed"], last["unfinished"]) == (0, 2, 0), "each failure counts once"
     file.write_text(file.read_text().replace("0.05 s", "600 s"))
     assert greenseg("sweep", file, "--retry-failed").returncode == 0
     assert {each.status for each in records(tmp_path / "runs").values()} == {"finished"}
@@ -202,6 +211,27 @@ def test_a_child_that_was_stopped_ends_as_if_undisturbed(
 
 
 # ── a teacher
+
+
+def test_a_training_that_is_stopped_in_its_parent_says_so(phantom: Path, tmp_path: Path) -> None:
+    options = ["--model", "contextnet", "--image-size", "32", "--spacing", "8", "--batch-size", "16", "--epochs", "500"]
+    with warm.Popen(
+        [sys.executable, "-m", "greenseg", "train", "--data", str(phantom), *options, "--prune", "0.5"],
+        cwd=tmp_path, env=os.environ | {"NO_COLOR": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as running:  # fmt: skip
+        assert running.stdout
+        said = ""
+        for line in running.stdout:
+            said += line
+            if "epoch 1" in line:
+                running.send_signal(signal.SIGINT)
+                break
+        said += running.communicate(timeout=120)[0]
+    assert running.returncode == 130, said
+    assert "the same command continues" in said
+    assert "Traceback" not in said
+    (parent,) = find_runs([tmp_path / "runs"])
+    assert parent.status() == "interrupted"
 
 
 def test_a_student_learns_from_the_best_of_a_sweep(phantom: Path, greenseg: Command, tmp_path: Path) -> None:
