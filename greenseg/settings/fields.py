@@ -346,7 +346,7 @@ class Fields(BaseModel):
     )
     runtime: compression.RuntimeOrAuto = _setting(
         "auto",
-        "Engine that predicts with the trained network; auto = torch, for int8 the fastest here. The run with "
+        "Engine that predicts with the trained network; auto = torch, for int8 openvino. The run with "
         "torch is trained first. Others than torch need the extra 'compress', and predict on the CPU.",
         group="Compression",
         neutral="torch",
