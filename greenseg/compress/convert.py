@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -174,7 +175,7 @@ def _write_openvino(plain: RunPredictor, quantize: str, calibration: Calibration
     plain_file = scratch / "plain.onnx"
     onnx_program(plain, _remedy("openvino")).save(plain_file, external_data=False)
     try:
-        model = openvino.Core().read_model(plain_file)
+        model = cpu.openvino_core().read_model(plain_file)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(
@@ -189,7 +190,8 @@ def _write_openvino(plain: RunPredictor, quantize: str, calibration: Calibration
 
 def _in_8_bits(model: Any, calibration: Calibration) -> Any:
     """A model of OpenVINO with 8-bit numbers."""
-    with silence("nncf", "torch", "torch.utils.cpp_extension"):
+    one_core = patch.object(cpu.openvino(), "Core", cpu.openvino_core)  # see there; NNCF would make more
+    with one_core, silence("nncf", "torch", "torch.utils.cpp_extension"):
         import nncf
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
         from nncf.quantization.range_estimator import AggregatorType, RangeEstimatorParameters, StatisticsType

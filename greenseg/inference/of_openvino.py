@@ -36,7 +36,7 @@ class Network:
     """
 
     def __init__(self, path: Path, quantize: str) -> None:
-        core = cpu.openvino().Core()
+        core = cpu.openvino_core()
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[quantize],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),

@@ -48,9 +48,19 @@ def openvino() -> Any:
 
 
 @cache
+def openvino_core() -> Any:
+    """The only `openvino.Core` of this process; it is never released.
+
+    On CPUs with AMX, each Core gives the thread that makes it a stack for signals, and restores the earlier one when it
+    ends. If that belonged to a Core that has ended, it is no longer mapped, and the next signal kills the process.
+    """
+    return openvino().Core()
+
+
+@cache
 def openvino_numbers() -> frozenset[str]:
     """The numbers that OpenVINO computes with on this CPU, such as FP32, BF16, FP16, INT8."""
-    return frozenset(openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return frozenset(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def compiler() -> str | None:

@@ -376,6 +376,37 @@ print("sends:", wrapper.telemetry is not wrapper.NNCFTelemetryStub and "openvino
 """
 
 
+SIGNALLED = """
+import signal, sys
+from pathlib import Path
+from greenseg.inference.of_openvino import Network
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+first, second = (Network(Path(path), "none") for path in sys.argv[1:])
+for network in ("first", "second"):
+    del globals()[network]
+    signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_networks_have_come_and_gone(make: Callable[[str, str], Path]) -> None:
+    """With a Core of its own for each network, the second signal killed the process on a CPU with AMX."""
+    path = make("openvino", "none") / "checkpoints" / "network.xml"
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, path, path], capture_output=True, encoding="utf-8", timeout=600
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\nhandled\n"), done.stderr
+
+
+def test_a_conversion_makes_no_other_core(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu.openvino_core()
+
+    def another() -> None:
+        raise AssertionError("another Core")
+
+    monkeypatch.setattr(cpu.openvino(), "Core", another)
+    case.converted(tmp_path / "child", "openvino", "int8")
+
+
 def test_no_library_reports_its_use(tmp_path: Path) -> None:
     """In a process of its own: NNCF is silent under pytest anyway."""
     done = subprocess.run(
