@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from greenseg.launch.executor import Job
     from greenseg.launch.stop import Stop
     from greenseg.runs.directory import RunDirectory
+    from greenseg.sweep.disk import Disk
     from greenseg.sweep.plan import Plan
 
 
@@ -69,13 +70,16 @@ def sweep(
     planned = read_sweep(file, overrides or (), further=further)
 
     from greenseg.cli.plan import print_plan, print_plan_json
+    from greenseg.machine import gpus as visible
+    from greenseg.sweep.disk import disk_of
 
     plan = plan_of(planned, out, retry_failed)
+    disk = disk_of(plan, out, jobs or max(visible.count(), 1))
     if dry_run:
-        (print_plan_json if as_json else print_plan)(plan, _to_measure(plan))
+        (print_plan_json if as_json else print_plan)(plan, disk, _to_measure(plan))
         return
 
-    _check(plan, again)
+    _check(plan, disk, again)
 
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
@@ -151,13 +155,14 @@ def sweep(
         raise typer.Exit(code)
 
 
-def _check(plan: "Plan", again: bool) -> None:
+def _check(plan: "Plan", disk: "Disk", again: bool) -> None:
     """Refuse a plan that cannot be carried out, warn about the rest, and apply the accounting settings of today.
 
     Raises:
-        UserError: runs cannot run here, are from a later version, or would not continue; all of one kind.
+        UserError: runs cannot run here, are from a later version, would not continue, or lack space on the disk; all of
+            one kind.
     """
-    from greenseg.cli.plan import notes
+    from greenseg.cli.plan import no_room, notes
     from greenseg.cli.view import warn
     from greenseg.machine import claims
     from greenseg.runs.standing import refusal
@@ -171,6 +176,8 @@ def _check(plan: "Plan", again: bool) -> None:
         raise UserError(plan.newer)
     if plan.changed and not again:
         raise UserError([refusal(run) for run in plan.changed])
+    if lack := no_room(disk):
+        raise UserError(lack)
     for note in notes(plan.runs):
         warn(note)
     for run in plan.runs:
