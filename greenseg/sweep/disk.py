@@ -53,7 +53,7 @@ class Disk:
     def remedy(self) -> str:
         """How to make room."""
         less = "set `keep: best` in the sweep file, " if self.keep == "all" else ""
-        return f"{less}make room, or name a folder on another disk with --out"
+        return f"{less}make room, for instance with `greenseg runs prune`, or name a folder on another disk with --out"
 
 
 def disk_of(plan: Plan, out: Path, at_a_time: int) -> Disk:
