@@ -137,7 +137,7 @@ def _table(usages: "Iterable[Usage]") -> "Table":
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "status", "Dice", "size", "last.ckpt"):
         right = name in ("Dice", "size", "last.ckpt")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "run", overflow="fold")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for usage in usages:
         status = Text(usage.status, COLOURS.get(usage.status, ""))
         last = size(usage.last) if usage.last else ""
