@@ -25,6 +25,7 @@ class Optimizer:
 
     Attributes:
         make: see `Make`.
+        states: values of its state per weight, which `last.ckpt` has beside the weights.
         works_on: forms of weights that it can update, besides whole weights: `shards` of them (fsdp), or one `flat`
             piece of all (DeepSpeed). A flat piece has no matrices or layers, and no methods other than a step.
         runs_on: kinds of device that it works on.
@@ -36,6 +37,7 @@ class Optimizer:
     """
 
     make: Make
+    states: float
     works_on: tuple[Literal["shards", "flat"], ...] = ()
     runs_on: tuple[str, ...] = ("cpu", "gpu", "mps")
     package: str = ""
@@ -86,18 +88,18 @@ def _estimates_now(optimizer: Any) -> bool:
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "adamw": Optimizer(_timm("adamw", fused=True), works_on=("shards", "flat")),
-    "adam": Optimizer(_timm("adam", fused=True), works_on=("shards", "flat")),
-    "sgd": Optimizer(_timm("sgd", fused=True), works_on=("shards", "flat")),
-    "nadam": Optimizer(_timm("nadam"), works_on=("shards", "flat")),
-    "lion": Optimizer(_timm("lion"), works_on=("shards", "flat")),
-    "adafactor": Optimizer(_timm("adafactor")),
-    "novograd": Optimizer(_timm("novograd")),
-    "novograd-amsgrad": Optimizer(_timm("novograd", amsgrad=True)),
-    "muon": Optimizer(_timm("muon"), works_on=("shards",)),
-    "sophia": Optimizer(_sophia, needs_graph=_estimates_now),
-    "schedule-free-adamw": Optimizer(_schedule_free, works_on=("shards",), schedules_itself=True),
-    "adamw-8bit": Optimizer(_timm("bnbadamw8bit"), runs_on=("gpu",), package="bitsandbytes", extra="8bit"),
+    "adamw": Optimizer(_timm("adamw", fused=True), 2, works_on=("shards", "flat")),
+    "adam": Optimizer(_timm("adam", fused=True), 2, works_on=("shards", "flat")),
+    "sgd": Optimizer(_timm("sgd", fused=True), 1, works_on=("shards", "flat")),
+    "nadam": Optimizer(_timm("nadam"), 2, works_on=("shards", "flat")),
+    "lion": Optimizer(_timm("lion"), 1, works_on=("shards", "flat")),
+    "adafactor": Optimizer(_timm("adafactor"), 0.5),
+    "novograd": Optimizer(_timm("novograd"), 1),
+    "novograd-amsgrad": Optimizer(_timm("novograd", amsgrad=True), 1),
+    "muon": Optimizer(_timm("muon"), 1, works_on=("shards",)),
+    "sophia": Optimizer(_sophia, 3, needs_graph=_estimates_now),
+    "schedule-free-adamw": Optimizer(_schedule_free, 2, works_on=("shards",), schedules_itself=True),
+    "adamw-8bit": Optimizer(_timm("bnbadamw8bit"), 0.5, runs_on=("gpu",), package="bitsandbytes", extra="8bit"),
 }
 """Name → optimizer."""
 

@@ -55,6 +55,8 @@ def test_importing_the_command_imports_nothing_heavy(tmp_path: Path) -> None:
         ("predict --help", "--flip-averaging"),
         ("measure --help", "--seconds"),
         ("export --help", "onnx, torch"),
+        ("runs --help", "prune"),
+        ("runs prune --help", "--dry-run"),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Path) -> None:
@@ -99,6 +101,8 @@ def test_help_imports_nothing_heavy(arguments: str, expected: str, tmp_path: Pat
         ("report nowhere", ["nowhere: no such folder"]),
         ("report .", ["no runs here"]),
         ("reprot", ["reprot"]),
+        ("runs list nowhere", ["nowhere: no such folder"]),
+        ("runs prune . --keep nome", ["--keep: no 'nome' (did you mean 'none'?); valid: best, none"]),
         ("models enett resnet18-ennet", ["(did you mean 'enet'?)", "no decoder 'ennet'"]),
         ("models zzz*", ["no model matches 'zzz*'"]),
         ("models --image-size 100", ["image_size: 100"]),

@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from greenseg import __version__
-from greenseg.cli import data, doctor, evaluate, export, measure, models, predict, report, streams, sweep, train
+from greenseg.cli import data, doctor, evaluate, export, measure, models, predict, report, runs, streams, sweep, train
 from greenseg.errors import ExitCode, UserError
 from greenseg.failures import Failure, kind_of
 
@@ -37,6 +37,7 @@ for command in (
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     app.command(command.__name__, help="\n\n".join(text.replace("\n", " ") for text in paragraphs))(command)
 app.add_typer(data.app, name="data")
+app.add_typer(runs.app, name="runs")
 
 
 def _version(value: bool) -> None:

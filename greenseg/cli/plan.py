@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from greenseg.runs.standing import PlannedRun, difference, refusal
@@ -10,12 +11,13 @@ from greenseg.runs.standing import PlannedRun, difference, refusal
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from greenseg.sweep.disk import Disk
     from greenseg.sweep.plan import Plan, Range
 
 _SHOWN = 20
 """Number of runs of a plan to show: the first and the last ones. Slightly longer plans are shown completely."""
 
-_COLOURS = {
+COLOURS = {
     "finished": "green",
     "failed": "red",
     "damaged": "red",
@@ -23,6 +25,7 @@ _COLOURS = {
     "interrupted": "yellow",
     "running": "cyan",
 }
+"""Status of a run → its colour."""
 
 
 class ToMeasure(NamedTuple):
@@ -37,13 +40,13 @@ class ToMeasure(NamedTuple):
     seconds: float
 
 
-def print_plan_json(plan: "Plan", to_measure: ToMeasure | None = None) -> None:
+def print_plan_json(plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None) -> None:
     """Print everything as JSON."""
     measuring = {"measure": to_measure._asdict()} if to_measure else {}
-    print(json.dumps(plan.to_json() | measuring | {"notes": notes(plan.runs)}))
+    print(json.dumps(plan.to_json() | measuring | {"disk": asdict(disk), "notes": notes(plan.runs)}))
 
 
-def print_plan(plan: "Plan", to_measure: ToMeasure | None = None) -> None:
+def print_plan(plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None) -> None:
     """Print the counts, the exclusions, the work that is left, and the runs in their order."""
     from greenseg.cli.view import print_uncut, say, warn
     from greenseg.report.units import count, duration, joules
@@ -62,6 +65,8 @@ def print_plan(plan: "Plan", to_measure: ToMeasure | None = None) -> None:
         say(line)
     if to_measure:
         say(f"To measure afterwards: {count(to_measure.runs, 'run')}, about {duration(to_measure.seconds)}")
+    if plan.todo:
+        say(_disk(disk))
     if sweep.max_energy is not None:
         say(f"No new run starts after {joules(sweep.max_energy)}; {joules(plan.joules)} spent so far")
     print_uncut(_table(plan))
@@ -70,6 +75,8 @@ def print_plan(plan: "Plan", to_measure: ToMeasure | None = None) -> None:
             warn(f"{run.problem}; the run starts over")
     for note in [*notes(plan.runs), *map(refusal, plan.changed), *plan.newer]:
         warn(note)
+    if lack := no_room(disk):
+        warn(lack)
     for message in plan.impossible:
         warn(f"Not on this machine: {message}")
 
@@ -99,6 +106,28 @@ def notes(runs: Sequence[PlannedRun]) -> list[str]:
             f"The present content makes a new run; the earlier run is kept."
         )
     return said
+
+
+def _disk(disk: "Disk") -> str:
+    from greenseg.report.units import size
+
+    free = f"{size(disk.free)} free"
+    if not disk.more and disk.unknown:
+        return f"Disk: unknown until a run of each network has begun; {free}"
+    without = f", without {', '.join(disk.unknown)}: no run of it has begun" if disk.unknown else ""
+    return f"Disk: about {size(disk.done)} when done, meanwhile up to {size(disk.more)} more than now{without}; {free}"
+
+
+def no_room(disk: "Disk") -> str:
+    """A message with the remedy if the disk has no room for a sweep; else empty."""
+    from greenseg.report.units import size
+
+    if disk.fits:
+        return ""
+    return (
+        f"{disk.folder}: the runs to do need about {size(disk.more)} on this disk ({disk.more:,} bytes), and "
+        f"{size(disk.free)} are free ({disk.free:,} bytes); {disk.remedy}"
+    )
 
 
 def _left(plan: "Plan") -> list[str]:
@@ -134,7 +163,7 @@ def _table(plan: "Plan") -> "Table":
     for position, run in enumerate(plan.runs):
         if position not in hidden:
             varied = ", ".join(f"{name} {getattr(run.settings, name)}" for name in plan.sweep.varied)
-            table.add_row(str(position + 1), Text(run.status, _COLOURS.get(run.status, "")), Text(varied))
+            table.add_row(str(position + 1), Text(run.status, COLOURS.get(run.status, "")), Text(varied))
         elif position == hidden.start:
             table.add_row("…", "", f"{len(hidden)} more; --json shows all")
     return table

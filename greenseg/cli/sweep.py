@@ -1,6 +1,6 @@
 """`greenseg sweep`: many runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from greenseg.launch.executor import Job
     from greenseg.launch.stop import Stop
     from greenseg.runs.directory import RunDirectory
+    from greenseg.sweep.disk import Disk
     from greenseg.sweep.plan import Plan
 
 
@@ -69,13 +70,16 @@ def sweep(
     planned = read_sweep(file, overrides or (), further=further)
 
     from greenseg.cli.plan import print_plan, print_plan_json
+    from greenseg.machine import gpus as visible
+    from greenseg.sweep.disk import disk_of
 
     plan = plan_of(planned, out, retry_failed)
+    disk = disk_of(plan, out, jobs or max(visible.count(), 1))
     if dry_run:
-        (print_plan_json if as_json else print_plan)(plan, _to_measure(plan))
+        (print_plan_json if as_json else print_plan)(plan, disk, _to_measure(plan))
         return
 
-    _check(plan, again)
+    _check(plan, disk, again)
 
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
@@ -85,9 +89,11 @@ def sweep(
     from greenseg.launch.queue import Policy, Queue
     from greenseg.launch.slots import Slots
     from greenseg.launch.stop import Stop
+    from greenseg.launch.tidy import Tidy
     from greenseg.machine.cores import usable_cores
     from greenseg.machine.gpus import choose
-    from greenseg.report.units import count
+    from greenseg.report.units import count, size
+    from greenseg.runs.disk import free
 
     silent = quiet or as_json
 
@@ -110,6 +116,7 @@ def sweep(
         raise UserError(problems)
     done = [job.run for run, job in planned_jobs if run.status == "finished"]
     view = view_of(planned, todo, done, quiet, as_json)
+    tidy = Tidy(view)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
     if wanted:
         check_out(out, to_write=True)
@@ -117,7 +124,7 @@ def sweep(
         with Stop().installed() as stop, view:
             policy = Policy(planned.retries, planned.timeout, planned.max_energy, cool_down=planned.cool_down)
             spent = {str(run.directory.path): run.spent.joules for run in plan.runs if run.spent}
-            queue = Queue(executor, stop, view, policy, spent)
+            queue = Queue(executor, stop, view if planned.keep == "all" else tidy, policy, spent)
             queue.carry_out(wanted)
             stopped, halted = stop.requests > 0, queue.halted
         ended = [outcome.status for outcome in queue.outcomes.values()]
@@ -129,24 +136,33 @@ def sweep(
         with Stop().installed() as stop:
             statuses = _measure(every, planned.measure, view, silent, stop)
             stopped = stop.requests > 0
-    whole = silent or print_report([job.run for job in every], allow_mixed_sources)
+    runs = [job.run for job in every]
+    # Other sweeps decide about the files of runs in their folders.
+    own = [] if planned.keep == "all" else [run for run in runs if run.path.parent == out / planned.name]
+    if freed := tidy.bytes + sum(free(run).bytes for run in own):
+        tell(f"Freed {size(freed)}: a finished run needs no last.ckpt (keep: {planned.keep})")
+    whole = silent or print_report(runs, allow_mixed_sources)
+    left = stopped or halted or unfinished or (planned.measure and _unmeasured(runs))
+    if planned.keep in ("front", "none") and not left:
+        freed += _free_networks(planned.keep, own, runs, allow_mixed_sources, tell)
     unmeasured = {*statuses} & {"failed", "wrong"}
     code = _exit_code(stopped, bool(failed or unmeasured) or not whole, unfinished, halted, statuses.count("busy"))
     if isinstance(view, JsonView):
         numbers: dict[str, Any] = {"finished": finished, "failed": failed, "unfinished": unfinished}
         numbers |= {"measured": statuses.count("measured")} if planned.measure else {}
-        view.tell("sweep", name=planned.name, **numbers, exit_code=int(code))
+        view.tell("sweep", name=planned.name, **numbers, freed_bytes=freed, exit_code=int(code))
     if code:
         raise typer.Exit(code)
 
 
-def _check(plan: "Plan", again: bool) -> None:
+def _check(plan: "Plan", disk: "Disk", again: bool) -> None:
     """Refuse a plan that cannot be carried out, warn about the rest, and apply the accounting settings of today.
 
     Raises:
-        UserError: runs cannot run here, are from a later version, or would not continue; all of one kind.
+        UserError: runs cannot run here, are from a later version, would not continue, or lack space on the disk; all of
+            one kind.
     """
-    from greenseg.cli.plan import notes
+    from greenseg.cli.plan import no_room, notes
     from greenseg.cli.view import warn
     from greenseg.machine import claims
     from greenseg.runs.standing import refusal
@@ -160,6 +176,8 @@ def _check(plan: "Plan", again: bool) -> None:
         raise UserError(plan.newer)
     if plan.changed and not again:
         raise UserError([refusal(run) for run in plan.changed])
+    if lack := no_room(disk):
+        raise UserError(lack)
     for note in notes(plan.runs):
         warn(note)
     for run in plan.runs:
@@ -187,13 +205,55 @@ def _prepare(todo: "list[Job]", order: str, idle_seconds: float, tell: Callable[
 def _to_measure(plan: "Plan") -> "ToMeasure | None":
     """The measurements of a plan that are left; None if it has none."""
     from greenseg.cli.plan import ToMeasure
-    from greenseg.measurement.process import about, left
+    from greenseg.measurement.process import about
 
     if not plan.sweep.measure:
         return None
     finished = [run.directory for run in plan.runs if run.status == "finished"]
-    number = len(left(finished)) + len(plan.todo)
+    number = len(_unmeasured(finished)) + len(plan.todo)
     return ToMeasure(number, number * about(finished))
+
+
+def _unmeasured(runs: "Iterable[RunDirectory]") -> "list[RunDirectory]":
+    """The finished runs that lack a measurement of this machine, and still have their network."""
+    from greenseg.measurement.process import left
+    from greenseg.runs.disk import lost_network
+
+    return [run for run in left(runs) if not lost_network(run)]
+
+
+def _free_networks(
+    keep: str,
+    own: "Sequence[RunDirectory]",
+    every: "Sequence[RunDirectory]",
+    allow_mixed_sources: bool,
+    tell: Callable[[str], None],
+) -> int:
+    """Delete the networks that a sweep does not keep, once it is done; returns their size in bytes.
+
+    Args:
+        keep: `front` or `none`.
+        own: the runs in the folder of the sweep; only these lose their networks.
+        every: all runs of the sweep, which decide about the front.
+        allow_mixed_sources: as in the table.
+        tell: called with each sentence for the user.
+    """
+    from greenseg.cli.view import warn
+    from greenseg.report.pick import beaten
+    from greenseg.report.units import count, size
+    from greenseg.runs.disk import free_networks
+
+    lost = {run.path for run in beaten(every, allow_mixed_sources)} if keep == "front" else {run.path for run in own}
+    found = free_networks([run for run in own if run.path in lost], f"keep: {keep}").values()
+    if networks := sum(each.network for each in found):
+        freed = size(sum(each.bytes for each in found))
+        tell(f"Freed {freed}: deleted {count(networks, 'network')} (keep: {keep}); to have one again, train it again")
+    if needed := sum(each.needed_by is not None for each in found):
+        tell(f"Kept {count(needed, 'network')} that other runs need as parent or teacher")
+    for each in found:
+        if each.kept:
+            warn(f"not deleted: {each.kept}")
+    return sum(each.bytes for each in found)
 
 
 def _measure(
@@ -204,10 +264,10 @@ def _measure(
     from greenseg.cli.sweep_view import JsonView
     from greenseg.cli.view import warn
     from greenseg.measurement import SECONDS
-    from greenseg.measurement.process import left, measure_all, measured
+    from greenseg.measurement.process import measure_all, measured
 
     by_path = {job.run.path: job for job in jobs}
-    todo, statuses = left(job.run for job in jobs), list[str]()
+    todo, statuses = _unmeasured(job.run for job in jobs), list[str]()
     with MeasureView(len(todo), silent) as progress:
         for outcome in measure_all(
             todo, how.seconds or SECONDS, how.accelerator, progress.step, lambda: stop.requests > 0

@@ -56,13 +56,14 @@ def train(
     from greenseg.launch.queue import Queue
     from greenseg.launch.slots import Slots
     from greenseg.launch.stop import Stop
+    from greenseg.launch.tidy import Tidy
     from greenseg.launch.workers import become
     from greenseg.machine import claims, preflight
     from greenseg.machine.cores import ranks, usable_cores
     from greenseg.report.panel import run_panel
     from greenseg.report.reader import read_runs
     from greenseg.runs.index import RunIndex, make_directory
-    from greenseg.runs.lineage import resolve_teacher
+    from greenseg.runs.lineage import lost_parents, resolve_teacher
     from greenseg.runs.standing import leave_alone, look, refusal
     from greenseg.runs.summary import apply_accounting
 
@@ -95,7 +96,8 @@ def train(
         for message in claims.restore():
             warn(message)
         preflight.check(resolved)
-        if refused := [message for _, message in refusals([resolved])]:
+        lost = lost_parents(chain, [*ahead, planned])
+        if refused := [message for _, message in (*refusals([resolved]), *lost)]:
             raise UserError(refused)
         executor = Local(Slots((), usable_cores()))
         if problems := executor.problems([resolved]):
@@ -119,7 +121,7 @@ def train(
         job = jobs[-1]
         job.start_over = again
         with Stop().installed() as stop, TrainingView() as view:
-            queue = Queue(executor, stop, view)
+            queue = Queue(executor, stop, Tidy(view))
             queue.carry_out(jobs)
         # Without an outcome, it was stopped before its parent had finished.
         run, outcome = job.run, queue.outcomes.get(job, Outcome("interrupted"))

@@ -26,6 +26,7 @@ from greenseg.models.memory_format import channels_last
 from greenseg.models.shape import Shape, slim
 from greenseg.precisions import PRECISIONS
 from greenseg.runs.directory import RunDirectory
+from greenseg.runs.disk import remedy
 from greenseg.runs.record import BadRecord, Record
 from greenseg.settings import NEUTRAL, Settings
 
@@ -239,6 +240,8 @@ def _open(path: Path) -> tuple[RunDirectory, Record, Settings]:
     settings = Settings.of(NEUTRAL | record.settings)
     files = run.network(engine(settings.runtime, settings.quantize))
     if missing := [file.name for file in files if not file.exists()]:
+        if record.deleted:
+            raise UserError(f"{path}: {remedy(run, record)}")
         raise UserError(f"{path}: has no network yet: no checkpoint {' and '.join(missing)}")
     return run, record, settings
 

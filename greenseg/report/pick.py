@@ -1,6 +1,6 @@
-"""The choice of one run from a sweep."""
+"""The choice of runs from a sweep: one to use, or those that others beat."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from greenseg.errors import UserError, did_you_mean
@@ -11,7 +11,8 @@ from greenseg.report.objectives import ENERGIES, QUALITIES
 from greenseg.report.reader import read_runs
 from greenseg.report.results import Result, by_configuration
 from greenseg.report.run import Run
-from greenseg.runs.directory import find_runs
+from greenseg.report.select import Query
+from greenseg.runs.directory import RunDirectory, find_runs
 
 CHOICES: dict[str, Callable[[Comparison], Result | None]] = {
     "best": lambda comparison: comparison.best,
@@ -52,3 +53,19 @@ def pick(folder: Path, choice: str) -> tuple[Run, str]:
     others = f", the best of {len(result.finished)} repeats" if len(result.finished) > 1 else ""
     label = comparison.label(result) if len(comparison.results) > 1 else "the only configuration"
     return run, f"{choice}: {label}{others}"
+
+
+def beaten(directories: Iterable[RunDirectory], allow_mixed_sources: bool = False) -> list[RunDirectory]:
+    """The runs of all configurations that another one beats, in the table that a sweep prints.
+
+    Configurations without a rank, for instance with joules of different sources, are not among them.
+
+    Args:
+        directories: directories of the runs.
+        allow_mixed_sources: rank measured and estimated joules against each other.
+    """
+    runs, _ = read_runs(directories)
+    if not runs:
+        return []
+    comparison = Query(allow_mixed_sources=allow_mixed_sources).compare(by_configuration(runs))
+    return [run.directory for row in comparison.rows if row.rank and not row.on_front for run in row.result.runs]

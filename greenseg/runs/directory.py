@@ -4,8 +4,8 @@ config.yaml      the resolved settings: `greenseg train --config config.yaml` re
 content.json     its data: digests of the files of each subject, and the split
 run.json         status, attempts, settings in effect, hardware, versions, energy, final metrics; written atomically
 epochs.jsonl     one line per epoch and attempt: losses, metrics, joules, seconds
-checkpoints/     best.ckpt, last.ckpt; shape.json of a pruned network; for other engines than torch network.onnx, or
-                 network.xml and network.bin
+checkpoints/     best.ckpt; last.ckpt until the run has finished (`greenseg.runs.disk`); shape.json of a pruned network;
+                 for other engines than torch network.onnx, or network.xml and network.bin
 run.log          output of the run
 """
 

@@ -1,5 +1,6 @@
 """The ancestors of a run: the parent whose network it compresses, and the teacher that it learns from."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -7,8 +8,10 @@ from typing import Any, Literal
 from greenseg.data.content import Content
 from greenseg.errors import UserError, did_you_mean
 from greenseg.runs.directory import RunDirectory, find_runs
+from greenseg.runs.disk import remedy
 from greenseg.runs.index import RunIndex, entry_of
 from greenseg.runs.record import Ancestor, BadRecord, Head, Lineage, Record
+from greenseg.runs.standing import PlannedRun
 from greenseg.runs.summary import own_energy
 from greenseg.settings import BEST_OF, NEUTRAL, Settings, parent_of, run_key
 
@@ -98,8 +101,30 @@ def with_network(run: RunDirectory, role: str) -> Record:
     if record.status != "finished":
         raise UserError(f"{role}: {run.path}: the run is {run.status_by(record)}, not finished")
     if not run.best_checkpoint.exists():
-        raise UserError(f"{role}: {run.best_checkpoint}: missing; train the run again with --again")
+        raise UserError(f"{role}: {run.path}: {remedy(run, record)}")
     return record
+
+
+def lost_parents(runs: Sequence[PlannedRun], todo: Iterable[PlannedRun]) -> list[tuple[Settings, str]]:
+    """The runs to do whose parent has finished and has lost its network, each with the reason and the remedy.
+
+    Args:
+        runs: all planned runs, with the parents.
+        todo: the runs to do.
+    """
+    if not (children := [run for run in todo if parent_of(run.settings)]):
+        return []
+    finished = {run.settings.identity: run.directory for run in runs if run.status == "finished"}
+    found = []
+    for run in children:
+        wanted = parent_of(run.settings)
+        parent = finished.get(wanted.identity) if wanted else None
+        if parent and not parent.best_checkpoint.exists():
+            try:
+                with_network(parent, "parent")
+            except UserError as error:
+                found.append((run.settings, str(error)))
+    return found
 
 
 # ── the teacher that a user names

@@ -519,6 +519,8 @@ class Record(Head):
     test: Tested = Field(default_factory=Tested)
     measured: Measured | None = None
     """Of this network: a run that trains on drops it."""
+    deleted: str | None = None
+    """Why its network was deleted after it had finished, such as `keep: none`."""
     error: Error | None = None
     unrestored: list[str] | None = None
     """A message with the fix for each GPU limit that was not restored."""

@@ -19,6 +19,7 @@
     max_energy: 2 kWh               # afterwards, no new run starts
     measure: true                   # after all runs, measure prediction with each network, one after the other;
                                     # or {seconds: 60, accelerator: cpu}
+    keep: front                     # networks to keep; default: best, those of all runs
 
 `include` and `exclude` work as in a matrix of GitHub Actions: first `exclude` drops combinations, then each entry of
 `include` is added to every combination whose axes it does not contradict. If it contradicts all, it becomes a new
@@ -43,9 +44,10 @@ from greenseg.yamlfile import Document, Key, load, parse
 
 KEYS = (
     "name", "base", "grid", "exclude", "include", "seeds", "order", "cool_down", "retries", "timeout", "max_energy",
-    "measure",
+    "measure", "keep",
 )  # fmt: skip
 ORDERS = ("listed", "shuffled")
+KEEP = ("best", "front", "all", "none")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 
@@ -97,6 +99,8 @@ class Sweep:
         timeout: seconds for one attempt at a run; None for no limit.
         max_energy: joules of all its runs after which no new run starts; None for no limit.
         measure: how to measure prediction with all networks after the last run; None to not measure it.
+        keep: checkpoints of finished runs to keep, one of `KEEP`: `best` networks; the networks on the `front`, or
+            `none`, after the last run and the last measurement; `all`, with the last checkpoints.
         excluded: dropped combinations per rule of `exclude`.
         duplicates: number of runs merged with an equal run.
         varied: settings that may differ between runs, in the order of the file.
@@ -111,6 +115,7 @@ class Sweep:
     timeout: float | None = None
     max_energy: float | None = None
     measure: Measuring | None = None
+    keep: str = "best"
     excluded: tuple[Exclusion, ...] = ()
     duplicates: int = 0
     varied: tuple[str, ...] = field(default=(), compare=False)
@@ -184,6 +189,10 @@ class _Reader:
         timeout = self._quantity(content, "timeout", quantity.seconds)
         max_energy = self._quantity(content, "max_energy", quantity.joules)
         measure = self._measuring(content.get("measure", False))
+        keep = content.get("keep", "best")
+        if keep not in KEEP:
+            hint = did_you_mean(str(keep), KEEP)
+            self._found.report(("keep",), f"keep: {keep!r} is not valid{hint}; valid: {', '.join(KEEP)}")
         if self._found.problems:
             raise UserError(self._found.problems)
         places = self._places(axes, include, base)
@@ -212,6 +221,7 @@ class _Reader:
             timeout=timeout,
             max_energy=max_energy,
             measure=measure,
+            keep=str(keep),
             excluded=tuple(excluded),
             duplicates=found.duplicates,
             varied=tuple(

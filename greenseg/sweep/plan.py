@@ -14,7 +14,7 @@ from greenseg.errors import UserError
 from greenseg.failures import Failure
 from greenseg.machine import preflight
 from greenseg.runs.index import RunIndex
-from greenseg.runs.lineage import ALIKE, resolve_teacher
+from greenseg.runs.lineage import ALIKE, lost_parents, resolve_teacher
 from greenseg.runs.standing import STATUSES, PlannedRun, Spent, leave_alone, look
 from greenseg.settings import ACCOUNTING, Settings, group_of, parent_of, parents_first, values_of, violations
 from greenseg.sweep.file import Sweep, find_place
@@ -85,6 +85,10 @@ class Plan:
         messages += [
             f"{find_place(self.sweep.places, run, ('prune', 'model')) or self.sweep.name}: {message}"
             for run, message in refusals(todo)
+        ]
+        messages += [
+            f"{find_place(self.sweep.places, run, ('prune', 'quantize', 'runtime')) or self.sweep.name}: {message}"
+            for run, message in lost_parents(self.runs, self.todo)
         ]
         return list(dict.fromkeys(messages)) + preflight.data_problems(todo)
 

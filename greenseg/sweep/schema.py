@@ -11,7 +11,7 @@ from typing import Any
 from greenseg import model_names as names
 from greenseg import quantity
 from greenseg.settings import Settings
-from greenseg.sweep.file import ACCELERATORS, KEYS, NAME, ORDERS
+from greenseg.sweep.file import ACCELERATORS, KEEP, KEYS, NAME, ORDERS
 
 Schema = dict[str, Any]
 
@@ -79,6 +79,11 @@ def schema() -> Schema:
                 {"type": "boolean"},
                 _closed({"seconds": _ABOVE_0, "accelerator": {"enum": list(ACCELERATORS)}}),
             ),
+        ),
+        "keep": (
+            "Checkpoints of finished runs to keep: the networks (best, the default), those on the front, with the last "
+            "checkpoints (all), or none.",
+            {"enum": list(KEEP)},
         ),
     }
     return {

@@ -70,6 +70,7 @@ def test_events_as_json_and_nothing_at_all(greenseg: Command, sweep_file: Path, 
     ends = [event for event in events if event["event"] == "end"]
     assert {end["status"] for end in ends} == {"finished"}
     assert all(end["joules"] > 0 and (tmp_path / end["directory"] / "run.json").exists() for end in ends)
+    assert events[-1].pop("freed_bytes") > 0
     assert events[-1] == {
         "event": "sweep", "name": "two", "finished": 2, "failed": 0, "unfinished": 0, "exit_code": 0,
     }  # fmt: skip

@@ -56,7 +56,7 @@ def test_train_records_what_was_asked_what_ran_and_what_it_cost(
     assert all(
         line[phase]["joules"]["cpu"]["estimate"] > 0 for line in epochs(run) for phase in ("train", "validation")
     )
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt"}
     assert "epoch 2/2" in (run / "run.log").read_text()
 
     # Phases follow each other without gaps: they add up to the time from start to end.

@@ -392,6 +392,11 @@ def test_mappings_are_merged_into_others(tmp_path: Path) -> None:
         ("base:\n  compile: off", ["2:3: compile: 'off' is not true or false; write false"]),
         ("base:\n  compile: Yes", ["2:3: compile: 'Yes' is not true or false; write true"]),
         ("base:\n  data: 010", ["2:3: data: 10 is not text; write it in quotes"]),
+        (
+            "keep: bets\nseeds: [1]",
+            ["1:1: keep: 'bets' is not valid (did you mean 'best'?); valid: best, front, all, none"],
+        ),
+        ("keep: false\nseeds: [1]", ["1:1: keep: False is not valid"]),
         ("timeout: 1:30\nseeds: [1]", ["1:1: timeout: '1:30' is not a time such as 90"]),
         ("base: &b\n  lr: x\ninclude:\n- {<<: *b}", ["2:3: lr: 'x' is neither a number nor auto"]),
     ],

@@ -107,6 +107,7 @@ _SWEEP = st.fixed_dictionaries(
         "measure": mostly(
             st.booleans() | st.just({"seconds": 30, "accelerator": "cpu"}) | st.just({"accelerator": "x"})
         ),
+        "keep": mostly(st.sampled_from(["best", "front", "all", "none"])),
         "max_energy": mostly(st.sampled_from([3e6, "2 kWh", "500kJ", "2 kwh", "7 h"])),
     },
 )

@@ -16,6 +16,7 @@ from greenseg.errors import UserError
 from greenseg.machine import preflight
 from greenseg.metrics.overlap import VolumeOverlap
 from greenseg.models import network
+from greenseg.optimizers import OPTIMIZERS as KNOWN
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings, choices, problems_of
 from greenseg.training import optimization
@@ -68,6 +69,16 @@ def test_every_optimizer_learns(optimizer: str, phantom: Path, tmp_path: Path) -
     run = run_of(settings_of(phantom, **chosen(optimizer)), tmp_path)
     losses = [line["train_loss"] for line in lines_of(run)]
     assert losses[-1] < 0.95 * losses[0]
+    weights = torch.load(run.best_checkpoint, weights_only=True)["state_dict"]
+    (state,) = torch.load(run.last_checkpoint, weights_only=True)["optimizer_states"]
+    assert values(state) / values(weights) == pytest.approx(KNOWN[optimizer].states, abs=0.3)
+
+
+def values(of: Any) -> int:
+    """Number of values in all tensors."""
+    if isinstance(of, dict):
+        return sum(map(values, of.values()))
+    return of.numel() if isinstance(of, torch.Tensor) else 0
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])

@@ -281,12 +281,16 @@ def test_a_learning_rate_is_tried_where_no_batch_holds_brain(
 def test_a_learning_rate_that_was_tried_is_recorded_and_kept(
     optimizer: str, greenseg: Command, phantom: Path, tmp_path: Path
 ) -> None:
-    arguments = ["train", "--data", phantom, *SMALL, "--lr", "auto", "--optimizer", optimizer, "--schedule", "constant"]
-    arguments += ["--model", "contextnet"]
-    result = greenseg(*arguments)
+    base = {
+        "data": str(phantom), "model": "contextnet", "image_size": 32, "spacing": 8, "batch_size": 32, "epochs": 2,
+        "accelerator": "cpu", "lr": "auto", "optimizer": optimizer, "schedule": "constant",
+    }  # fmt: skip
+    (tmp_path / "s.yaml").write_text(json.dumps({"base": base, "keep": "all"}))
+    result = greenseg("sweep", "s.yaml")
     assert result.returncode == 0, result.stderr
-    assert "at the steepest fall of the loss" in result.stdout
-    (path,) = (tmp_path / "runs" / "train").glob("*/run.json")
+    (path,) = (tmp_path / "runs" / "s").glob("*/run.json")
+    shown = greenseg("train", "--config", path.parent / "config.yaml")
+    assert "at the steepest fall of the loss" in shown.stdout
     written = json.loads(path.read_text())
     tried = written["probes"]["lr"]
     assert tried[0]["lr"] < written["ran"]["lr"] < tried[-1]["lr"]
