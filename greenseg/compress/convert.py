@@ -190,8 +190,8 @@ def _write_openvino(plain: RunPredictor, quantize: str, calibration: Calibration
 
 def _in_8_bits(model: Any, calibration: Calibration) -> Any:
     """A model of OpenVINO with 8-bit numbers."""
-    one_core = patch.object(cpu.openvino(), "Core", cpu.openvino_core)  # see there; NNCF would make more
-    with one_core, silence("nncf", "torch", "torch.utils.cpp_extension"):
+    core = cpu.openvino_core()  # the only one; NNCF would make more
+    with patch.object(cpu.openvino(), "Core", lambda: core), silence("nncf", "torch", "torch.utils.cpp_extension"):
         import nncf
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
         from nncf.quantization.range_estimator import AggregatorType, RangeEstimatorParameters, StatisticsType

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from greenseg import yamlfile
 from greenseg.data.phantom import write_phantom
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import Record
@@ -91,12 +92,15 @@ def test_without_the_best_network_the_figures_of_its_epochs_stay(
     with_test_part: Path, greenseg: Command, tmp_path: Path
 ) -> None:
     """A run that was interrupted at its end, and whose best.ckpt was lost before it continued."""
-    assert greenseg("train", "--data", with_test_part, *SMALL).returncode == 0
+    base = dict(zip((name[2:].replace("-", "_") for name in SMALL[::2]), map(yamlfile.parse, SMALL[1::2]), strict=True))
+    sweep = {"name": "train", "base": base | {"data": str(with_test_part)}, "keep": "all"}
+    (tmp_path / "train.yaml").write_text(json.dumps(sweep))
+    assert greenseg("sweep", "train.yaml").returncode == 0
     run, record = only_record(tmp_path / "runs")
     record.status = "running"
     RunDirectory(run).write_record(record)
     RunDirectory(run).best_checkpoint.write_bytes(b"damaged")
-    done = greenseg("train", "--data", with_test_part, *SMALL)
+    done = greenseg("sweep", "train.yaml")
     assert done.returncode == 0, done.stderr
     assert "no figures in the pixels of the files" in done.stdout + done.stderr
     _, record = only_record(tmp_path / "runs")
