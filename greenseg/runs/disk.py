@@ -6,6 +6,7 @@ and under the lock of the run. Before a network goes, run.json says why.
 """
 
 import contextlib
+import os
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -81,10 +82,15 @@ def networks_of(run: RunDirectory) -> list[Path]:
 
 def size_of(run: RunDirectory) -> int:
     """The size of all files of a run, in bytes."""
-    size = 0
-    for path in run.path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a running run replaces its files
-            size += path.stat().st_size if path.is_file() else 0
+    size, folders = 0, [os.fspath(run.path)]
+    while folders:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:  # a plan may have thousands
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # a running run replaces its files
+                    size += entry.stat().st_size
     return size
 
 
