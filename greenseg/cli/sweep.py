@@ -137,7 +137,7 @@ def sweep(
             statuses = _measure(every, planned.measure, view, silent, stop)
             stopped = stop.requests > 0
     runs = [job.run for job in every]
-    # Other sweeps decide about the files of runs in their folders.
+    # Runs in the folders of other sweeps keep their files.
     own = [] if planned.keep == "all" else [run for run in runs if run.path.parent == out / planned.name]
     if freed := tidy.bytes + sum(free(run).bytes for run in own):
         tell(f"Freed {size(freed)}: a finished run needs no last.ckpt (keep: {planned.keep})")
@@ -234,7 +234,7 @@ def _free_networks(
     Args:
         keep: `front` or `none`.
         own: the runs in the folder of the sweep; only these lose their networks.
-        every: all runs of the sweep, which decide about the front.
+        every: all runs of the sweep, which determine the front.
         allow_mixed_sources: as in the table.
         tell: called with each sentence for the user.
     """

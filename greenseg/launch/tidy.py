@@ -1,4 +1,4 @@
-"""Deletes the last checkpoint of each run that finishes here, since only an unfinished run continues from it."""
+"""Deletes the last checkpoint of each run that finishes here, since only an unfinished run resumes from it."""
 
 from typing import Any
 

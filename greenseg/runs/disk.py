@@ -1,6 +1,6 @@
 """The disk space of runs, and the files of finished runs that can go.
 
-`last.ckpt` only continues a training, so a finished run has no use for it. Its network is needed to predict, to
+`last.ckpt` only serves to resume training, so a finished run has no use for it. Its network is needed to predict, to
 measure, and by runs that compress it or learn from it. A file goes only after run.json says that the run has finished,
 and under the lock of the run. Before a network goes, run.json says why.
 """

@@ -21,7 +21,7 @@ _BYTES = 4
 """Of a weight: all precisions of training keep the weights as float32."""
 
 _SHAPES = ("encoder", "decoder", "width", "decoder_width", "prune", "quantize", "runtime")
-"""The settings that decide about the size of a network on disk."""
+"""The settings that determine the size of a network on disk."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Disk:
 
     @property
     def fits(self) -> bool:
-        """Whether the disk has room, as far as is known."""
+        """Whether the free space is enough for the files of known size."""
         return self.more <= self.free
 
     @property
@@ -69,7 +69,7 @@ def disk_of(plan: Plan, out: Path, at_a_time: int) -> Disk:
         at_a_time: largest number of runs at a time.
     """
     sizes, keep = _Sizes(plan.runs, out), plan.sweep.keep
-    folder = out / plan.sweep.name  # other sweeps decide about the files of runs in their folders
+    folder = out / plan.sweep.name  # runs in the folders of other sweeps keep their files
     rule = "keep: none" if keep == "none" else ""
     done, more = 0, 0
     meanwhile: list[int] = []

@@ -13,6 +13,7 @@ from greenseg.runs.directory import RunDirectory
 from greenseg.runs.disk import free, free_networks, lost_network, needed
 from greenseg.runs.lineage import with_network
 from tests.runs import Json, record, recorded, write
+from tests.runs.test_directory import hold
 
 FILES = {"best.ckpt": 100, "last.ckpt": 300, "shape.json": 2, "network.onnx": 40, "network.xml": 5, "network.bin": 35}
 """Name → size in bytes of the files in `checkpoints/`, those of all engines at once."""
@@ -83,18 +84,11 @@ def test_a_network_goes_once_the_record_says_why(tmp_path: Path, monkeypatch: py
         with_network(run, "parent")
 
 
-def _hold(path: Path, begun: Any, end: Any) -> None:
-    with RunDirectory(path).lock() as claimed:
-        assert claimed
-        begun.set()
-        end.wait()
-
-
 def test_a_run_that_another_process_has_keeps_all(tmp_path: Path) -> None:
     run = with_files(tmp_path / "a", record())
     context = multiprocessing.get_context("fork")
     begun, end = context.Event(), context.Event()
-    process = context.Process(target=_hold, args=(run.path, begun, end))
+    process = context.Process(target=hold, args=(run.path, begun, end))
     process.start()
     assert begun.wait(60)
     try:
