@@ -23,6 +23,7 @@ COLOURS = {
     "damaged": "red",
     "newer": "red",
     "interrupted": "yellow",
+    "paused": "cyan",
     "running": "cyan",
 }
 """Status of a run → its colour."""

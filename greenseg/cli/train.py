@@ -89,7 +89,9 @@ def train(
     elif status == "running" and ranks(resolved)[0] == 0:
         warn(_busy(run))
         raise typer.Exit(ExitCode.INCOMPLETE)
-    elif (changed := [each for each in (*ahead, planned) if each.other_status == "interrupted"]) and not again:
+    elif (
+        changed := [each for each in (*ahead, planned) if each.other_status in ("interrupted", "paused")]
+    ) and not again:
         raise UserError([refusal(each) for each in changed])
     else:
         check_out(out, to_write=True)
@@ -109,8 +111,8 @@ def train(
             say(f"Training with node 0, which leads: {run.path}")
             become(run.path)
         context = measure_idle(idle_seconds, say)
-        if status in ("interrupted", "failed") and not again:
-            say(f"{'Continuing' if status == 'interrupted' else 'Trying again'}: {run.path}")
+        if status in ("interrupted", "paused", "failed") and not again:
+            say(f"{'Trying again' if status == 'failed' else 'Continuing'}: {run.path}")
         if resolved.compile:
             say("Compiling the network before the first step takes a minute or more on a GPU, minutes on a CPU.")
         for parent in ahead:

@@ -14,6 +14,7 @@ from greenseg.energy.reading import Energy, side_by_side
 
 STARTUP, PREPARATION, PROBE, OTHER = "startup", "preparation", "probe", "other"
 COMPRESSION = "compression"
+RESUMPTION = "resumption"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 _REFRESH_SECONDS = 2.0
@@ -41,17 +42,22 @@ class EnergyMonitor(pl.Callback):
     settings, and `compression` of a network. With several ranks, each counts its own GPU, and one process per node
     counts CPU and DRAM. Epochs, phases and total are sums over all ranks, and the same on each.
 
+    A run that was paused starts up once more, only because of the pause: with `resumes`, all phases before its training
+    are the phase `resumption`.
+
     It logs `train_joules` and `validation_joules` per epoch to the trainer's loggers.
 
     Args:
         meter: the meter to read; by default, the set-up of the training creates one for the device of this rank. An
             earlier meter also counts imports and data preparation.
+        resumes: whether this attempt goes on after a pause.
     """
 
-    def __init__(self, meter: EnergyMeter | None = None) -> None:
+    def __init__(self, meter: EnergyMeter | None = None, resumes: bool = False) -> None:
         self.epochs: list[EpochEnergy] = []
         self._meter = meter
-        self._phase = STARTUP
+        self._before = dict.fromkeys((STARTUP, PREPARATION, PROBE), RESUMPTION) if resumes else {}
+        self._phase = self._before.get(STARTUP, STARTUP)
         self._mine: dict[str, Energy] = {}  # phases of this rank
         self._epoch: dict[str, Energy] = {}  # phases of this rank in the current epoch
         self._all: dict[str, Energy] | None = None  # phases of all ranks, as of the last gathering
@@ -194,7 +200,7 @@ class EnergyMonitor(pl.Callback):
         """Add the energy since the last call to the current phase, and start another phase."""
         energy = self.meter.lap(sync=sync)
         self._count(energy)
-        self._phase, self._last_lap = phase, time.monotonic()
+        self._phase, self._last_lap = self._before.get(phase, phase), time.monotonic()
         return energy
 
     def _count(self, energy: Energy) -> None:

@@ -30,6 +30,7 @@ class Job:
         context: context for its record: position in the order, idle watts, pauses.
         content: content of its data; None if unknown.
         tries: number of its starts here.
+        until: number of epochs after which it pauses; None to finish it.
         parent: the run whose network it compresses, which has to finish first; None if it needs none.
     """
 
@@ -39,6 +40,7 @@ class Job:
     context: dict[str, Any] = field(default_factory=dict)
     content: Content | None = None
     tries: int = 0
+    until: int | None = None
     parent: "Job | None" = None
 
     def environment(self, **context: Any) -> dict[str, str]:
@@ -48,7 +50,8 @@ class Job:
             context: additions of the executor to the context.
         """
         variables = {events.CONTEXT: json.dumps(self.context | context)}
-        return variables | ({events.START_OVER: "1"} if self.start_over else {})
+        variables |= {events.START_OVER: "1"} if self.start_over else {}
+        return variables | ({} if self.until is None else {events.UNTIL: str(self.until)})
 
 
 def jobs_of(runs: Sequence[PlannedRun]) -> list[Job]:

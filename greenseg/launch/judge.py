@@ -133,8 +133,12 @@ def judge(attempt: Attempt, record: Record | None) -> tuple[Outcome, Error | Non
     run, ended = attempt.job.run, attempt.ended
     if record and record.status == "finished":
         return Outcome("finished"), None
+    if record and record.status == "paused" and ended.code == ExitCode.OK:  # by another process, after planning
+        return Outcome("paused"), None
     began = record if record and attempt.follower.began(record) else None
     status, why = (began.status, began.error) if began else ("", None)
+    if status == "paused":
+        return Outcome("paused"), None
     log = last_lines(run)
     if not attempt.overdue:
         if why and status == "interrupted":

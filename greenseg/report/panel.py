@@ -14,7 +14,7 @@ from greenseg.report.labels import value_text
 from greenseg.report.run import Run
 from greenseg.report.units import count, duration, joules, number
 from greenseg.runs.record import ClassScores
-from greenseg.runs.summary import TEST
+from greenseg.runs.summary import APART, RESUMPTION
 from greenseg.settings import Settings
 
 
@@ -51,16 +51,15 @@ def run_panel(run: Run) -> Panel:
         grid.add_row(f"{reading.component} energy", reading_text(reading))
     for component in run.unmeasured:
         grid.add_row(f"{component} energy", "unknown: no sensor (see sensors_missing in run.json)")
-    shares = ", ".join(
-        f"{name} {joules(sum(sum(c.values()) for c in e['joules'].values()))}"
-        for name, e in phases.items()
-        if name != TEST
-    )
+    by_phase = {name: sum(sum(c.values()) for c in e["joules"].values()) for name, e in phases.items()}
+    shares = ", ".join(f"{name} {joules(value)}" for name, value in by_phase.items() if name not in APART)
     grid.add_row("total energy", f"{joules(energy.joules)}  ({shares})")
     for ancestor in run.record.lineage.ancestors:
         grid.add_row(ancestor.role, ancestor.directory)
     if run.tested:
         grid.add_row("test energy", f"{joules(run.tested.joules)}  not part of the total")
+    if RESUMPTION in by_phase:
+        grid.add_row("resumptions", f"{joules(by_phase[RESUMPTION])}  to start up after pauses; not part of the total")
     warm_up = settings.get("measure_after", 0)
     ended = f"  over all epochs: the run ended within measure_after {warm_up}" if 0 < epochs <= warm_up else ""
     if epochs:

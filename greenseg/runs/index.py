@@ -24,7 +24,7 @@ from greenseg.settings import Settings, read_config, same_training, trained_anyw
 
 _NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
 _EARLIER_DIGITS = 8
-_ORDER = ("finished", "running", "interrupted", "failed", "new")
+_ORDER = ("finished", "running", "interrupted", "paused", "failed", "new")
 """Of two copies of a run, the one with the earlier status here is taken."""
 
 

@@ -17,7 +17,7 @@ from greenseg.data.epoch import slices_per_epoch
 from greenseg.energy.reading import Energy, EnergyJson
 from greenseg.settings import Settings, trained_anywhere
 
-Status = Literal["new", "running", "finished", "failed", "interrupted"]
+Status = Literal["new", "running", "paused", "finished", "failed", "interrupted"]
 _STATUSES = get_args(Status)
 SCHEMA = 1
 

@@ -10,7 +10,7 @@ from greenseg.runs.record import BadRecord, Head
 from greenseg.runs.summary import accounted_otherwise, summary
 from greenseg.settings import Settings
 
-STATUSES = ("finished", "failed", "interrupted", "running", "damaged", "newer", "new")
+STATUSES = ("finished", "failed", "interrupted", "paused", "running", "damaged", "newer", "new")
 
 
 class Spent(NamedTuple):

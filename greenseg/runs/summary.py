@@ -31,10 +31,16 @@ from greenseg.settings import ACCOUNTING, Settings, group_of
 TEST = "test"
 """The phase in which the network predicts the test part, after training."""
 
+RESUMPTION = "resumption"
+"""The phase before training in an attempt that goes on after a pause; the search that paused the run has caused it."""
+
+APART = frozenset({TEST, RESUMPTION})
+"""Phases outside the total."""
+
 PARENT, TEACHER = "parent", "teacher"
 """Phases with the joules of the ancestors; see `Lineage`."""
 
-_NOT_OWN = frozenset({TEST, PARENT, TEACHER})
+_NOT_OWN = APART | {PARENT, TEACHER}
 
 
 def account_for_attempts(attempts: Sequence[Attempt], epochs: Sequence[Epoch]) -> list[Attempt]:
@@ -160,7 +166,7 @@ class Summary(NamedTuple):
 def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
     """Final metrics and energy of a run, from its attempts and its epochs.
 
-    Joules are those of all attempts, including epochs that were repeated; those of the phase `test` are not part of the
+    Joules are those of all attempts, including epochs that were repeated; those of `APART` are not part of the
     total. The total includes the ancestors of a compressed network, each once. Metrics and joules per epoch are those
     of the last attempt at each epoch; an attempt replaces all epochs from its first one on.
     """
@@ -168,7 +174,7 @@ def summary(record: Record, epochs: Sequence[Epoch]) -> Summary:
     for attempt in account_for_attempts(record.attempts, epochs):
         for phase, energy in (attempt.energy or {}).items():
             phases[phase] = phases.get(phase, Energy()) + Energy.from_json(energy)
-    total = sum((energy for phase, energy in phases.items() if phase != TEST), Energy())
+    total = sum((energy for phase, energy in phases.items() if phase not in APART), Energy())
     final = last_of_each(epochs)
     metrics = Metrics(
         seconds=total.seconds, joules=total.joules, joules_low=total.low, joules_high=total.high, epochs=len(final)
@@ -194,7 +200,7 @@ def _of_ancestors(record: Record) -> dict[str, Energy]:
 
 
 def own_energy(record: Record) -> Energy:
-    """Energy of a run's own attempts, without the phase `test`."""
+    """Energy of a run's own attempts, without the phases of `APART`."""
     phases = record.energy.phases if record.energy else {}
     return sum((Energy.from_json(energy) for phase, energy in phases.items() if phase not in _NOT_OWN), Energy())
 
@@ -284,8 +290,8 @@ BEFORE = ("startup", "preparation", "probe", "compression")
 
 
 def training_joules(phases: Energies) -> float:
-    """The joules of all phases but `test`."""
-    return sum(joules for phase, joules in _joules(phases).items() if phase != TEST)
+    """The joules of all phases in the total."""
+    return sum(joules for phase, joules in _joules(phases).items() if phase not in APART)
 
 
 def spent_by(attempts: Sequence[Attempt], epochs: Sequence[Epoch]) -> list[tuple[float, float]]:

@@ -95,7 +95,7 @@ class Plan:
     @cached_property
     def changed(self) -> list[PlannedRun]:
         """The runs to do that have an interrupted run on other content, which they would not continue."""
-        return [run for run in self.todo if run.other_status == "interrupted"]
+        return [run for run in self.todo if run.other_status in ("interrupted", "paused")]
 
     @cached_property
     def newer(self) -> list[str]:
@@ -156,7 +156,7 @@ def make_plan(sweep: Sweep, out: Path, retry_failed: bool = False) -> Plan:
         runs = [PlannedRun(each, folder, content=contents.of(each)) for each in settings]
     else:
         runs = [look(each, contents.of(each), index, folder) for each in settings]
-    wanted = {"new", "interrupted", "damaged"} | ({"failed"} if retry_failed else set())
+    wanted = {"new", "interrupted", "paused", "damaged"} | ({"failed"} if retry_failed else set())
     failed = set() if retry_failed else {run.settings.identity for run in runs if run.status == "failed"}
     todo = [run for run in runs if run.status in wanted or _parent_may_finish(run, failed)]
     return Plan(sweep, runs, todo, len(settings) - len(sweep.runs))
@@ -226,7 +226,7 @@ def _predict(plan: Plan) -> Prediction | None:
     by: Counter[str] = Counter()
     totals = [[0.0] * 3, [0.0] * 3]
     for run in plan.todo:
-        done = run.spent.epochs if run.spent and run.status == "interrupted" else 0
+        done = run.spent.epochs if run.spent and run.status in ("interrupted", "paused") else 0
         left = max(run.settings.own_epochs - done, 0)
         for kind, key in kinds.items():
             found = rates[kind].get(key(run.settings))

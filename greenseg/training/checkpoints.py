@@ -152,6 +152,28 @@ class Checkpoints(Checkpoint):
             unfinished.replace(self._run.checkpoints / name)
 
 
+class Pause(Checkpoint):
+    """Ends the training after some epochs so that the run can go on later, unless it ends there anyway.
+
+    Lightning calls a `Checkpoint` after EarlyStopping, so early stopping decides first.
+
+    Args:
+        until: number of epochs.
+
+    Attributes:
+        paused: whether it has ended the training.
+    """
+
+    def __init__(self, until: int) -> None:
+        self._until = until
+        self.paused = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        done = trainer.current_epoch + 1
+        if done >= self._until and done != trainer.max_epochs and not trainer.should_stop:
+            self.paused = trainer.should_stop = True
+
+
 def _early_stopping(trainer: pl.Trainer) -> list[EarlyStopping]:
     return [callback for callback in trainer.early_stopping_callbacks if isinstance(callback, EarlyStopping)]
 

@@ -22,6 +22,9 @@ START_OVER = "GREENSEG_START_OVER"
 THREADS = "GREENSEG_THREADS"
 """Environment variable with the number of threads for a run on a CPU."""
 
+UNTIL = "GREENSEG_UNTIL"
+"""Environment variable with the number of epochs after which the run pauses."""
+
 PARENT = "GREENSEG_PARENT"
 """Environment variable with the ID of the process that started the run. The run ends with it."""
 

@@ -12,7 +12,10 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from greenseg.runs.directory import RunDirectory
 
 _PATIENCE_SECONDS = 1800.0  # for rank 0 on another node to begin; as long as torch waits for ranks
 
@@ -58,7 +61,7 @@ def main(directory: Path) -> int:
                 return events.BUSY
             if os.environ.get(events.START_OVER):
                 run.clear()
-            elif run.status() == "finished":  # by another process, after planning
+            elif run.status() == "finished" or _has_paused(run):  # by another process, after planning
                 return ExitCode.OK
             train(run, settings, meter, rank, lambda: bool(signals))
     except Interrupted as signal_name:
@@ -71,6 +74,15 @@ def main(directory: Path) -> int:
         traceback.print_exc()
         return ExitCode.FAILED
     return ExitCode.OK
+
+
+def _has_paused(run: "RunDirectory") -> bool:
+    """Whether the run is paused with all epochs that it should have for now."""
+    from greenseg.runs.summary import last_of_each
+    from greenseg.training import events
+
+    until = os.environ.get(events.UNTIL)
+    return bool(until) and run.status() == "paused" and len(last_of_each(run.epochs())) >= int(until or 0)
 
 
 def _warn_once() -> None:

@@ -45,7 +45,7 @@ from greenseg.runs.summary import training_joules
 from greenseg.settings import Settings
 from greenseg.strategies import STRATEGIES
 from greenseg.training import events, probe
-from greenseg.training.checkpoints import Checkpoints, Last, PlainFiles, Unusable, read_last
+from greenseg.training.checkpoints import Checkpoints, Last, Pause, PlainFiles, Unusable, read_last
 from greenseg.training.compressed import convert_parent, for_finetuning, pruned, teacher_of
 from greenseg.training.figures import predictor_of, validate
 from greenseg.training.hardware import hardware, method
@@ -83,7 +83,7 @@ def train(
         Exception: any error that ended the run; the record already has it.
         Interrupted: the run was asked to stop; the record already has it.
     """
-    monitor = EnergyMonitor(meter)
+    monitor = EnergyMonitor(meter, resumes=_was_paused(run, rank))
     context = Context.model_validate_json(os.environ.get(events.CONTEXT, "{}"))
     recording = Recording(run, settings, Machine(hardware(), versions(), method(meter)), context, writes=rank == 0)
     unrestored: list[str] = []
@@ -93,12 +93,13 @@ def train(
         memory = _peak_memory(recording.record.memory)
         recording.end(status, monitor.phases, difference, memory, error, unrestored)
 
+    status: Status
     try:
         last = _last(run, recording)
         # The rank that drives a node's first GPU sets the limits of all its GPUs.
         gpus = settings.devices if meter.gpus == (0,) else 0
         with claims.limited(levers.wanted(settings), gpus, unrestored) as limits_set:
-            _fit(run, settings, monitor, rank, recording, last, limits_set)
+            status = _fit(run, settings, monitor, rank, recording, last, limits_set)
     except Interrupted:
         end("interrupted")
         raise
@@ -108,10 +109,17 @@ def train(
             raise Interrupted from error
         kind = kind_of(error)
         # A full disk is no failure of the run: the same command continues it once there is space.
-        status: Status = "interrupted" if kind == Failure.DISK_FULL else "failed"
+        status = "interrupted" if kind == Failure.DISK_FULL else "failed"
         end(status, Error(kind=kind, type=type(error).__name__, message=str(error)))
         raise
-    end("finished")
+    end(status)
+
+
+def _was_paused(run: RunDirectory, rank: int) -> bool:
+    """Whether the last attempt of a run ended in a pause; unless this is rank 0, the record already has a new one."""
+    record = run.record()
+    ended = (record.attempts if record else [])[: None if rank == 0 else -1]
+    return bool(ended) and ended[-1].status == "paused"
 
 
 def _difference(monitor: EnergyMonitor) -> dict[str, float]:
@@ -149,8 +157,10 @@ def _fit(
     recording: Recording,
     last: Last | None,
     limits_set: dict[str, Any],
-) -> None:
-    """Train, from the slices to the figures of the best epoch. The record first gets the values in effect."""
+) -> Status:
+    """Train, from the slices to the figures of the best epoch, or to a pause; returns which. The record first gets the
+    values in effect.
+    """
     events.emit({"event": "start"})
     monitor.preparation()
     slices = _prepare(run, settings, rank, recording, goes_on=last is not None)
@@ -165,7 +175,7 @@ def _fit(
         if rank == 0:  # the network is on one device
             convert_parent(run, settings, slices, ancestors.parent, recording.record, monitor)
             _record_method(monitor, recording)
-        return
+        return "finished"
     training = SliceDataset(slices, "train", settings.drop_empty_slices, settings.seed)
     validation = SliceDataset(slices, "validation")
     monitor.startup()
@@ -192,7 +202,8 @@ def _fit(
             _start_over(run, recording, why)
     assert recording.record.id
     checkpoints = Checkpoints(run, recording.record.id)
-    trainer = _trainer(settings, _callbacks(settings, run, recording, monitor, checkpoints))
+    pause = Pause(int(os.environ.get(events.UNTIL) or settings.epochs))
+    trainer = _trainer(settings, [*_callbacks(settings, run, recording, monitor, checkpoints), pause])
     on_cpu = trainer.strategy.root_device.type == "cpu"
     batch_size, workers, ranks = int(settings.batch_size), int(settings.workers), trainer.world_size
     batches = TrainingBatches(len(training), batch_size, settings.seed, rank, ranks)
@@ -215,10 +226,14 @@ def _fit(
         ckpt_path=str(run.last_checkpoint) if last else None,
         weights_only=True,
     )
+    if pause.paused:
+        _record_method(monitor, recording)
+        return "paused"
     if rank == 0 and checkpoints.best_epoch is not None:
         on = trainer.strategy.root_device, str(trainer.precision), module.network
         _add_figures(run, settings, slices, checkpoints.best_epoch, batch_size, on, recording, monitor)
     _record_method(monitor, recording)
+    return "finished"
 
 
 def _record_method(monitor: EnergyMonitor, recording: Recording) -> None:

@@ -165,6 +165,42 @@ def test_a_stopped_run_ends_as_if_undisturbed(
     assert different(whole, train_in(copies["epoch 1 last.ckpt"], settings)) == []
 
 
+@pytest.mark.parametrize("values", [{}, {"schedule": "plateau", "lr": 1e-6}, {"early_stopping": 3, "lr": 1e-9}])
+def test_a_paused_run_ends_as_if_undisturbed(
+    values: dict[str, Any], phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(phantom, **{"epochs": 4} | values)
+    whole = train_in(tmp_path / "whole", settings)
+    for until in (1, 3):
+        monkeypatch.setenv(events.UNTIL, str(until))
+        paused = train_in(tmp_path / "paused", settings)
+        record = recorded(paused)
+        assert (record["status"], record["metrics"]["epochs"]) == ("paused", until)
+        assert "validation" not in record
+    monkeypatch.setenv(events.UNTIL, "4")
+    assert different(whole, train_in(tmp_path / "paused", settings)) == []
+
+    record = recorded(paused)
+    assert [attempt["status"] for attempt in record["attempts"]] == ["paused", "paused", "finished"]
+    assert [set(attempt["energy"]) & {"startup", "resumption"} for attempt in record["attempts"]] == [
+        {"startup"}, {"resumption"}, {"resumption"},
+    ]  # fmt: skip
+    phases = {name: Energy.from_json(energy).joules for name, energy in record["energy"]["phases"].items()}
+    assert phases["resumption"] > 0
+    assert record["metrics"]["joules"] == pytest.approx(sum(phases.values()) - phases["resumption"])
+
+
+def test_a_run_that_stops_early_where_it_should_pause_has_finished(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(phantom, early_stopping=2, epochs=9, lr=1e-9, weight_decay=0.0)
+    epochs = recorded(train_in(tmp_path / "whole", settings))["metrics"]["epochs"]
+    assert epochs < 9
+    monkeypatch.setenv(events.UNTIL, str(epochs))
+    record = recorded(train_in(tmp_path / "run", settings))
+    assert (record["status"], record["metrics"]["epochs"]) == ("finished", epochs)
+
+
 # What the decisions of these depend on is known only at the end of an epoch, when checkpoints are written.
 DECIDING: dict[str, dict[str, Any]] = {
     "it halves the learning rate": {"schedule": "plateau", "epochs": 4, "lr": 1e-6},
