@@ -15,7 +15,7 @@ install: $(READY) ## Make .venv with greenseg and the tested versions of its dep
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[carbon,compress,onnx,plots]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[carbon,compress,onnx,plots,search]' --group dev
 	@touch $@
 
 demo: $(READY) ## Sweep 2 encoders × 2 precisions on a small phantom and print the Pareto table

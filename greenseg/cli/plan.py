@@ -4,13 +4,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from greenseg.runs.standing import PlannedRun, difference, refusal
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from greenseg.search.rounds import Rounds
     from greenseg.sweep.disk import Disk
     from greenseg.sweep.plan import Plan, Range
 
@@ -41,20 +43,34 @@ class ToMeasure(NamedTuple):
     seconds: float
 
 
-def print_plan_json(plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None) -> None:
+_SEARCHES = {"halving": "greenseg.cli.search_view", "optuna": "greenseg.cli.draws_view"}
+"""Method of a search → the module with its `lines_of`, `search_json` and `print_rounds`."""
+
+
+def view_of_search(search: "Rounds") -> Any:
+    """The module that shows a search."""
+    return import_module(_SEARCHES[search.how.method])
+
+
+def print_plan_json(
+    plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None, search: "Rounds | None" = None
+) -> None:
     """Print everything as JSON."""
-    measuring = {"measure": to_measure._asdict()} if to_measure else {}
-    print(json.dumps(plan.to_json() | measuring | {"disk": asdict(disk), "notes": notes(plan.runs)}))
+    parts: dict[str, Any] = {"measure": to_measure._asdict()} if to_measure else {}
+    if search:
+        parts["search"] = view_of_search(search).search_json(search)
+    print(json.dumps(plan.to_json() | parts | {"disk": asdict(disk), "notes": notes(plan.runs)}))
 
 
-def print_plan(plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None) -> None:
+def print_plan(plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None, search: "Rounds | None" = None) -> None:
     """Print the counts, the exclusions, the work that is left, and the runs in their order."""
     from greenseg.cli.view import print_uncut, say, warn
     from greenseg.report.units import count, duration, joules
 
     sweep = plan.sweep
     stand = ", ".join(f"{number} {status}" for status, number in plan.counts.items())
-    say(f"Sweep {sweep.name}: {count(len(plan.runs), 'run')} ({stand}), {len(plan.todo)} to do")
+    to_do = "" if search else f", {len(plan.todo)} to do"
+    say(f"Sweep {sweep.name}: {count(len(plan.runs), 'run')} ({stand}){to_do}")
     for exclusion in sweep.excluded:
         rule = ", ".join(f"{name} {value}" for name, value in exclusion.rule.items())
         say(f"Excluded {count(exclusion.combinations, 'combination')}: {rule} ({exclusion.place})")
@@ -62,8 +78,12 @@ def print_plan(plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None) 
         say(f"Merged {count(sweep.duplicates, 'duplicate')} of other runs")
     if plan.added:
         say(f"Added {count(plan.added, 'run')}: the parents of compressed runs")
-    for line in _left(plan):
-        say(line)
+    if search:
+        for line in view_of_search(search).lines_of(search):
+            say(line)
+    else:
+        for line in _left(plan):
+            say(line)
     if to_measure:
         say(f"To measure afterwards: {count(to_measure.runs, 'run')}, about {duration(to_measure.seconds)}")
     if plan.todo:

@@ -19,9 +19,11 @@ from greenseg.report.objectives import COSTS, ENERGIES, QUALITIES
 
 if TYPE_CHECKING:
     from greenseg.report.comparison import Comparison, Row
+    from greenseg.report.run import Run
     from greenseg.report.select import Query
     from greenseg.report.view import ReportView
     from greenseg.runs.directory import RunDirectory
+    from greenseg.search.account import Account
 
 SUFFIXES = {"table": ".txt"} | {name: known.suffix for name, known in FORMATS.items()}
 """Format → the suffix of its files."""
@@ -153,11 +155,21 @@ def report(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def print_report(directories: "Iterable[RunDirectory]", allow_mixed_sources: bool = False) -> bool:
-    """Print the table of runs and the answer in words; returns False if a damaged record was left out."""
+def print_report(
+    directories: "Iterable[RunDirectory]",
+    allow_mixed_sources: bool = False,
+    searches: "Sequence[Account] | None" = None,
+) -> bool:
+    """Print the table of runs and the answer in words; returns False if a damaged record was left out.
+
+    Args:
+        directories: directories of the runs.
+        allow_mixed_sources: rank joules of different sources together.
+        searches: the accounts to show; by default, those of all searches that the runs are part of.
+    """
     from greenseg.report.select import Query
 
-    return _report(directories, Query(allow_mixed_sources=allow_mixed_sources))
+    return _report(directories, Query(allow_mixed_sources=allow_mixed_sources), searches=searches)
 
 
 def _report(
@@ -167,10 +179,11 @@ def _report(
     output: Path | None = None,
     pictures: Mapping[Path, str] | None = None,
     emissions: Path | None = None,
+    searches: "Sequence[Account] | None" = None,
 ) -> bool:
     """Print or write the report; returns False if a damaged record was left out."""
     from greenseg.cli.streams import write_data
-    from greenseg.cli.view import console, say, warn
+    from greenseg.cli.view import console, print_uncut, say, warn
     from greenseg.files import write_atomically
     from greenseg.report.reader import Reader
     from greenseg.report.results import by_configuration
@@ -181,7 +194,9 @@ def _report(
         warn(f"left out: {message}")
     files: dict[Path, str | bytes] = {}
     if runs:
-        comparison = query.compare(by_configuration(runs), reader.notes)
+        searches = _searches(runs) if searches is None else searches
+        notes = [sentence for each in searches for sentence in _sentences(each)]
+        comparison = query.compare(by_configuration(runs), [*reader.notes, *notes])
         rows, names = query.rows(comparison), query.names(comparison)
         if output:
             files[output] = _text(query, comparison, rows, names, kind)
@@ -190,6 +205,11 @@ def _report(
             wide = not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit()
             # Not cropped: a terminal wraps longer lines.
             console.print(_view(query, comparison, rows, names, wide), crop=False)
+            for each in searches:
+                if each.verdicts:
+                    from greenseg.cli.search_view import verdict_table
+
+                    print_uncut(verdict_table(each))
         else:
             write_data(_text(query, comparison, rows, names, kind))
         for path, what in (pictures or {}).items():
@@ -208,6 +228,22 @@ def _report(
         write_atomically(path, content)
         warn(f"Wrote {path}")
     return not damaged
+
+
+def _searches(runs: "Sequence[Run]") -> "list[Account]":
+    """The accounts of the searches that these runs are part of."""
+    folders = {run.directory.path.parent for run in runs if run.record.context.search}
+    if not folders:
+        return []
+    from greenseg.search.account import accounts
+
+    return accounts(run.directory for run in runs if run.directory.path.parent in folders)
+
+
+def _sentences(account: "Account") -> list[str]:
+    from greenseg.cli.search_view import sentences
+
+    return sentences(account)
 
 
 def _suggest(directories: "Iterable[RunDirectory]", query: "Query", output: Path | None) -> bool:

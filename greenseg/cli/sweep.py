@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from greenseg.launch.executor import Job
     from greenseg.launch.stop import Stop
     from greenseg.runs.directory import RunDirectory
+    from greenseg.search.account import Account
+    from greenseg.search.rounds import Round
     from greenseg.sweep.disk import Disk
     from greenseg.sweep.plan import Plan
 
@@ -42,6 +44,16 @@ def sweep(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SETTING=VALUE", help="Override base; may be repeated.")
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Search for the front instead of finishing every run: halving, optuna; none trains the whole grid.",
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Only show every decision of the search so far, with its reason.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show the runs, their status, and the time and energy left.")
     ] = False,
@@ -59,24 +71,32 @@ def sweep(
     The same command resumes a sweep: it skips finished runs, continues interrupted ones, and leaves failed ones alone.
     Run the same command in several terminals to share the work. Ctrl-C ends the running runs so that they can continue
     later; a second Ctrl-C ends them at once. With `measure: true` in the file, prediction with every network is
-    measured after the last run.
+    measured after the last run. With `search: halving`, runs that cannot be on the front are paused; `--search none`
+    finishes them.
     """
     idle_seconds = parse_seconds(idle_baseline)
     check_out(out)
 
     def further(sweep: Sweep) -> list[str]:
-        return [] if dry_run else plan_of(sweep, out, retry_failed).impossible
+        return [] if dry_run or sweep.space else plan_of(sweep, out, retry_failed).impossible
 
-    planned = read_sweep(file, overrides or (), further=further)
+    planned = read_sweep(file, overrides or (), search=search, further=further)
+    if explain and not planned.search:
+        raise UserError(f"--explain: {file} has no search; add `search: halving`, or use --search halving")
 
-    from greenseg.cli.plan import print_plan, print_plan_json
+    from greenseg.cli.plan import print_plan, print_plan_json, view_of_search
     from greenseg.machine import gpus as visible
+    from greenseg.search.methods import begin
     from greenseg.sweep.disk import disk_of
 
-    plan = plan_of(planned, out, retry_failed)
+    plan, searched = begin(planned, out, retry_failed)
+    planned = plan.sweep
+    if explain and searched:
+        view_of_search(searched).print_rounds(searched, plan, as_json)
+        return
     disk = disk_of(plan, out, jobs or max(visible.count(), 1))
     if dry_run:
-        (print_plan_json if as_json else print_plan)(plan, disk, _to_measure(plan))
+        (print_plan_json if as_json else print_plan)(plan, disk, _to_measure(plan), searched)
         return
 
     _check(plan, disk, again)
@@ -95,10 +115,11 @@ def sweep(
     from greenseg.report.units import count, size
     from greenseg.runs.disk import free
 
-    silent = quiet or as_json
+    silent, told = quiet or as_json, set[str]()
 
     def tell(text: str) -> None:
-        if not silent:
+        if not silent and text not in told:  # the preparation of each round may repeat a sentence
+            told.add(text)
             say(text)
 
     every = jobs_of(plan.runs)
@@ -106,7 +127,8 @@ def sweep(
     planned_jobs = list(zip(plan.runs, every, strict=True))
     todo = [job for run, job in planned_jobs if id(run) in to_do]
     shown = ", ".join(f"{number} {status}" for status, number in plan.counts.items())
-    tell(f"Sweep {planned.name}: {count(len(every), 'run')} ({shown}), {len(todo)} to do")
+    to_go = "" if searched else f", {len(todo)} to do"
+    tell(f"Sweep {planned.name}: {count(len(every), 'run')} ({shown}){to_go}")
 
     # Runs that another process is training come last.
     wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
@@ -115,23 +137,44 @@ def sweep(
     if problems := executor.problems([job.settings for job in wanted]):
         raise UserError(problems)
     done = [job.run for run, job in planned_jobs if run.status == "finished"]
-    view = view_of(planned, todo, done, quiet, as_json)
+    to_come = searched.total - len(every) if searched else 0
+    view = view_of(planned, len(todo) + to_come, done, quiet, as_json)
     tidy = Tidy(view)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
-    if wanted:
+    ended: list[str] = []
+    if searched.next() if searched else wanted:
         check_out(out, to_write=True)
-        _prepare(todo, planned.order, idle_seconds, tell, silent)
+        _prepare(todo, tell, silent)
+        context = measure_idle(idle_seconds, tell) | {"order": planned.order}
+        _add_context(todo, context)
+
+        def begin_round(now: "Round", current: "Sequence[Job]") -> None:
+            """Check and prepare the runs that were drawn for a round, before it begins."""
+            if new := [job for job in current if "position" not in job.context]:
+                if problems := [*_impossible(planned, new), *executor.problems([job.settings for job in new])]:
+                    raise UserError(problems)
+                _prepare(new, tell, silent=True)
+                _add_context(new, context, len(every) - len(new))
+            view.round(now, current)
+
         with Stop().installed() as stop, view:
             policy = Policy(planned.retries, planned.timeout, planned.max_energy, cool_down=planned.cool_down)
             spent = {str(run.directory.path): run.spent.joules for run in plan.runs if run.spent}
             queue = Queue(executor, stop, view if planned.keep == "all" else tidy, policy, spent)
-            queue.carry_out(wanted)
+            if searched:
+                queue.carry_out(searched.jobs(every, queue.outcomes, begin_round, lambda: bool(stop.requests)))
+            else:
+                queue.carry_out(wanted)
             stopped, halted = stop.requests > 0, queue.halted
         ended = [outcome.status for outcome in queue.outcomes.values()]
         failed += ended.count("failed")
-        unfinished = len(wanted) - ended.count("finished") - ended.count("failed")
+        if searched:
+            now = searched.next()
+            unfinished = len(now.left) if now else 0
+        else:
+            unfinished = len(wanted) - ended.count("finished") - ended.count("failed")
 
-    finished, statuses = len(every) - failed - unfinished, list[str]()
+    finished, statuses = len(done) + ended.count("finished"), list[str]()
     if planned.measure and not (stopped or halted or unfinished):
         with Stop().installed() as stop:
             statuses = _measure(every, planned.measure, view, silent, stop)
@@ -141,7 +184,7 @@ def sweep(
     own = [] if planned.keep == "all" else [run for run in runs if run.path.parent == out / planned.name]
     if freed := tidy.bytes + sum(free(run).bytes for run in own):
         tell(f"Freed {size(freed)}: a finished run needs no last.ckpt (keep: {planned.keep})")
-    whole = silent or print_report(runs, allow_mixed_sources)
+    whole = silent or print_report(runs, allow_mixed_sources, _accounts(planned, runs))
     left = stopped or halted or unfinished or (planned.measure and _unmeasured(runs))
     if planned.keep in ("front", "none") and not left:
         freed += _free_networks(planned.keep, own, runs, allow_mixed_sources, tell)
@@ -187,19 +230,32 @@ def _check(plan: "Plan", disk: "Disk", again: bool) -> None:
             warn(problem)
 
 
-def _prepare(todo: "list[Job]", order: str, idle_seconds: float, tell: Callable[[str], None], silent: bool) -> None:
-    """Prepare the slices of all runs, measure idle power, and complete the jobs with it."""
+def _prepare(todo: "list[Job]", tell: Callable[[str], None], silent: bool) -> None:
+    """Prepare the slices of runs."""
     from greenseg.cli.view import FilesView
-    from greenseg.data.content import Contents
     from greenseg.launch.prepare import prepare
 
     with FilesView(disable=silent) as preparation:
         prepare([job.settings for job in todo], tell, preparation.update)
+
+
+def _add_context(todo: "list[Job]", context: dict[str, Any], first: int = 0) -> None:
+    """Complete jobs whose slices are prepared, with the context for their records and their positions from `first`."""
+    from greenseg.data.content import Contents
+
     contents = Contents()
-    context = measure_idle(idle_seconds, tell)
-    for position, job in enumerate(todo):
+    for position, job in enumerate(todo, first):
         job.content = job.content or contents.of(job.settings)  # the phantom is created on its first use
-        job.context = context | {"order": order, "position": position}
+        job.context |= context | {"position": position}
+
+
+def _impossible(planned: Sweep, jobs: "Sequence[Job]") -> list[str]:
+    """Why this machine cannot do some of the runs."""
+    from greenseg.runs.standing import PlannedRun
+    from greenseg.sweep.plan import Plan
+
+    runs = [PlannedRun(job.settings, str(job.run.path.parent)) for job in jobs]
+    return Plan(planned, runs, runs).impossible
 
 
 def _to_measure(plan: "Plan") -> "ToMeasure | None":
@@ -302,6 +358,16 @@ def _exit_code(stopped: bool, failed: bool, unfinished: int, halted: str, unmeas
     return ExitCode.INCOMPLETE if unfinished or unmeasured else ExitCode.OK
 
 
+def _accounts(planned: Sweep, runs: "Sequence[RunDirectory]") -> "list[Account]":
+    """The account of the search of a sweep, if it has one."""
+    if not planned.search:
+        return []
+    from greenseg.search.account import account_of
+
+    account = account_of(planned.name, runs)
+    return [account] if account else []
+
+
 def plan_of(sweep: Sweep, out: Path, retry_failed: bool) -> "Plan":
     """The plan of a sweep, with the status of its runs."""
     from greenseg.sweep.plan import make_plan  # not on the way to --help
@@ -310,7 +376,7 @@ def plan_of(sweep: Sweep, out: Path, retry_failed: bool) -> "Plan":
 
 
 def view_of(
-    planned: Sweep, todo: "list[Job]", done: "list[RunDirectory]", quiet: bool, as_json: bool
+    planned: Sweep, todo: int, done: "list[RunDirectory]", quiet: bool, as_json: bool
 ) -> "JsonView | PlainView":
     """The view that fits the options and the terminal."""
     from greenseg.cli.sweep_view import JsonView, LiveView, PlainView, QuietView
@@ -319,7 +385,7 @@ def view_of(
     if as_json:
         return JsonView()
     if quiet:
-        return QuietView(errors, planned.runs, len(todo))
+        return QuietView(errors, planned.runs, todo)
     if console.is_terminal:
-        return LiveView(console, planned.runs, len(todo), done)
-    return PlainView(console, planned.runs, len(todo))
+        return LiveView(console, planned.runs, todo, done)
+    return PlainView(console, planned.runs, todo)

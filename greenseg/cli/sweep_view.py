@@ -1,10 +1,11 @@
 """Views of a running sweep: a live view on a terminal, plain lines elsewhere, or one JSON event per line."""
 
 import json
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -25,16 +26,33 @@ from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import Metrics
 from greenseg.settings import Settings, without_effect
 
-_MARKS = {"finished": ("done", "green"), "failed": ("failed", "red")}
+if TYPE_CHECKING:
+    from greenseg.search.rounds import Round
+
+_MARKS = {"finished": ("done", "green"), "failed": ("failed", "red"), "paused": ("paused", "cyan")}
+_REASONS = 3
 _FRONT_ROWS = 4
 _WATTS_SECONDS = 10.0
+
+
+def round_text(now: "Round") -> str:
+    """A line about a round of a search: its runs, how far they go, and the most frequent reasons."""
+    untils = sorted({step.until for step in now.steps})
+    until = f"epoch {untils[0]}" if len(untils) == 1 else f"epochs {untils[0]} to {untils[-1]}"
+    reasons = Counter(_without_figures(step.why) for step in now.steps).most_common(_REASONS)
+    return f"Round {now.number}: {count(len(now.steps), 'run')} to {until} ({', '.join(why for why, _ in reasons)})"
+
+
+def _without_figures(why: str) -> str:
+    return re.sub(r"\s*\b[\d.]+", "", why.split(",")[0])
 
 
 class _Progress:
     """Progress of one run."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.epochs = settings.own_epochs
+    def __init__(self, job: Job) -> None:
+        self.epochs = job.settings.own_epochs
+        self.until = job.until or self.epochs
         self.loss: float | None = None
         self.dice: float | None = None
         self.joules: float | None = None
@@ -73,7 +91,7 @@ class _Progress:
         if self._first is None or self.done is None or self.done <= self._first[1]:
             return None
         pace = (time.monotonic() - self._first[0]) / (self.done - self._first[1])
-        return pace * (self.epochs - self.done)
+        return pace * (self.until - self.done)
 
 
 class PlainView:
@@ -99,10 +117,14 @@ class PlainView:
     def __exit__(self, *error: object) -> None:
         pass
 
+    def round(self, now: "Round", jobs: Sequence[Job]) -> None:
+        """A round of a search begins."""
+        self._console.print(Text(round_text(now), "bold"), soft_wrap=True, highlight=False)
+
     def start(self, job: Job) -> None:
         """A run begins."""
         self._numbers.setdefault(job, len(self._numbers) + 1)
-        self._runs[job] = _Progress(job.settings)
+        self._runs[job] = _Progress(job)
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """A run sent an event."""
@@ -140,6 +162,9 @@ class QuietView(PlainView):
         if outcome.status == "failed":
             super().end(job, outcome)
 
+    def round(self, now: "Round", jobs: Sequence[Job]) -> None:
+        """A round of a search begins."""
+
 
 class LiveView(PlainView):
     """Adds a live part on a terminal: every running run, totals, and the front so far.
@@ -156,6 +181,7 @@ class LiveView(PlainView):
         self._spent: dict[Job, float] = {}
         self._epochs = {settings.identity: settings.own_epochs for settings in planned}
         self._behind = 0.0
+        self._round: tuple[int, int] | None = None
         self._started = time.monotonic()
         self._earlier, self._finished = list(done), list[Run]()
         self._front: list[Result] = []
@@ -167,6 +193,12 @@ class LiveView(PlainView):
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
+
+    def round(self, now: "Round", jobs: Sequence[Job]) -> None:
+        """A round of a search begins; the totals are those of the round."""
+        super().round(now, jobs)
+        self._round = now.number, len(jobs)
+        self._counts.clear()
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """A run sent an event."""
@@ -210,6 +242,8 @@ class LiveView(PlainView):
 
     def _totals(self) -> RenderableType:
         ended = sum(self._counts.values())
+        if self._round:
+            return self._totals_of_round(*self._round, ended)
         behind = self._behind + sum(progress.done or 0 for progress in list(self._runs.values()))
         elapsed = time.monotonic() - self._started
         ahead = max(self._total - ended, 0)
@@ -222,6 +256,12 @@ class LiveView(PlainView):
         line = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=max(self._total, 1), completed=ended, width=16)
         line.add_row(bar, Text.from_markup("  ".join(parts)))
+        return line
+
+    def _totals_of_round(self, number: int, total: int, ended: int) -> RenderableType:
+        line = Table.grid(padding=(0, 1))
+        parts = f"round {number}: {ended}/{total} runs  {joules(sum(self._spent.values()))}"
+        line.add_row(ProgressBar(total=max(total, 1), completed=ended, width=16), Text(parts))
         return line
 
     def _front_so_far(self) -> list[RenderableType]:
@@ -246,6 +286,10 @@ class JsonView:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+    def round(self, now: "Round", jobs: Sequence[Job]) -> None:
+        """A round of a search begins."""
+        self.tell("round", number=now.number, runs=len(jobs))
 
     def start(self, job: Job) -> None:
         """A run begins."""

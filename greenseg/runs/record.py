@@ -191,6 +191,27 @@ class Pause(Part):
     temperatures: list[float] = Field(default_factory=list)
 
 
+class Searched(Part):
+    """The part of a run in a search; see `greenseg.search`."""
+
+    method: str
+    round: int
+    """Number of the round that started the last attempt, from 0."""
+    until: int
+    """Number of epochs that the run has at the end of the round."""
+    why: str = ""
+    repeat: int = 0
+    """Number of the run among those that differ only in the seed, from 0."""
+    runs: int = 0
+    """Number of runs of the grid."""
+    joules: float | None = None
+    """Budget; see `greenseg.sweep.file.Searching`."""
+    share: float | None = None
+    seed: int = 0
+    sampler: str = ""
+    """What drew the configuration; empty if none is drawn."""
+
+
 class Context(Part):
     """The context of a run: its position in a sweep, and measurements outside the run."""
 
@@ -199,6 +220,7 @@ class Context(Part):
     idle_watts: dict[str, float] | None = None
     """Component → watts per GPU, or of the CPU or DRAM of a machine."""
     cool_down: Pause | None = None
+    search: Searched | None = None
     imports: EnergyJson | None = None
     """Of the process that the run was forked from; all its forks share them."""
 

@@ -95,6 +95,6 @@ def trained_anywhere(resolved: Mapping[str, Any]) -> str:
     return _canonical_json(without(trained(resolved), _WHERE))
 
 
-def repeated_anywhere(resolved: Mapping[str, Any]) -> str:
-    """Like `trained_anywhere`, without seed and fold: repeats share it."""
-    return _canonical_json(without(trained(resolved), _WHERE | REPEATED))
+def repeated_anywhere(resolved: Mapping[str, Any], others: frozenset[str] = frozenset()) -> str:
+    """Like `trained_anywhere`, without seed and fold: repeats share it; and without `others`."""
+    return _canonical_json(without(trained(resolved), _WHERE | REPEATED | others))

@@ -1,4 +1,4 @@
-"""Reads `grid`: lists, ranges, axes that change together, and axes that depend on others."""
+"""Reads `grid`: lists, ranges, axes that change together, axes that depend on others, and ends to draw between."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -8,11 +8,12 @@ from greenseg import quantity
 from greenseg.errors import did_you_mean
 from greenseg.settings import MAPPINGS, Settings
 from greenseg.sweep.findings import Findings
-from greenseg.sweep.grid import Axis, Branch, Values, in_order, spread
+from greenseg.sweep.grid import Axis, Between, Branch, Values, in_order, spread
 from greenseg.yamlfile import Key
 
 _RANGE = ("from", "to", "step", "times")
 _AXIS = (*_RANGE, "values", "when")
+_BETWEEN = ("from", "to", "log")
 
 
 class AxesReader:
@@ -45,8 +46,11 @@ class AxesReader:
                 if name in self.labels:
                     self._found.report(("grid", label), f"{name}: is already an axis, '{self.labels[name]}'")
                 self.labels.setdefault(name, label)
-            if not unknown:
-                axes.append(Axis(settings, tuple(self._branches(("grid", label), settings, grid[label]))))
+            content = grid[label]
+            if not unknown and isinstance(content, dict) and "log" in content:
+                axes.append(Axis(settings, (), self._between(("grid", label), settings, content)))
+            elif not unknown:
+                axes.append(Axis(settings, tuple(self._branches(("grid", label), settings, content))))
         for short in ("encoder", "decoder"):
             if "model" in self.labels and short in self.labels:
                 self._found.report(
@@ -117,7 +121,11 @@ class AxesReader:
             if not quantity.is_number(number):
                 self._found.report((*key, part), f"{label}: {part}: {number!r} is not a number")
         if not {"from", "to"} <= given.keys() or len(given) != 3:
-            self._found.report(key, f"{label}: a range needs 'from', 'to', and one of 'step' and 'times'")
+            self._found.report(
+                key,
+                f"{label}: a range needs 'from', 'to', and one of 'step' and 'times'; or 'log: true' or 'log: false' "
+                f"with `method: optuna` under 'search'",
+            )
         if len(settings) > 1:
             self._found.report(key, f"{label}: a range gives one value; axes that change together need a list of lists")
         if len(self._found.problems) > before:
@@ -134,6 +142,40 @@ class AxesReader:
             if len(self._found.problems) > before:  # report only the first of many wrong values
                 break
         return tuple(rows)
+
+    def _between(self, key: Key, settings: tuple[str, ...], content: Mapping[Any, Any]) -> Between | None:
+        """The ends of an axis that has all numbers between them; None after a mistake."""
+        label = ", ".join(settings)
+        before = len(self._found.problems)
+        for part in content:
+            if part not in _BETWEEN:
+                hint = did_you_mean(str(part), _BETWEEN)
+                valid = f"with 'log', valid are {', '.join(_BETWEEN)}"
+                self._found.report((*key, part), f"{label}: unknown key '{part}'{hint}; {valid}")
+        if not isinstance(content["log"], bool):
+            self._found.report((*key, "log"), f"{label}: log: {content['log']!r} is neither true nor false")
+        ends = [(end, content.get(end)) for end in ("from", "to")]
+        for end, number in ends:
+            if not quantity.is_number(number):
+                message = f"{number!r} is not a number" if end in content else "is missing"
+                self._found.report((*key, end), f"{label}: {end}: {message}")
+        if len(settings) > 1:
+            self._found.report(key, f"{label}: a range gives one value; axes that change together need a list of lists")
+        if len(self._found.problems) > before:
+            return None
+        try:
+            unit = _unit(label)
+        except ValueError as error:
+            self._found.report(key, f"{label}: {error}")
+            return None
+        low, high = (self._found.value((*key, end), label, number) for end, number in ends)
+        if len(self._found.problems) > before:
+            return None
+        if not low < high:
+            self._found.report(key, f"{label}: 'from' {low} is not below 'to' {high}")
+        elif content["log"] and low <= 0:
+            self._found.report((*key, "from"), f"{label}: a range with 'log: true' needs numbers above 0")
+        return Between(low, high, content["log"], unit)
 
     def _condition(self, key: Key, label: str, condition: Any) -> dict[str, tuple[Any, ...]]:
         if not isinstance(condition, dict) or not condition:
@@ -172,6 +214,21 @@ class AxesReader:
             if values and None not in values and possible.get(name, set()).isdisjoint(values):
                 never = " or ".join(map(repr, values))
                 self._found.report(key, f"when: the axis '{name}' is never {never}, so these values are never used")
+
+
+def _unit(setting: str) -> int | None:
+    """What the values of a setting are multiples of; None if they need not be whole numbers.
+
+    Raises:
+        ValueError: they are no numbers.
+    """
+    declared = Settings.model_json_schema()["properties"][setting]
+    kinds = {str(kind.get("type")): kind for kind in declared.get("anyOf", [declared])}
+    if "number" in kinds:
+        return None
+    if "integer" not in kinds:
+        raise ValueError("its values are no numbers, so it has no range; list them")
+    return int(kinds["integer"].get("multipleOf", 1))
 
 
 def _are_values(settings: tuple[str, ...], mappings: list[dict[Any, Any]]) -> bool:

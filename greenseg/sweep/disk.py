@@ -61,7 +61,8 @@ def disk_of(plan: Plan, out: Path, at_a_time: int) -> Disk:
 
     The size of a network is that of a run with the same network: of its files, else of its parameters. A compressed
     network is at most as large as that of its parent. `last.ckpt` has the weights and the state of the optimizer. A
-    run has two of them while it replaces the first one.
+    run has two of them while it replaces the first one. In a search, every configuration may have a paused run, which
+    keeps it.
 
     Args:
         plan: the plan of the sweep.
@@ -73,6 +74,7 @@ def disk_of(plan: Plan, out: Path, at_a_time: int) -> Disk:
     rule = "keep: none" if keep == "none" else ""
     done, more = 0, 0
     meanwhile: list[int] = []
+    configurations: set[str] = set()
     unknown: dict[str, None] = {}
     to_do = {id(run) for run in plan.todo}
     for run in plan.runs:
@@ -87,10 +89,15 @@ def disk_of(plan: Plan, out: Path, at_a_time: int) -> Disk:
             unknown[run.settings.model] = None
             continue
         last = 0 if run.settings.converts else round(network * (1 + OPTIMIZERS[run.settings.optimizer].states))
-        stays = last if keep == "all" else 0
+        may_pause = False
+        if plan.sweep.search:
+            configuration = run.settings.configuration
+            may_pause = configuration not in configurations
+            configurations.add(configuration)
+        stays = last if keep == "all" or may_pause else 0
         done += stays + (0 if keep == "none" else network)
         more += max(stays + network - present, 0)
-        meanwhile.append(2 * last - (last if keep == "all" else 0))
+        meanwhile.append(2 * last - stays)
     more += sum(sorted(meanwhile)[-at_a_time:])
     return Disk(str(out), done, more, free_bytes(out), tuple(unknown), keep)
 

@@ -20,6 +20,10 @@
     measure: true                   # after all runs, measure prediction with each network, one after the other;
                                     # or {seconds: 60, accelerator: cpu}
     keep: front                     # networks to keep; default: best, those of all runs
+    search: halving                 # pause runs that cannot be on the front;
+                                    # or {method: halving, budget: 25 %, seed: 0};
+                                    # or {method: optuna, configurations: 60} draws configurations, also from ranges
+                                    # such as lr: {from: 1e-4, to: 1e-1, log: true}
 
 `include` and `exclude` work as in a matrix of GitHub Actions: first `exclude` drops combinations, then each entry of
 `include` is added to every combination whose axes it does not contradict. If it contradicts all, it becomes a new
@@ -30,6 +34,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +44,12 @@ from greenseg.machine.cool_down import CoolDown
 from greenseg.settings import CONSTRAINTS, Settings, violations
 from greenseg.sweep.axes import AxesReader
 from greenseg.sweep.findings import Findings, Layer
-from greenseg.sweep.grid import Axis, Values, expand
+from greenseg.sweep.grid import Axis, Expansion, Space, Values, expand
 from greenseg.yamlfile import Document, Key, load, parse
 
 KEYS = (
     "name", "base", "grid", "exclude", "include", "seeds", "order", "cool_down", "retries", "timeout", "max_energy",
-    "measure", "keep",
+    "measure", "keep", "search",
 )  # fmt: skip
 ORDERS = ("listed", "shuffled")
 KEEP = ("best", "front", "all", "none")
@@ -86,6 +91,36 @@ class Measuring:
     accelerator: str = "auto"
 
 
+METHODS = ("none", "halving", "optuna")
+SAMPLERS = ("tpe", "random", "nsga2")
+OBJECTIVES = ["dice", "total"]
+_SEARCH_KEYS = {
+    "halving": ("method", "budget", "objectives", "seed"),
+    "optuna": ("method", "sampler", "configurations", "budget", "objectives", "seed"),
+}
+
+
+@dataclass(frozen=True)
+class Searching:
+    """How a sweep searches for the front instead of training every run to its end; see `greenseg.search`.
+
+    Attributes:
+        method: one of `METHODS` but `none`.
+        joules: joules after which no further step is taken; None for no such limit.
+        share: the same as a share of the predicted joules of the whole grid.
+        seed: seed of all random choices.
+        sampler: what draws configurations, one of `SAMPLERS`; empty if none are drawn.
+        configurations: number of configurations to draw.
+    """
+
+    method: str = "halving"
+    joules: float | None = None
+    share: float | None = None
+    seed: int = 0
+    sampler: str = ""
+    configurations: int = 0
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A sweep: its name, its runs, and the rules for running them.
@@ -101,6 +136,8 @@ class Sweep:
         measure: how to measure prediction with all networks after the last run; None to not measure it.
         keep: checkpoints of finished runs to keep, one of `KEEP`: `best` networks; the networks on the `front`, or
             `none`, after the last run and the last measurement; `all`, with the last checkpoints.
+        search: how to search for the front; None to train every run to its end.
+        space: what a search draws configurations from; then `runs` has only those drawn so far.
         excluded: dropped combinations per rule of `exclude`.
         duplicates: number of runs merged with an equal run.
         varied: settings that may differ between runs, in the order of the file.
@@ -116,6 +153,8 @@ class Sweep:
     max_energy: float | None = None
     measure: Measuring | None = None
     keep: str = "best"
+    search: Searching | None = None
+    space: Space | None = None
     excluded: tuple[Exclusion, ...] = ()
     duplicates: int = 0
     varied: tuple[str, ...] = field(default=(), compare=False)
@@ -127,28 +166,51 @@ def _nothing(sweep: Sweep) -> Iterable[str]:
 
 
 def read_sweep(
-    path: Path, overrides: Sequence[str] = (), *, further: Callable[[Sweep], Iterable[str]] = _nothing
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    search: str | None = None,
+    further: Callable[[Sweep], Iterable[str]] = _nothing,
 ) -> Sweep:
     """Read a sweep file and expand it.
 
     Args:
         path: path of the file.
         overrides: `setting=value`, with the value in YAML; they override `base`.
+        search: overrides the method of `search`.
         further: called if some runs are not valid; returns more problems of the runs, to report all at once.
 
     Raises:
         UserError: all problems, each with file, line and column.
     """
-    sweep, impossible = _Reader(load(path), overrides).sweep()
+    sweep, impossible = _Reader(load(path), overrides, search).sweep()
     if impossible:
         raise UserError([*impossible, *further(sweep)])
     return sweep
 
 
+def _budget(value: Any) -> tuple[float | None, float | None]:
+    """Joules, or a share of those of the grid, from a number of joules, a text such as `2 MJ`, or one such as `25 %`.
+
+    Raises:
+        ValueError: it is none of these, or not above 0, or above 100 %.
+    """
+    if not isinstance(value, str) or not value.rstrip().endswith("%"):
+        return quantity.joules(value), None
+    try:
+        share = float(value.rstrip()[:-1])
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 100:
+        raise ValueError(f"{value!r} is not a share above 0 % and up to 100 %")
+    return None, share / 100
+
+
 class _Reader:
-    def __init__(self, document: Document, overrides: Sequence[str] = ()) -> None:
+    def __init__(self, document: Document, overrides: Sequence[str] = (), search: str | None = None) -> None:
         self._document = document
         self._overrides = overrides
+        self._search = search
         self._found = Findings(document)
         self._axes = AxesReader(self._found)
 
@@ -193,16 +255,30 @@ class _Reader:
         if keep not in KEEP:
             hint = did_you_mean(str(keep), KEEP)
             self._found.report(("keep",), f"keep: {keep!r} is not valid{hint}; valid: {', '.join(KEEP)}")
+        search = self._searching(content.get("search", "none"))
+        drawn = search is not None and search.method == "optuna"
+        if drawn:
+            self._check_drawn(content, axes)
+        else:
+            self._check_ranges(axes)
         if self._found.problems:
             raise UserError(self._found.problems)
         places = self._places(axes, include, base)
-        found = expand(base.values, axes, [rule.values for rule in exclude], [e.values for e in include], seeds)
-        if not found.runs:
+        space = Space(base.values, tuple(axes), tuple(seeds)) if drawn else None
+        found = (
+            Expansion([], [], 0)
+            if space
+            else expand(base.values, axes, [rule.values for rule in exclude], [e.values for e in include], seeds)
+        )
+        if not found.runs and not space:
             raise UserError(f"{self._document.where('exclude')}: exclude drops every combination; no run is left")
         impossible = [
             f"{find_place(places, run, constraint.settings) or self._document.where('grid')}: {message}"
             for run, constraint, message in violations(CONSTRAINTS, found.runs)
         ]
+        if search:
+            single = [space.runs(row)[0] for axis in axes for row in axis.rows({})] if space else found.runs
+            impossible += self._not_searched(single, places)
         runs = found.runs
         seeds_vary = ["seed"] if seeds else []
         if order == "shuffled":
@@ -222,6 +298,8 @@ class _Reader:
             max_energy=max_energy,
             measure=measure,
             keep=str(keep),
+            search=search,
+            space=space,
             excluded=tuple(excluded),
             duplicates=found.duplicates,
             varied=tuple(
@@ -230,6 +308,19 @@ class _Reader:
             places=places,
         )
         return sweep, list(dict.fromkeys(impossible))
+
+    def _not_searched(self, runs: Iterable[Settings], places: Places) -> list[str]:
+        """Why a search cannot take some of the runs, with the place; each message once."""
+        derived = ("prune", "quantize", "runtime")
+        return list(
+            dict.fromkeys(
+                f"{find_place(places, run, derived) or self._document.where('search')}: a search takes no runs that "
+                f"compress or convert another one, since they need its finished network; sweep them afterwards, or use "
+                f"`--search none`"
+                for run in runs
+                if run.prune or run.converts
+            )
+        )
 
     # ── parts of the file
 
@@ -372,6 +463,100 @@ class _Reader:
                 f"measure: accelerator: {accelerator!r} is not valid{hint}; valid: {', '.join(ACCELERATORS)}",
             )
         return Measuring(seconds, accelerator)
+
+    def _searching(self, value: Any) -> Searching | None:
+        given = dict(value) if isinstance(value, dict) else {"method": value}
+        within = ("search",) if isinstance(value, dict) else ()
+
+        def report(key: str, message: str) -> None:
+            self._found.report((*within, key) if within else ("search",), f"search: {message}")
+
+        method = given.get("method", "halving")
+        if method not in METHODS:
+            hint = did_you_mean(str(method), METHODS)
+            report("method", f"{method!r} is not a method{hint}; valid: {', '.join(METHODS)}")
+        if self._search is not None:
+            method = self._search
+            if method not in METHODS:
+                hint = did_you_mean(method, METHODS)
+                valid = ", ".join(METHODS)
+                self._found.problems.append(f"--search {method}: not a method{hint}; valid: {valid}")
+        every = list(dict.fromkeys(key for keys in _SEARCH_KEYS.values() for key in keys))
+        valid_keys = _SEARCH_KEYS.get(str(method), every)
+        for key in given:
+            if key not in valid_keys:
+                hint = did_you_mean(str(key), valid_keys)
+                what = f"'{key}' is not valid with method {method}" if key in every else f"unknown key '{key}'{hint}"
+                report(key, f"{what}; valid: {', '.join(valid_keys)}")
+        joules, share = None, None
+        if "budget" in given:
+            try:
+                joules, share = _budget(given["budget"])
+            except ValueError as error:
+                report("budget", f"budget: {error}")
+        if given.get("objectives", OBJECTIVES) != OBJECTIVES:
+            report("objectives", f"objectives: {given['objectives']!r} is not valid; valid: {OBJECTIVES}")
+        seed: Any = given.get("seed", 0)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            report("seed", f"seed: {seed!r} is not a whole number of 0 or more")
+        if method == "none":
+            return None
+        sampler, configurations = self._drawing(given, share, report) if method == "optuna" else ("", 0)
+        return Searching(str(method), joules, share, seed, sampler, configurations)
+
+    def _drawing(
+        self, given: Mapping[str, Any], share: float | None, report: Callable[[str, str], None]
+    ) -> tuple[str, int]:
+        """The sampler and the number of configurations of a search that draws them."""
+        if find_spec("optuna") is None:
+            report("method", "method optuna needs optuna: pip install 'greenseg[search]'")
+        if share is not None:
+            report("budget", "budget: with method optuna, there is no grid to take a share of; give joules, or 2 MJ")
+        sampler = given.get("sampler", SAMPLERS[0])
+        if sampler not in SAMPLERS:
+            hint = did_you_mean(str(sampler), SAMPLERS)
+            report("sampler", f"sampler: {sampler!r} is not valid{hint}; valid: {', '.join(SAMPLERS)}")
+        number: Any = given.get("configurations")
+        if "configurations" not in given:
+            report("configurations", "method optuna needs 'configurations', the number of configurations to draw")
+        elif isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            report("configurations", f"configurations: {number!r} is not a whole number of 1 or more")
+        return str(sampler), number
+
+    def _check_ranges(self, axes: Iterable[Axis]) -> None:
+        """Report ranges that a grid cannot have."""
+        for axis in axes:
+            if axis.between:
+                label = self._axes.labels[axis.settings[0]]
+                option = f"--search {self._search}: " if self._search else ""
+                self._found.report(
+                    ("grid", label),
+                    f"{option}{label}: a range with 'log' has too many values for a grid; only `method: optuna` under "
+                    f"'search' draws from it; else give 'step' or 'times' instead of 'log', or a list",
+                )
+
+    def _check_drawn(self, content: Mapping[str, Any], axes: Sequence[Axis]) -> None:
+        """Report parts of the file that configurations cannot be drawn from."""
+        if "grid" not in content:
+            self._found.report(("search",), "search: method optuna needs 'grid', the axes to draw from")
+        for key in ("exclude", "include"):
+            if key in content:
+                self._found.report(
+                    (key,), f"{key}: not valid with method optuna, which draws from axes alone; tie settings that "
+                    f"belong together in one axis, such as `optimizer, lr: [[sgd, 1e-2], [adamw, 1e-3]]`",
+                )  # fmt: skip
+        for axis in axes:
+            label = self._axes.labels[axis.settings[0]]
+            if any(branch.when for branch in axis.branches):
+                self._found.report(
+                    ("grid", label), f"{label}: 'when' is not valid with method optuna, which draws from every axis; "
+                    f"tie settings that belong together in one axis",
+                )  # fmt: skip
+            if "seed" in axis.settings:
+                self._found.report(
+                    ("grid", label), f"{label}: method optuna draws no seeds; list them under 'seeds', and every "
+                    f"configuration runs with each of them",
+                )  # fmt: skip
 
     def _quantity(self, content: Mapping[str, Any], key: str, read: Callable[[Any], float]) -> float | None:
         if key not in content:

@@ -5,6 +5,7 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import prod
 from typing import Any
 
 from greenseg import model_names as names
@@ -35,14 +36,33 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class Between:
+    """All numbers between two ends.
+
+    Attributes:
+        low: the lower end; a value.
+        high: the upper end; a value.
+        log: whether each factor has the same chance to be drawn, instead of each difference.
+        unit: for whole numbers, what they are multiples of; None for all numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    unit: int | None = None
+
+
+@dataclass(frozen=True)
 class Axis:
     """One swept setting with its values, or several settings that change together.
 
-    If several branches hold, the axis has the values of all of them; if none holds, it does not exist.
+    If several branches hold, the axis has the values of all of them; if none holds, it does not exist. An axis with
+    `between` has no branches, and no grid can have it.
     """
 
     settings: tuple[str, ...]
     branches: tuple[Branch, ...]
+    between: Between | None = None
 
     @property
     def needs(self) -> set[str]:
@@ -137,6 +157,37 @@ def _with_halves(combination: Values) -> Values:
     encoder, decoder = names.split_model(combination["model"])
     rest = {key: value for key, value in combination.items() if key != "model"}
     return {"encoder": encoder, "decoder": decoder} | rest
+
+
+@dataclass(frozen=True)
+class Space:
+    """Configurations to draw from.
+
+    Attributes:
+        base: settings of all runs.
+        axes: axes without conditions; a configuration has one row of each, or one number between its ends.
+        seeds: seeds that every configuration runs with; without seeds, it runs once.
+    """
+
+    base: Values
+    axes: tuple[Axis, ...]
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int | None:
+        """Number of combinations; None if an axis has all numbers between two ends."""
+        if any(axis.between for axis in self.axes):
+            return None
+        return prod(len(axis.rows({})) for axis in self.axes)
+
+    def runs(self, values: Values) -> tuple[Settings, ...]:
+        """The runs of a configuration, one per seed.
+
+        Args:
+            values: a value for every setting of every axis, in the form that `canonical` returns.
+        """
+        run = Overlays(self.base).over(values)
+        return tuple(run.model_copy(update={"seed": seed}) for seed in self.seeds) or (run,)
 
 
 @dataclass(frozen=True)

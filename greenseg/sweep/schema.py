@@ -11,7 +11,7 @@ from typing import Any
 from greenseg import model_names as names
 from greenseg import quantity
 from greenseg.settings import Settings
-from greenseg.sweep.file import ACCELERATORS, KEEP, KEYS, NAME, ORDERS
+from greenseg.sweep.file import ACCELERATORS, KEEP, KEYS, NAME, OBJECTIVES, ORDERS, SAMPLERS
 
 Schema = dict[str, Any]
 
@@ -34,7 +34,7 @@ def schema() -> Schema:
     definitions = {
         **values,
         "settings": settings,
-        "range": _any(_range("step"), _range("times")),
+        "range": _any(_range("step"), _range("times"), _between()),
         "when": _closed({name: _any(_ref(name), _list(_ref(name))) for name in values}, minProperties=1),
     }
     grid = _closed({name: _axis(name, values[name]) for name in values}, minProperties=1)
@@ -85,6 +85,20 @@ def schema() -> Schema:
             "checkpoints (all), or none.",
             {"enum": list(KEEP)},
         ),
+        "search": (
+            "Search for the front: pause runs that cannot be on it (halving), or draw configurations (optuna, which "
+            "needs their number); default: none. A budget is joules, or a text such as 2 MJ; for halving, also a "
+            "share of the predicted joules of the grid, such as 25 %.",
+            _any(
+                {"enum": ["none", "halving"]},
+                _closed(_search_keys(["none", "halving"], {"type": "string", "pattern": "%$"})),
+                _closed(
+                    _search_keys(["optuna"])
+                    | {"sampler": {"enum": list(SAMPLERS)}, "configurations": {"type": "integer", "minimum": 1}},
+                    required=["method", "configurations"],
+                ),
+            ),
+        ),
     }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -97,6 +111,16 @@ def schema() -> Schema:
 _FILE: Schema = {"type": "string", "minLength": 1}
 
 
+def _search_keys(methods: list[str], *budgets: Schema) -> dict[str, Schema]:
+    """The keys that all these methods have, with further forms of a budget."""
+    return {
+        "method": {"enum": methods},
+        "budget": _any(_ABOVE_0, {"type": "string", "pattern": quantity.ENERGY}, *budgets),
+        "objectives": {"const": OBJECTIVES},
+        "seed": {"type": "integer", "minimum": 0},
+    }
+
+
 def _axis(name: str, value: Schema) -> Schema:
     """Values of one setting: a list, a range if it is a number, or these with a condition."""
     kinds = [value.get("type"), *(kind.get("type") for kind in value.get("anyOf", []))]
@@ -107,6 +131,12 @@ def _axis(name: str, value: Schema) -> Schema:
 def _range(by: str) -> Schema:
     number = {"type": "number"}
     return _closed({"from": number, "to": number, by: number, "when": _ref("when")}, required=["from", "to", by])
+
+
+def _between() -> Schema:
+    number = {"type": "number"}
+    properties: dict[str, Schema] = {"from": number, "to": number, "log": {"type": "boolean"}}
+    return _closed(properties, required=[*properties])
 
 
 def _values(item: Schema) -> Schema:

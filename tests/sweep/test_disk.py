@@ -62,6 +62,13 @@ def test_what_is_to_come_is_that_of_the_same_network(
     assert found.free == shutil.disk_usage(tmp_path).free
 
 
+def test_paused_runs_of_a_search_keep_their_last_checkpoint(tmp_path: Path) -> None:
+    settings = RESNET | {"optimizer": "adamw", "seed": 0}
+    size = trained(tmp_path / "runs" / "s", record(settings), network=10 * MB)
+    found = disk(tmp_path, SWEEP + "search: halving\n")
+    assert (found.done, found.more) == (size + (3 * 10 + 30) * MB, (3 * 10 + 30 + 2 * 30) * MB)
+
+
 def test_networks_that_go_are_not_there_when_it_is_done(tmp_path: Path) -> None:
     size = trained(tmp_path / "runs" / "s", record(RESNET | {"seed": 0}), network=10 * MB)
     found = disk(tmp_path, f"{SWEEP}keep: none\n")
