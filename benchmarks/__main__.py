@@ -3,6 +3,7 @@
 import sys
 
 from benchmarks import calibration, classes, cli, data, energy, plan, predict, report, speed, subjects, sweep
+from benchmarks.search import main as search
 
 BENCHMARKS = {
     "cli": cli.main,
@@ -15,6 +16,7 @@ BENCHMARKS = {
     "report": report.main,
     "calibration": calibration.main,
     "subjects": subjects.main,
+    "search": search.main,
     "sweep": sweep.main,
 }
 
