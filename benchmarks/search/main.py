@@ -94,6 +94,8 @@ def main() -> None:
             _areas(found)
             _all_seeds(pool.map(partial(_against_all, name), range(SHUFFLES), chunksize=5))
             _guard(pool.map(partial(_bounds, name), range(SHUFFLES), chunksize=5))
+            print(f"{name} with new seeds")
+            _areas(pool.map(partial(_with_new_seeds, name), range(_FEWER), chunksize=5))
             for change in CHANGES:
                 print(f"{name} with changed curves: {change}")
                 _table(pool.map(partial(_scores, name, change), range(_FEWER), chunksize=5), _QUICK)
@@ -142,6 +144,14 @@ def _scores(name: str, change: str, shuffle: int) -> dict[str, Scores]:
         found["all seeds"] = [case.whole(range(case.seen + 1))]
         found |= {method: ask(case, budgets) for method, ask in METHODS.items()}
     return {method: _scored(case, each, whole.joules) for method, each in found.items()}
+
+
+def _with_new_seeds(name: str, shuffle: int) -> dict[str, Scores]:
+    """Scores of all methods on a shuffle whose seeds are drawn, with all budgets."""
+    case = _case(name, "new seeds, 2 + 1", shuffle)
+    whole = case.whole(range(case.seen)).joules
+    budgets = [share * whole for share in SHARES]
+    return {method: _scored(case, ask(case, budgets), whole) for method, ask in METHODS.items()}
 
 
 def _scored(case: Case, found: Sequence[Found], joules: float) -> Scores:

@@ -57,7 +57,7 @@ def search(
     candidates, curves = grid
     seen: dict[str, Curve] = {}
     gone: set[str] = set()
-    rounds = []
+    rounds: list[list[Step]] = []
     while steps := next_round(candidates, seen, options, len(rounds), frozenset(gone)):
         rounds.append(steps)
         for step in steps:
