@@ -10,7 +10,7 @@ the end, and after that whatever may change the front most for its joules: a run
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,8 +22,8 @@ from greenseg.search.candidates import LEAST, Candidate, Options, Prediction, St
 from greenseg.search.curves import Curve
 from greenseg.search.standing import Standing, View, stand
 
-__all__ = ["AUDIT", "LEAST", "Audit", "Candidate", "Options", "Prediction", "Standing", "Step", "audit_of", "history",
-           "missed", "next_round", "predicted", "stand"]  # fmt: skip
+__all__ = ["AUDIT", "LEAST", "Audit", "Candidate", "Options", "Prediction", "Standing", "Step", "audit_of",
+           "next_round", "predicted", "stand"]  # fmt: skip
 
 AUDIT = "audit"
 """The reason of the steps that train given-up runs to the end."""
@@ -75,36 +75,6 @@ def next_round(
     )
 
 
-def history(
-    candidates: Sequence[Candidate],
-    curves: Mapping[str, Curve],
-    options: Options,
-    failed: AbstractSet[str] = frozenset(),
-) -> Iterator[list[Step]]:
-    """The rounds that have led to some curves, up to the first one that has not ended.
-
-    Args:
-        candidates: all runs of the grid.
-        curves: run → its curve so far; curves that are longer than the search asked for are cut.
-        options: how to search.
-        failed: runs that failed; they did so in the first step that asked for more epochs than they have.
-    """
-    seen: dict[str, Curve] = {}
-    gone: set[str] = set()
-    number, complete = 0, True
-    while complete and (steps := next_round(candidates, seen, options, number, gone)):
-        yield steps
-        for step in steps:
-            key, curve = step.candidate.key, curves.get(step.candidate.key)
-            if curve and (curve.ended or len(curve.dice) >= step.until):
-                seen[key] = curve.until(step.until)
-            elif key in failed:
-                gone.add(key)
-            else:
-                complete = False
-        number += 1
-
-
 class Audit(NamedTuple):
     """How many given-up runs may have been on the front.
 
@@ -119,21 +89,6 @@ class Audit(NamedTuple):
     wrong: int
     given_up: int
     at_most: int | None
-
-
-def missed(
-    candidates: Sequence[Candidate],
-    curves: Mapping[str, Curve],
-    options: Options,
-    failed: AbstractSet[str] = frozenset(),
-) -> Audit:
-    """How many of the runs that a search gave up may have been on the front, from its history.
-
-    Arguments are those of `history`.
-    """
-    steps = (step for steps in history(candidates, curves, options, failed) for step in steps)
-    audited = {step.candidate.key for step in steps if step.why == AUDIT}
-    return audit_of([c for c in candidates if c.key not in failed], curves, options, audited)
 
 
 def audit_of(

@@ -16,7 +16,7 @@ NEWER: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "a later schema": lambda record: record | {"schema": 2},
     "a schema of another kind": lambda record: record | {"schema": "2.1"},
     "other keys": lambda record: {"schema": 2, "state": "finished", "wanted": record["settings"]},
-    "an unknown status": lambda record: record | {"status": "paused"},
+    "an unknown status": lambda record: record | {"status": "suspended"},
     "an unknown setting": lambda record: record | {"settings": record["settings"] | {"pruning": 0.5}},
 }
 
