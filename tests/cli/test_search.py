@@ -5,22 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from greenseg.runs.directory import find_runs
+from tests.cli.test_keep import BASE as ONE_EPOCH
+from tests.cli.test_keep import sweep_file
 from tests.conftest import Command
 from tests.runs import recorded
 
-BASE = {
-    "model": "mobilenetv3-tiny-unet", "image_size": 32, "spacing": 8.0, "batch_size": 32, "epochs": 5,
-    "accelerator": "cpu",
-}  # fmt: skip
-
-
-def sweep_file(folder: Path, content: dict[str, Any]) -> Path:
-    path = folder / "s.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+BASE = ONE_EPOCH | {"epochs": 5}
 
 
 def test_a_searched_sweep_pauses_explains_reports_and_can_be_finished(
