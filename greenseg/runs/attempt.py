@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from greenseg.batch_job import job_id
 from greenseg.energy import Energy
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import (
@@ -72,6 +73,8 @@ class Recording:
             host=hardware.host, cpu=hardware.cpu,  # another attempt may have run on another host
             estimate=Constants(core_watts=method.core_watts, gb_watts=method.gb_watts),
         )  # fmt: skip
+        if job := job_id():
+            attempt.job = job
         self.earlier_id = before.id
         self.record = record = _new(settings, "running")
         record.keep(before.unknown())

@@ -95,6 +95,8 @@ class Attempt(Part):
     started: str | None = None
     host: str | None = None
     pid: int | None = None
+    job: str | None = None
+    """The batch job of the process, such as `slurm 17_3`; see `greenseg.batch_job`."""
     cpu: str | None = None
     estimate: Constants | None = None
     ended: str | None = None
