@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: the disk is full or the folder is not writable; the old content is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")  # hosts may share the folder
     try:
         with temporary.open("wb") as file:
             file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)

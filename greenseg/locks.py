@@ -62,8 +62,11 @@ def share(file: IO[Any]) -> None:
     fcntl.flock(file, fcntl.LOCK_SH)
 
 
-def is_held(path: Path) -> bool:
-    """Whether a living process holds a lock exclusively. Makes no file, and needs only permission to read it."""
+def is_held(path: Path) -> bool | None:
+    """Whether a living process of this host holds a lock exclusively; None if the file system has no locks.
+
+    Makes no file, and needs only permission to read it.
+    """
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -72,8 +75,9 @@ def is_held(path: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError as error:
-        if not has_no_locks(error):  # without locks, greenseg holds none
+        if not has_no_locks(error):
             raise
+        return None
     return False
 
 

@@ -68,12 +68,12 @@ def test_a_file_system_without_locks_is_named(number: int, tmp_path: Path, monke
         locked(tmp_path / "a" / "lock", "do this"),
     ):
         pass
-    settings = Settings.of({"epochs": 1})
-    with pytest.raises(UserError, match=rf"^{tmp_path}/runs: .*; set --out to"):
-        make_directory(RunDirectory(tmp_path / "runs" / "train" / settings.slug), settings, None)
     running = write(tmp_path, record(status="running"))
     (running.path / ".lock").touch()
     assert running.status() == "interrupted", "a report needs no locks"
+    with running.claim() as mine:
+        assert mine, "a lease is enough"
+        assert running.status() == "running", "without locks, its process may live"
 
 
 def test_a_folder_that_cannot_be_written_is_named_and_a_full_one_is_no_mistake(

@@ -114,6 +114,11 @@ def _way() -> _Warm:
     return _warm
 
 
+def start() -> None:
+    """Start the warm process now, unless it is there: its environment is the present one."""
+    _way()
+
+
 class Popen(subprocess.Popen[Any]):
     """`subprocess.Popen`, warm where that makes no difference."""
 

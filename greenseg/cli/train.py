@@ -1,5 +1,7 @@
 """`greenseg train`: one run."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ from greenseg.settings import Settings, overlay, parents_first, read_config
 
 if TYPE_CHECKING:
     from greenseg.runs.directory import RunDirectory
+    from greenseg.runs.owner import Owner
 
 
 @with_settings
@@ -64,6 +67,7 @@ def train(
     from greenseg.report.reader import read_runs
     from greenseg.runs.index import RunIndex, make_directory
     from greenseg.runs.lineage import lost_parents, resolve_teacher
+    from greenseg.runs.owner import Owner
     from greenseg.runs.standing import leave_alone, look, refusal
     from greenseg.runs.summary import apply_accounting
 
@@ -75,6 +79,7 @@ def train(
     *parents, planned = chain
     ahead = [parent for parent in parents if parent.status != "finished"]
     run, status = planned.directory, planned.status
+    owner = Owner(run.path)
     if planned.problem:
         warn(f"{planned.problem}; the run starts over")
         again = True
@@ -86,7 +91,7 @@ def train(
             say(names)
         if problem := apply_accounting(run, resolved):
             warn(problem)
-    elif status == "running" and ranks(resolved)[0] == 0:
+    elif status == "running" and ranks(resolved)[0] == 0 and _lives(owner, say):
         warn(_busy(run))
         raise typer.Exit(ExitCode.INCOMPLETE)
     elif (
@@ -111,7 +116,7 @@ def train(
             say(f"Training with node 0, which leads: {run.path}")
             become(run.path)
         context = measure_idle(idle_seconds, say)
-        if status in ("interrupted", "paused", "failed") and not again:
+        if status in ("interrupted", "paused", "failed", "running") and not again:
             say(f"{'Trying again' if status == 'failed' else 'Continuing'}: {run.path}")
         if resolved.compile:
             say("Compiling the network before the first step takes a minute or more on a GPU, minutes on a CPU.")
@@ -121,7 +126,7 @@ def train(
         for each in jobs:
             each.context, each.content = context, each.content or Contents().of(each.settings)
         job = jobs[-1]
-        job.start_over = again
+        job.start_over, job.watched = again, owner
         with Stop().installed() as stop, TrainingView() as view:
             queue = Queue(executor, stop, Tidy(view))
             queue.carry_out(jobs)
@@ -155,6 +160,16 @@ def train(
         print_uncut(run_panel(finished))
     if damaged:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _lives(owner: "Owner", say: Callable[[str], None]) -> bool:
+    """Whether the owner of a run lives; watches an owner on another host until that is certain."""
+    if (lives := owner.lives()) is None:
+        say(f"Its last owner is {owner.look()}: waiting to see whether it still lives")
+    while lives is None:
+        time.sleep(1)
+        lives = owner.lives()
+    return lives
 
 
 def _busy(run: "RunDirectory") -> str:

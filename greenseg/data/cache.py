@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -233,9 +234,11 @@ def _slices(
     index, built = _whole(folder, verify), False
     if index is None:
         with locked(_lock_of(folder), CACHE_REMEDY):
+            exists = folder.exists()
             index = _whole(folder, verify)  # another process may have been faster
             if index is None:
-                for remains in (folder, *folder.parent.glob(f".{folder.name}-*")):  # left by a killed process
+                # Left by killed processes. Other hosts, which a lock may not keep away, have folders of their own.
+                for remains in (*([folder] if exists else []), *folder.parent.glob(f"{_unfinished(folder)}*")):
                     shutil.rmtree(remains, ignore_errors=True)
                 _build(cases, classes, settings, root, folder, progress, cost)
                 index, built = _whole(folder, verify=False), True
@@ -283,6 +286,11 @@ def _home() -> Path:
 
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
+
+
+def _unfinished(folder: Path) -> str:
+    """The beginning of the names of folders in which this host prepares an entry."""
+    return f".{folder.name}-{socket.gethostname()}-"
 
 
 def _whole(folder: Path, verify: bool) -> dict[str, Any] | None:
@@ -342,7 +350,7 @@ def _build(
     progress: Callable[[int, int], None],
     cost: Callable[[], Mapping[str, Any]],
 ) -> None:
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=_unfinished(folder), dir=folder.parent))
     try:
         images, masks = _Appended(unfinished / _IMAGES), _Appended(unfinished / _MASKS)
         natives = _Appended(unfinished / native.NATIVE)
@@ -414,6 +422,11 @@ def _build(
             "preparation": cost(),
         }
         write_json(unfinished / _INDEX, index | {"crc32": _crc_of(index)})
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if _whole(folder, verify=False) is None:
+                raise
+            # else another host was faster, with the same slices
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -25,7 +25,7 @@ from greenseg.inference.predictor import Predictor
 STARTUP, INFERENCE = "startup", "inference"
 
 _LAP_SECONDS = 0.5
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\.nii|\.nii\.gz|\.nrrd|\.mha)?")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp(\.nii|\.nii\.gz|\.nrrd|\.mha)?")
 _REMEDY = "set --output to a writable folder on a file system with locks"
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 from greenseg.data.content import Content
 from greenseg.launch.slots import Slot, Slots
 from greenseg.runs.directory import RunDirectory
+from greenseg.runs.owner import Owner
 from greenseg.runs.standing import PlannedRun
 from greenseg.settings import Settings, parent_of
 from greenseg.training import events
@@ -42,6 +43,14 @@ class Job:
     tries: int = 0
     until: int | None = None
     parent: "Job | None" = None
+    watched: Owner | None = None
+
+    @property
+    def owner(self) -> Owner:
+        """The owner of the run, as far as this process has watched it."""
+        if self.watched is None or self.watched.run != self.run.path:  # another sweep may have made another directory
+            self.watched = Owner(self.run.path)
+        return self.watched
 
     def environment(self, **context: Any) -> dict[str, str]:
         """Environment variables for the program of the run.
@@ -51,6 +60,7 @@ class Job:
         """
         variables = {events.CONTEXT: json.dumps(self.context | context)}
         variables |= {events.START_OVER: "1"} if self.start_over else {}
+        variables |= {events.OWNER: self.watched.knowledge} if self.watched else {}
         return variables | ({} if self.until is None else {events.UNTIL: str(self.until)})
 
 

@@ -36,7 +36,7 @@ class Follower:
             *earlier, _ = record.attempts
             self._attempt, self._spent = len(earlier), sum(training_joules(a.energy or {}) for a in earlier)
         try:
-            with (self._run.path / "epochs.jsonl").open("rb") as file:
+            with (self._run.files / "epochs.jsonl").open("rb") as file:
                 file.seek(self._read)
                 content = file.read()
         except FileNotFoundError:

@@ -76,22 +76,23 @@ def conclude(attempt: Attempt) -> Outcome:
     job = attempt.job
     if attempt.ended.code == events.BUSY:
         return Outcome("busy", "another process is training it")
-    with job.run.lock() as claimed:
-        if not claimed:
-            return Outcome("busy", "another process has taken it over")
-        try:
-            record, epochs = job.run.record(), job.run.epochs()
-        except BadRecord as damage:
-            return Outcome("failed", str(damage), Failure.ERROR)
+    try:
+        record = job.run.record()
         outcome, error = judge(attempt, record)
         if error or attempt.ended.unrestored:
-            record = completed(record, epochs, job.settings, error, attempt.ended.unrestored)
-            try:
-                job.run.write_record(record)
-            except OSError as full:
-                if kind_of(full) != Failure.DISK_FULL:
-                    raise
-                outcome = Outcome("interrupted", f"{job.run.path}: {full.strerror}", Failure.DISK_FULL)
+            with job.run.claim() as mine:
+                if mine is None:
+                    return Outcome("busy", "another process has taken it over")
+                record = mine.record()
+                outcome, error = judge(attempt, record)
+                record = completed(record, mine.epochs(), job.settings, error, attempt.ended.unrestored)
+                mine.write_record(record)
+    except BadRecord as damage:
+        return Outcome("failed", str(damage), Failure.ERROR)
+    except OSError as full:
+        if kind_of(full) != Failure.DISK_FULL:
+            raise
+        return Outcome("interrupted", f"{job.run.path}: {full.strerror}", Failure.DISK_FULL)
     return replace(outcome, joules=record.metrics.own[0] if record else None)
 
 
@@ -110,10 +111,10 @@ def fail_with_parent(job: Job, reason: str) -> Outcome:
     error = Error(kind=Failure.PARENT, type="ParentFailed", message=message)
     try:
         job.run = make_directory(job.run, job.settings, job.content)
-        with job.run.lock() as claimed:
-            if not claimed:
+        with job.run.claim() as mine:
+            if mine is None:
                 return Outcome("busy", "another process is training it")
-            job.run.write_record(completed(job.run.record(), job.run.epochs(), job.settings, error))
+            mine.write_record(completed(mine.record(), mine.epochs(), job.settings, error))
     except BadRecord as damage:  # it stays as it is: a later attempt starts over, once the parent has finished
         return Outcome("failed", f"{message}; {damage}", Failure.PARENT)
     except OSError as full:

@@ -117,7 +117,28 @@ class Queue:
         with self._executor:
             self._work(source)
             busy = [job for job, outcome in self.outcomes.items() if outcome.status == "busy"]
-            self._work(job for job in busy if not job.run.in_use())
+            self._work(self._abandoned(busy))
+
+    def _abandoned(self, jobs: list[Job]) -> list[Job]:
+        """Those of some busy runs whose owner is gone.
+
+        An owner on another host is watched until it shows that it lives, or was silent for a whole lease.
+        """
+        return [job for job in jobs if not self.wait_for_owner(job)]
+
+    def wait_for_owner(self, job: Job, to_end: bool = False) -> bool:
+        """Wait until it is known whether the owner of a run lives; returns whether it does. False if no run starts.
+
+        Args:
+            job: the run.
+            to_end: wait until the run has no living owner.
+        """
+        while not self._closed:
+            lives = job.owner.lives()
+            if lives is False or (lives and not to_end):
+                return lives
+            time.sleep(_LOOK_SECONDS)
+        return True
 
     def _work(self, source: Iterable[Job | None]) -> None:
         self._source, self._asks = iter(source), True
@@ -219,9 +240,11 @@ class Queue:
     def _is_to_do(self, job: Job) -> bool:
         """Whether no other process has started or finished this run since it was planned."""
         try:
-            status = job.run.status()
+            status = job.run.recorded_status()
         except BadRecord:
             return True
+        if status == "running" and job.owner.look() is None:
+            status = "interrupted"
         if job.start_over or status not in ("finished", "running"):
             return True
         finished = Outcome("finished", "by another process")

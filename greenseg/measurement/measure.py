@@ -54,14 +54,17 @@ def measure(
         Occupied: another process of greenseg works on this machine, or on this run.
     """
     _finished(run)
-    with alone(tell), run.lock() as mine:
-        if not mine:
+    lost: list[bool] = []
+    with alone(tell), run.claim(on_loss=lambda: lost.append(True)) as mine:
+        if mine is None:
             raise Occupied(f"{run.path}: another process is working on this run")
-        record = _finished(run)
-        measured = _measured(run, record, seconds, accelerator, tell)
-        record = _finished(run)  # the accounting settings may have changed meanwhile
+        record = _finished(mine)
+        measured = _measured(mine, record, seconds, accelerator, tell)
+        if lost:
+            raise Occupied(f"{run.path}: another host has taken over this run, since this one was silent")
+        record = _finished(mine)
         record.measured = measured
-        run.write_record(record)
+        mine.write_record(record)
     return measured
 
 

@@ -14,7 +14,7 @@ from greenseg.report.run import WRONG, Run, TrainedOn, check
 from greenseg.report.units import count
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import BadRecord, Record, Watts
-from greenseg.runs.summary import estimate_watts, has_all_epochs, restated, restated_lineage, summary
+from greenseg.runs.summary import add_late_joules, estimate_watts, has_all_epochs, restated, restated_lineage, summary
 from greenseg.settings import NEUTRAL, Settings
 
 _MOST_NAMED = 3
@@ -67,6 +67,7 @@ class Reader:
         check(directory, record)
         if record.energy is None:
             record.energy, record.metrics = summary(record, directory.epochs())
+        add_late_joules(directory, record)
         run = Run(
             directory,
             directory.status_by(record),
@@ -233,7 +234,7 @@ def read_runs(directories: Iterable[RunDirectory]) -> tuple[list[Run], list[str]
 
 def _stamp(directory: RunDirectory) -> tuple[int, ...]:
     try:
-        found = os.stat(f"{directory.path}/run.json")  # noqa: PTH116  (a report asks thousands)
+        found = os.stat(f"{directory.files}/run.json")  # noqa: PTH116  (a report asks thousands)
     except OSError:
         return ()
     return found.st_ino, found.st_size, found.st_mtime_ns

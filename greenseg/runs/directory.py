@@ -7,21 +7,25 @@ epochs.jsonl     one line per epoch and attempt: losses, metrics, joules, second
 checkpoints/     best.ckpt; last.ckpt until the run has finished (`greenseg.runs.disk`); shape.json of a pruned network;
                  for other engines than torch network.onnx, or network.xml and network.bin
 run.log          output of the run
+takeovers/N/     run.json, epochs.jsonl and checkpoints/ since another host took the run over from a silent one, which
+                 may still write to the earlier ones; the highest number counts (`greenseg.runs.owner`)
 """
 
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from greenseg import locks, yamlfile
+from greenseg import yamlfile
 from greenseg.compression import RUNTIMES
 from greenseg.errors import UserError
 from greenseg.files import write_atomically, write_json
+from greenseg.runs.owner import Owner, last_takeover
 from greenseg.runs.record import (
     BadRecord,
     Epoch,
@@ -37,17 +41,35 @@ from greenseg.settings import Settings
 
 _T = TypeVar("_T")
 
+_RECORDS = ("run.json", "epochs.jsonl")
+_TAKEOVERS = "takeovers"
+
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Reads and writes the files of a run."""
+    """Reads and writes the files of a run.
+
+    Attributes:
+        path: its path.
+        takeover: the takeover whose files it reads and writes, as its owner does; None for the last one.
+    """
 
     path: Path
+    takeover: int | None = field(default=None, compare=False)
+
+    @property
+    def files(self) -> Path:
+        """The folder of run.json, epochs.jsonl and the checkpoints."""
+        number = last_takeover(self.path) if self.takeover is None else self.takeover
+        return self._files_of(number)
+
+    def _files_of(self, takeover: int) -> Path:
+        return self.path / _TAKEOVERS / str(takeover) if takeover else self.path
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.files / "checkpoints"
 
     @property
     def last_checkpoint(self) -> Path:
@@ -95,12 +117,13 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Delete the record, the epochs and the checkpoints, so that the run starts over; config.yaml stays."""
-        for file in ("run.json", "epochs.jsonl"):
-            (self.path / file).unlink(missing_ok=True)
+        for folder in (self.files, *self._earlier_files()):
+            for file in _RECORDS:
+                (folder / file).unlink(missing_ok=True)
+            for checkpoint in (folder / "checkpoints").glob("*"):
+                checkpoint.unlink()
         if self.log.exists():
             os.truncate(self.log, 0)  # a process may still print to it
-        for checkpoint in self.checkpoints.glob("*"):
-            checkpoint.unlink()
 
     # ── records
 
@@ -123,12 +146,12 @@ class RunDirectory:
         return self._read(read_head)
 
     def _read(self, read: Callable[[bytes], _T]) -> _T | None:
-        path = self.path / "run.json"
+        path = self.files / "run.json"
         try:
             with open(path, "rb") as file:  # noqa: PTH123  (a report opens thousands)
                 return read(file.read())
         except FileNotFoundError:
-            if (self.path / "epochs.jsonl").exists():  # the cost before it is unknown
+            if path.with_name("epochs.jsonl").exists():  # the cost before it is unknown
                 raise BadRecord(f"{path}: missing, though the run has finished epochs") from None
             return None
         except NewerRecord as error:
@@ -138,7 +161,7 @@ class RunDirectory:
 
     def write_record(self, record: Record) -> None:
         """Replace run.json, atomically."""
-        write_json(self.path / "run.json", record.to_json())
+        write_json(self.files / "run.json", record.to_json())
 
     def epochs(self) -> list[Epoch]:
         """The lines of epochs.jsonl, in the order of writing, without a last line that was cut short.
@@ -146,7 +169,7 @@ class RunDirectory:
         Raises:
             BadRecord: another line is damaged.
         """
-        path = self.path / "epochs.jsonl"
+        path = self.files / "epochs.jsonl"
         try:
             lines = path.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -161,7 +184,7 @@ class RunDirectory:
 
     def append_epoch(self, epoch: Epoch) -> None:
         """Append a line to epochs.jsonl; first remove an unfinished line of a killed process."""
-        path = self.path / "epochs.jsonl"
+        path = self.files / "epochs.jsonl"
         with path.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -181,6 +204,15 @@ class RunDirectory:
         """
         return self.status_by(self.record())
 
+    def recorded_status(self) -> Status:
+        """The status in the record of the run, which says `running` if its process was killed.
+
+        Raises:
+            BadRecord: run.json is damaged.
+        """
+        record = self.record()
+        return record.status if record else "new"
+
     def status_by(self, record: Head | None) -> Status:
         """The status of the run by its record. If its process was killed, it counts as interrupted."""
         if record is None:
@@ -188,8 +220,8 @@ class RunDirectory:
         return "interrupted" if record.status == "running" and not self.in_use() else record.status
 
     def in_use(self) -> bool:
-        """Whether a living process trains this run, by its lock, which ends with the process."""
-        return locks.is_held(self.path / ".lock")
+        """Whether a process trains this run, or may do so: one look cannot tell whether another host still lives."""
+        return Owner(self.path).look() is not None
 
     def wait_for_start(self, seconds: float) -> None:
         """Wait until rank 0 of the run, perhaps on another node, has begun.
@@ -211,10 +243,66 @@ class RunDirectory:
         raise UserError(f"{self.path}: rank 0 has not begun this run after {seconds:g} s")
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Claim the run for this process while the context lasts; yields whether that succeeded."""
-        with locks.hold(self.path / ".lock") as file:
-            yield file is not None
+    def claim(self, owner: Owner | None = None, on_loss: Callable[[], None] | None = None) -> "Iterator[Self | None]":
+        """Claim the run for this process while the context lasts.
+
+        Args:
+            owner: what is known about its owner; see `greenseg.runs.owner`.
+            on_loss: see `Owner.claim`.
+
+        Yields:
+            The directory with the files of this owner; None if the run has another owner.
+
+        Raises:
+            OSError: the directory is not writable, or the disk is full.
+        """
+        with (owner or Owner(self.path)).claim(on_loss) as lease:
+            if lease is None:
+                yield None
+                return
+            mine = replace(self, takeover=lease.takeover)
+            if not mine.files.exists():
+                mine._take_over()
+            yield mine
+
+    def _take_over(self) -> None:
+        """Copy the files of the owner before this takeover, which may still write to them."""
+        earlier = next(self._earlier_files())
+        new = self.files.with_name(f".{self.files.name}.{os.getpid()}")
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            while True:
+                before = _stamps(earlier)
+                (new / "checkpoints").mkdir(parents=True)
+                for path in before:
+                    shutil.copyfile(path, new / path.relative_to(earlier))
+                if _stamps(earlier) == before:
+                    break
+                shutil.rmtree(new)  # its owner has woken up, and these files may not belong together
+            new.rename(self.files)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+
+    def earlier_owners(self) -> "list[Self]":
+        """The directory with the files of each owner before the last takeover, from the latest."""
+        return [replace(self, takeover=int(files.name) if files != self.path else 0) for files in self._earlier_files()]
+
+    def _earlier_files(self) -> Iterator[Path]:
+        """The folders with the files of owners before this takeover that are complete, from the latest."""
+        last = last_takeover(self.path) if self.takeover is None else self.takeover
+        for number in range(last - 1, 0, -1):
+            if (files := self._files_of(number)).exists():
+                yield files
+        if last:
+            yield self.path
+
+
+def _stamps(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    """File → inode, size and time of the record, the epochs and the checkpoints in a folder."""
+    paths = [*(folder / name for name in _RECORDS), *sorted((folder / "checkpoints").glob("[!.]*"))]
+    found = {path: path.stat() for path in paths if path.exists()}
+    return {path: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:

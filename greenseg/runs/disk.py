@@ -56,10 +56,11 @@ def free(run: RunDirectory, rule: str = "", dry_run: bool = False) -> Freed:
         return Freed()
     freed = 0
     try:
-        with contextlib.nullcontext(not run.in_use()) if dry_run else run.lock() as claimed:
-            if not claimed:
+        unused = None if dry_run and run.in_use() else run
+        with contextlib.nullcontext(unused) if dry_run else run.claim() as mine:
+            if mine is None:
                 return Freed(kept=f"{run.path}: another process is working on this run", busy=True)
-            record = run.record()
+            record = mine.record()
             if record is None or record.status != "finished":
                 return Freed()
             if dry_run:
@@ -67,7 +68,7 @@ def free(run: RunDirectory, rule: str = "", dry_run: bool = False) -> Freed:
             freed += _delete(last)  # first, since a full disk has no room for the record
             if networks and record.deleted != rule:
                 record.deleted = rule
-                run.write_record(record)
+                mine.write_record(record)
             return Freed(freed + _delete(networks), network=bool(networks))
     except BadRecord as error:
         return Freed(kept=str(error))

@@ -4,10 +4,11 @@ The name only narrows the search. It ends with the identity of the settings: six
 of earlier versions.
 """
 
+import contextlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -17,7 +18,8 @@ from typing import Any
 from greenseg.data import content as contents
 from greenseg.data.content import Content
 from greenseg.errors import UserError
-from greenseg.files import OUT_REMEDY, locked
+from greenseg.files import OUT_REMEDY, refusal
+from greenseg.leases import Folder
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import BadRecord, Data, Head, NewerRecord
 from greenseg.settings import Settings, read_config, same_training, trained_anywhere
@@ -124,7 +126,7 @@ class RunIndex:
         self._renamed: list[RunDirectory] = []
         sweeps = sorted(os.scandir(root), key=lambda entry: entry.name) if root.is_dir() else []
         for sweep in sweeps:
-            if sweep.is_dir():
+            if sweep.is_dir() and not sweep.name.startswith("."):
                 for entry in os.scandir(sweep):
                     if match := _NAME.fullmatch(entry.name):
                         if entry.is_dir():
@@ -173,7 +175,7 @@ class RunIndex:
     def free_name(self, settings: Settings, folder: str) -> str:
         """A name for a new directory of a run: that of its settings, with a number if it is taken."""
         taken = {os.fspath(directory.path) for directory in self._by_digits.get(settings.identity, ())}
-        return _numbered(settings.slug, lambda name: os.path.join(folder, name) in taken)  # noqa: PTH118
+        return next(name for name in _numbered(settings.slug) if os.path.join(folder, name) not in taken)  # noqa: PTH118
 
     def _named(self, settings: Settings) -> list[Entry]:
         """Directories whose names have these settings."""
@@ -244,28 +246,73 @@ def make_directory(run: RunDirectory, settings: Settings, content: Content | Non
         The only directory for these settings and this content.
 
     Raises:
-        UserError: the root cannot be written, or its file system has no locks.
-        OSError: the directory cannot be made.
+        UserError: the root cannot be written.
+        OSError: the disk is full.
     """
     root = run.path.parent.parent
-    with locked(root / ".lock", OUT_REMEDY):  # two sweeps may begin the same run at the same time
-        if not run.path.exists():
-            made = (RunDirectory(path) for path in sorted(root.glob(f"*/*-{settings.identity}*")))
-            run = next((each for each in made if _is_of(each, settings, content)), run)
-        first = run.path
-
-        def is_taken(name: str) -> bool:
-            path = first.with_name(name)
-            return path.exists() and not _is_of(RunDirectory(path), settings, content)
-
-        run = RunDirectory(first.with_name(_numbered(first.name, is_taken)))
+    try:
+        if not ((run.path / "config.yaml").exists() and _is_of(run, settings, content)):
+            run = _first_made(_made(run.path, settings, content), root, settings, content)
         run.create(settings, None if content is None else content.to_json())
+    except OSError as error:
+        raise refusal(root, error, OUT_REMEDY) from None
     return run
 
 
-def _numbered(name: str, is_taken: Callable[[str], bool]) -> str:
-    """The first of `name`, `name.2`, `name.3`, … that is not taken."""
-    return name if not is_taken(name) else next(n for n in (f"{name}.{i}" for i in count(2)) if not is_taken(n))
+def _made(wanted: Path, settings: Settings, content: Content | None) -> RunDirectory:
+    """A directory for a run: `name`, `name.2`, `name.3`, …, the first one that does not belong to another run."""
+    for name in _numbered(wanted.name):
+        run = RunDirectory(wanted.with_name(name))
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            if not _is_of(run, settings, content):
+                continue
+        return run
+    raise AssertionError("numbers do not end")
+
+
+def _first_made(run: RunDirectory, root: Path, settings: Settings, content: Content | None) -> RunDirectory:
+    """The directory that the first of several sweeps, on any hosts, has made for a run; deletes the given one if empty.
+
+    Each sweep notes its directory in `root/.runs/`, in a file that only one of them can make. The last file counts. It
+    only decides who was first: if its directory is gone, or belongs to another run, the next file takes its place.
+    """
+    key = f"{settings.identity}-{content.digest[:16] if content else 'unknown'}"
+    notes = Folder(root / ".runs")
+    for number in count(1):
+        note = f"{key}.{number}"
+        try:
+            notes.create(note, os.fsencode(run.path.relative_to(root)))
+        except FileExistsError:
+            first = RunDirectory(root / os.fsdecode(notes.read(note)))
+            if first.path == run.path:
+                break
+            if _is_there(first.path) and _is_of(first, settings, content):
+                with contextlib.suppress(OSError):  # not empty: of an earlier version, or by hand
+                    run.path.rmdir()
+                return first
+        else:
+            break
+    return run
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether a folder exists. A host may remember for a minute that it did not, but making one asks the server."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return True
+    except FileNotFoundError:
+        return False
+    folder.rmdir()
+    return False
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """`name`, `name.2`, `name.3`, …"""
+    yield name
+    yield from (f"{name}.{number}" for number in count(2))
 
 
 def _is_of(directory: RunDirectory, settings: Settings, content: Content | None) -> bool:

@@ -11,6 +11,7 @@ from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import (
     Ancestor,
     Attempt,
+    BadRecord,
     Carbon,
     Classes,
     ClassScores,
@@ -76,17 +77,52 @@ def apply_accounting(run: RunDirectory, settings: Settings) -> str:
 
     Raises:
         BadRecord: run.json or epochs.jsonl is damaged.
+        OSError: the directory is not writable.
     """
-    record = run.record()
-    if record is None or not accounted_otherwise(record, settings):
-        return ""
-    epochs = run.epochs()
-    if not has_all_epochs(record, epochs):
-        return f"{run.path / 'epochs.jsonl'}: lacks epochs of the run, so its accounting settings stay unchanged"
-    record.settings |= {name: getattr(settings, name) for name in _ACCOUNTED}
-    record.energy, record.metrics = summary(record, epochs)
-    run.write_record(record)
+    with run.claim() as mine:
+        if mine is None:
+            return f"{run.path}: another process is working on this run, so its accounting settings stay unchanged"
+        record = mine.record()
+        if record is None or not accounted_otherwise(record, settings):
+            return ""
+        epochs = mine.epochs()
+        if not has_all_epochs(record, epochs):
+            return f"{mine.files / 'epochs.jsonl'}: lacks epochs of the run, so its accounting settings stay unchanged"
+        record.settings |= {name: getattr(settings, name) for name in _ACCOUNTED}
+        record.energy, record.metrics = summary(record, epochs)
+        mine.write_record(record)
     return ""
+
+
+def add_late_joules(run: RunDirectory, record: Record) -> None:
+    """Add to a record the joules that a host has used since another one took the run over from it; in memory only.
+
+    Such a host was silent for the length of a lease, for example while it was paused, and trained on when it woke up.
+    It writes to files of its own (`RunDirectory.earlier_owners`).
+    """
+    number_of = {attempt.identity: number for number, attempt in enumerate(record.attempts)}
+    is_new = False
+    for owner in run.earlier_owners():
+        try:
+            then = owner.record()
+            attempts = account_for_attempts(then.attempts, owner.epochs()) if then else []
+        except BadRecord:  # the present owner has copied what was whole
+            continue
+        for attempt in attempts:
+            number = number_of.setdefault(attempt.identity, len(record.attempts))
+            if number == len(record.attempts):
+                record.attempts.append(attempt)
+            elif _all_joules(attempt) > _all_joules(record.attempts[number]):
+                record.attempts[number] = attempt
+            else:
+                continue
+            is_new = True
+    if is_new:
+        record.energy, record.metrics = summary(record, run.epochs())
+
+
+def _all_joules(attempt: Attempt) -> float:
+    return sum(_joules(attempt.energy or {}).values())
 
 
 def has_all_epochs(record: Record, epochs: Sequence[Epoch]) -> bool:

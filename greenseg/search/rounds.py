@@ -18,6 +18,7 @@ from greenseg.launch.judge import Outcome
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import BadRecord, Searched
 from greenseg.runs.standing import PlannedRun
+from greenseg.runs.summary import add_late_joules
 from greenseg.search.curves import Curve
 from greenseg.search.halving import Candidate, Options, Step, next_round
 from greenseg.search.of_run import curve_of
@@ -176,7 +177,7 @@ class Rounds(ABC):
         return job
 
     def _wait_for(self, job: Job, outcome: Outcome, stopped: Callable[[], bool]) -> None:
-        while outcome.status == "busy" and job.run.in_use() and not stopped():
+        while outcome.status == "busy" and job.owner.look() is not None and not stopped():
             time.sleep(_LOOK_SECONDS)
 
     def _read(self, key: str) -> None:
@@ -185,6 +186,8 @@ class Rounds(ABC):
         run = self._runs[key]
         with contextlib.suppress(BadRecord):
             record = run.record()
+            if record:
+                add_late_joules(run, record)
             if record and (curve := curve_of(record, run.epochs())):
                 self._curves[key] = curve
 

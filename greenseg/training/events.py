@@ -25,6 +25,9 @@ THREADS = "GREENSEG_THREADS"
 UNTIL = "GREENSEG_UNTIL"
 """Environment variable with the number of epochs after which the run pauses."""
 
+OWNER = "GREENSEG_OWNER"
+"""Environment variable with the knowledge of the queue about the owner of a run; see `greenseg.runs.owner`."""
+
 PARENT = "GREENSEG_PARENT"
 """Environment variable with the ID of the process that started the run. The run ends with it."""
 

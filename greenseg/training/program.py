@@ -28,6 +28,7 @@ def main(directory: Path) -> int:
     from greenseg.errors import ExitCode, UserError
     from greenseg.machine.cores import ranks
     from greenseg.runs.directory import RunDirectory
+    from greenseg.runs.owner import Owner
     from greenseg.settings import Settings, read_config
     from greenseg.training import events
 
@@ -50,21 +51,30 @@ def main(directory: Path) -> int:
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
+    lost: list[bool] = []
+
+    def give_up() -> None:
+        lost.append(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     try:
         if rank > 0:
             run.wait_for_start(_PATIENCE_SECONDS)
             train(run, settings, meter, rank, lambda: bool(signals))
             return ExitCode.OK
-        with run.lock() as claimed:
-            if not claimed:
+        with run.claim(Owner(directory, os.environ.get(events.OWNER, "")), give_up) as mine:
+            if mine is None:
                 print(f"{directory}: another process is training this run", file=sys.stderr)
                 return events.BUSY
             if os.environ.get(events.START_OVER):
-                run.clear()
-            elif run.status() == "finished" or _has_paused(run):  # by another process, after planning
+                mine.clear()
+            elif mine.recorded_status() == "finished" or _has_paused(mine):  # by another process, after planning
                 return ExitCode.OK
-            train(run, settings, meter, rank, lambda: bool(signals))
+            train(mine, settings, meter, rank, lambda: bool(signals))
     except Interrupted as signal_name:
+        if lost:
+            print(f"{directory}: another host has taken over this run, since this one was silent", file=sys.stderr)
+            return events.BUSY
         print(f"interrupted by {signal_name}", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except UserError as error:
@@ -82,7 +92,7 @@ def _has_paused(run: "RunDirectory") -> bool:
     from greenseg.training import events
 
     until = os.environ.get(events.UNTIL)
-    return bool(until) and run.status() == "paused" and len(last_of_each(run.epochs())) >= int(until or 0)
+    return bool(until) and run.recorded_status() == "paused" and len(last_of_each(run.epochs())) >= int(until or 0)
 
 
 def _warn_once() -> None:

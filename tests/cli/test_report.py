@@ -200,7 +200,7 @@ def test_watch_follows_a_running_sweep(runs: Path, tmp_path: Path) -> None:
     running = write(runs, record({"precision": "16-mixed"}, "running"), [epoch(0)])
     shutil.copytree(next(run.parent for run in runs.glob("*/run.json") if run.parent != running.path), runs / "copy")
     leader, follower = pty.openpty()
-    with running.lock():
+    with running.claim():
         process = warm.Popen(
             [sys.executable, "-m", "greenseg", "report", "runs", "--watch"],
             cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower, start_new_session=True,

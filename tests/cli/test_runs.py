@@ -72,7 +72,7 @@ def test_prune_deletes_only_what_nobody_needs(greenseg: Command, runs: dict[str,
     assert f"Would free {units.size(2 * LAST + NETWORKS)}" in shown.stdout
     assert now() == state
 
-    with runs["parent"].lock() as claimed:
+    with runs["parent"].claim() as claimed:
         assert claimed
         held = greenseg("runs", "prune")
     assert held.returncode == 3

@@ -9,4 +9,5 @@ from tests import warm
 
 @pytest.fixture(autouse=True)
 def _warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    warm.start()  # before a test changes PYTHONPATH
     monkeypatch.setattr(subprocess, "Popen", warm.Popen)

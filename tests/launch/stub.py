@@ -49,7 +49,7 @@ def run_and_exit(directory: Path) -> NoReturn:
     from greenseg.training import events
 
     run, settings = RunDirectory(directory), Settings.of(read_config(directory / "config.yaml"))
-    with run.lock() as claimed:
+    with run.claim() as claimed:
         if not claimed:
             os._exit(events.BUSY)
         code = _carry_out(run, settings, json.loads(os.environ[events.CONTEXT]), events.emit)

@@ -129,7 +129,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "site" / "sitecustomize.py").write_text(stub.SITE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))
     yield Bench(EXECUTORS[request.param], tmp_path / "runs")
-    assert not [run for run in (tmp_path / "runs").glob("*/*") if RunDirectory(run).in_use()], "nothing runs on"
+    assert not [run for run in (tmp_path / "runs").glob("[!.]*/*") if RunDirectory(run).in_use()], "nothing runs on"
 
 
 def once_after(epoch: int, do: Callable[[Job], None]) -> Act:

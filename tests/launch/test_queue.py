@@ -246,7 +246,7 @@ def test_what_another_sweep_did_since_the_plan_is_not_done_again(phantom: Path, 
     assert outcome_of(audience, other).status == "finished"
     assert (mine.run.path / "run.json").read_text() == before
     assert other.run.path == mine.run.path
-    with mine.run.lock():  # as a process that trains it has
+    with mine.run.claim():  # as a process that trains it has
         (mine.run.path / "run.json").write_text(json.dumps(json.loads(before) | {"status": "running"}))
         assert outcome_of(launch(mine), mine).status == "busy"
     start = time.monotonic()

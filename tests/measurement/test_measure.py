@@ -163,7 +163,7 @@ def test_nothing_is_measured_beside_a_training(greenseg: Command, run: RunDirect
         assert str(other.pid) in done.stderr
         assert "measured" not in recorded(run)
         other.communicate("\n", timeout=60)
-    with run.lock() as mine:
+    with run.claim() as mine:
         assert mine
         done = greenseg("measure", run.path, *SHORT)
         assert done.returncode == 3

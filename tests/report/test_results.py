@@ -116,7 +116,7 @@ def test_a_run_that_died_before_its_first_epoch_is_a_row_as_well(tmp_path: Path)
 
 
 def test_a_running_run_is_running(tmp_path: Path) -> None:
-    with write(tmp_path, record({}, "running"), [epoch(0)]).lock():
+    with write(tmp_path, record({}, "running"), [epoch(0)]).claim():
         ((run,), _) = read_runs(find_runs([tmp_path]))
     assert run.status == "running"
 

@@ -171,7 +171,7 @@ def test_not_a_number_is_never_written(run: RunDirectory) -> None:
 
 
 def hold(path: Path, held: Any, leave: Any) -> None:
-    with RunDirectory(path).lock() as claimed:
+    with RunDirectory(path).claim() as claimed:
         assert claimed
         held.set()
         leave.wait()
@@ -187,7 +187,7 @@ def test_one_process_trains_a_run(run: RunDirectory) -> None:
     try:
         assert run.in_use()
         assert run.status() == "running"
-        with run.lock() as claimed:
+        with run.claim() as claimed:
             assert not claimed
         assert run.in_use()
     finally:
@@ -195,7 +195,7 @@ def test_one_process_trains_a_run(run: RunDirectory) -> None:
         other.join()
     assert not run.in_use(), "the lock dies with its process"
     assert run.status() == "interrupted"
-    with run.lock() as claimed:
+    with run.claim() as claimed:
         assert claimed
 
 
@@ -209,7 +209,7 @@ def test_asking_does_not_take_the_lock(run: RunDirectory) -> None:
 @pytest.mark.parametrize("status", ["finished", "failed", "interrupted"])
 def test_a_run_that_ended_has_the_status_it_ended_with(status: str, run: RunDirectory) -> None:
     write_record(run, record(status=status))
-    with run.lock():
+    with run.claim():
         assert run.status() == status
 
 

@@ -50,7 +50,7 @@ def test_where_runs_stand(tmp_path: Path) -> None:
 
 def test_a_run_that_another_process_trains_is_running(tmp_path: Path) -> None:
     run = write(tmp_path / "runs" / "s", record({}, "running"))
-    with run.lock():
+    with run.claim():
         found = plan(tmp_path, "seeds: [0]")
     assert (found.counts, list(found.todo)) == ({"running": 1}, [])
 

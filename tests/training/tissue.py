@@ -85,7 +85,7 @@ def train_on(slices: Slices, settings: Settings, folder: Path, rank: int = 0) ->
         run.wait_for_start(60)
     else:
         run.create(settings)
-    with pytest.MonkeyPatch.context() as patch, nullcontext() if rank else run.lock():
+    with pytest.MonkeyPatch.context() as patch, nullcontext() if rank else run.claim():
         patch.setattr(cache, "prepare", on(slices))
         train(run, settings, EnergyMeter(), rank)
     return run
