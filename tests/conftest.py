@@ -20,6 +20,10 @@ from hypothesis import HealthCheck, settings
 from greenseg.data.phantom import write_phantom
 from greenseg.energy import neighbours
 from tests import warm
+from tests.hosts import hosts
+from tests.slurm import slurm, slurm_with_accounting
+
+__all__ = ["hosts", "slurm", "slurm_with_accounting"]  # fixtures
 
 PATIENT: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # on a busy machine
 settings.register_profile("greenseg", **PATIENT)

@@ -15,9 +15,6 @@ from greenseg.data import phantom as phantoms
 from greenseg.data.fingerprint import digests
 from greenseg.errors import UserError
 from greenseg.files import cache_folder, keep, locked, recall
-from greenseg.runs.directory import RunDirectory
-from greenseg.runs.index import make_directory
-from greenseg.settings import Settings
 from tests.conftest import SMALL, Command
 from tests.runs import record, write
 
