@@ -175,6 +175,21 @@ def _read_tree(pid: int | None) -> tuple[Usage, bool]:
     return Usage(cpu, memory / 1e9, frozenset(process.pid for process in tree)), complete
 
 
+def machine_cpu_seconds() -> float:
+    """CPU seconds of all processes since boot; time that a hypervisor gave to other machines does not count."""
+    times = psutil.cpu_times()
+    return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")))
+
+
+def knows_machine() -> bool:
+    """Whether `machine_cpu_seconds` is of the whole machine: some containers (LXC) have a `/proc/stat` of their own."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return True
+    return not any(mount.split()[4] == "/proc/stat" for mount in mounts)
+
+
 def process_tree(pid: int | None = None) -> Iterator[psutil.Process]:
     """A process, by default this one, then all its living descendants; nothing if it has ended."""
     try:

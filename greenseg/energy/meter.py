@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from greenseg.energy.estimate import Model, Usage, usage
+from greenseg.energy.estimate import Model, Usage, knows_machine, machine_cpu_seconds, usage
 from greenseg.energy.neighbours import Neighbours
-from greenseg.energy.reading import APPORTIONED, ESTIMATE, Energy, Reading
+from greenseg.energy.reading import APPORTIONED, ESTIMATE, SHARED, Energy, Reading
 from greenseg.energy.sensors import Sensors
+from greenseg.energy.slurm import shares_node
 
 _LAP, _WHOLE = "lap", "whole"
 
@@ -17,7 +19,8 @@ class EnergyMeter:
     It needs no torch. A GPU without a sensor cannot be estimated: it has no reading, and is in `unmeasured`.
 
     CPU counters count the whole machine. If other meters run beside this one, the joules are apportioned by CPU time
-    and marked.
+    and marked. So they are in a Slurm job on a node that other jobs may use, there with the CPU time of all other
+    processes; if it is unknown, the joules are those of everybody, and marked `shared`.
 
     Args:
         gpus: indices of the GPUs that this process uses, in the framework's order.
@@ -36,6 +39,9 @@ class EnergyMeter:
         self._neighbours = neighbours or Neighbours()
         self._counts_cpu = True
         self._sensors = Sensors(self.gpus)
+        self._shares_node = not {"cpu", "dram"}.isdisjoint(self._sensors.sources) and shares_node()
+        self._knows_machine = self._shares_node and knows_machine()
+        self._busy = machine_cpu_seconds()
         self._start = self._first = time.monotonic()
         self._used = self._first_used = usage()
         self._neighbours.exchange(self._used)
@@ -103,11 +109,22 @@ class EnergyMeter:
         readings = self._complete(measured, seconds, self._used, used)
         self._laps += Energy(seconds, readings)
         others = self._neighbours.exchange(used) if self._counts_cpu else 0.0
-        if others > 0:
-            share = cpu_seconds / (cpu_seconds + others)
-            readings = tuple(_apportion(reading, share) for reading in readings)
+        if self._shares_node:
+            readings = self._of_node(readings, cpu_seconds, others)
+        elif others > 0:
+            readings = _apportioned(readings, cpu_seconds, others)
         self._start, self._used, self.cpu_seconds = now, used, cpu_seconds
         return Energy(seconds, readings)
+
+    def _of_node(self, readings: tuple[Reading, ...], own: float, neighbours: float) -> tuple[Reading, ...]:
+        """The share of this process on a node with other jobs, by the CPU seconds of all processes in this lap."""
+        before, self._busy = self._busy, machine_cpu_seconds()
+        if self._knows_machine:
+            return _apportioned(readings, own, max(self._busy - before - own, neighbours))
+        return tuple(
+            replace(reading, low=0.0, marks=reading.marks | {SHARED}) if _is_of_node(reading) else reading
+            for reading in readings
+        )
 
     def _complete(self, readings: list[Reading], seconds: float, before: Usage, after: Usage) -> tuple[Reading, ...]:
         """Readings with estimates for components without a sensor, and without those that another process counts."""
@@ -123,9 +140,19 @@ class EnergyMeter:
         return tuple(sorted(readings, key=lambda reading: reading.component))
 
 
+def _apportioned(readings: tuple[Reading, ...], own: float, others: float) -> tuple[Reading, ...]:
+    """The share of this process in the counters of the machine, by CPU seconds of its own and of others."""
+    share = own / (own + others) if own + others else 1.0
+    return tuple(_apportion(reading, share) if _is_of_node(reading) else reading for reading in readings)
+
+
 def _apportion(reading: Reading, share: float) -> Reading:
-    if reading.component not in ("cpu", "dram") or reading.source == ESTIMATE:
-        return reading  # an estimate already counts only this run
     # The true share may be all or nothing, since the package also draws power outside its cores.
-    marks = reading.marks | {APPORTIONED}
-    return Reading(reading.component, reading.joules * share, reading.source, 0.0, reading.joules, marks)
+    return replace(
+        reading, joules=reading.joules * share, low=0.0, high=reading.joules, marks=reading.marks | {APPORTIONED}
+    )
+
+
+def _is_of_node(reading: Reading) -> bool:
+    """Whether a reading is of a counter of the whole machine; an estimate already counts only this run."""
+    return reading.component in ("cpu", "dram") and reading.source != ESTIMATE

@@ -14,10 +14,10 @@ APPROXIMATE = "approximate"
 """Mark: the window was shorter than the counter's period; the value is power at its end × its length."""
 
 SHARED = "shared"
-"""Mark: other processes used the same GPU, and its counter includes their joules."""
+"""Mark: other processes used the same GPU, or other jobs the same node, and the counter includes their joules."""
 
 APPORTIONED = "apportioned"
-"""Mark: other runs used the same CPU; the value is this run's share of the counter, by CPU time."""
+"""Mark: other runs or jobs used the same CPU; the value is this run's share of the counter, by CPU time."""
 
 
 @dataclass(frozen=True, slots=True)

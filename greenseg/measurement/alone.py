@@ -9,10 +9,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-import psutil
-
 from greenseg import locks
-from greenseg.energy.estimate import usage
+from greenseg.energy.estimate import machine_cpu_seconds, usage
 from greenseg.energy.neighbours import Neighbours
 from greenseg.files import CACHE_REMEDY, cache_folder, refusal
 
@@ -59,7 +57,7 @@ class Others:
     """The CPU seconds of all other processes of this machine, from its creation on."""
 
     def __init__(self) -> None:
-        self._before = _busy()
+        self._before = machine_cpu_seconds()
 
     def share(self, own: float) -> float:
         """CPU seconds of other processes since the creation, ÷ those of this process.
@@ -67,7 +65,7 @@ class Others:
         Args:
             own: CPU seconds of this process and its descendants in the same time.
         """
-        others = max(_busy() - self._before - own, 0.0)
+        others = max(machine_cpu_seconds() - self._before - own, 0.0)
         return others / own if own else math.inf if others else 0.0
 
 
@@ -76,10 +74,4 @@ def busy_cores() -> float:
     others, before, start = Others(), usage().cpu_seconds, time.monotonic()
     time.sleep(_LOOK_SECONDS)
     own = usage().cpu_seconds - before
-    return max(_busy() - others._before - own, 0.0) / (time.monotonic() - start)
-
-
-def _busy() -> float:
-    """CPU seconds of all processes since boot; time that a hypervisor gave to other machines does not count."""
-    times = psutil.cpu_times()
-    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
+    return max(machine_cpu_seconds() - others._before - own, 0.0) / (time.monotonic() - start)

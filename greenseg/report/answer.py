@@ -13,6 +13,7 @@ from greenseg.report.comparison import Comparison, Effect
 from greenseg.report.labels import label, setting_text, value_text
 from greenseg.report.objectives import ENERGIES, TEST, Objective
 from greenseg.report.results import CONTENT, HARDWARE, Result
+from greenseg.report.run import OF_NODE
 from greenseg.report.statistics import Change
 from greenseg.report.units import count, joules, number, percent
 
@@ -23,8 +24,8 @@ _MOST_NAMED = 3
 
 _MARKS = {
     APPROXIMATE: "some windows were shorter than the counter's period; the value is power at their end × their length.",
-    SHARED: "other processes used the same GPU and may have spent some of the joules.",
-    APPORTIONED: "other runs used the same CPU; the value is a share of its counter, by CPU time.",
+    SHARED: "other processes used the same GPU, or other jobs the same node, and may have spent some of the joules.",
+    APPORTIONED: "other runs or jobs used the same CPU; the value is a share of its counter, by CPU time.",
 }
 
 _MEASURED_MARKS = {
@@ -145,14 +146,15 @@ def warnings(comparison: Comparison) -> list[str]:
     said += _of_test(finished)
     of_training = not comparison.energy.apart
     said += _of_mixed(comparison, finished) if of_training else []
-    ways = {frozenset(result.ways.items()) for result in finished if not result.mixed | result.partly}
+    pure = [result for result in finished if not result.mixed | result.partly]
+    ways = {frozenset(result.ways.items()) for result in pure if not _of_node(result)}
+    requested = "ranked against each other, as requested"
     if of_training and len(ways) > 1:
-        ranked = (
-            "are ranked against each other, as requested"
-            if comparison.allow_mixed_sources
-            else "are not ranked against each other"
-        )
-        said.append(f"Sources differ between rows: measured and estimated joules {ranked}.")
+        ranked = requested if comparison.allow_mixed_sources else "not ranked against each other"
+        said.append(f"Sources differ between rows: measured and estimated joules are {ranked}.")
+    if of_training and (shared := sum(map(_of_node, pure))) and len(finished) > 1:
+        ranked = requested if comparison.allow_mixed_sources else "ranked against no other"
+        said.append(f"{count(shared, 'configuration')} with the joules of all jobs on a node: {ranked}.")
     if any(result.estimated for result in finished):
         said.append(
             "estimate: joules are modelled from the run's own CPU seconds and memory, not measured. They are good for "
@@ -200,6 +202,11 @@ def _without_reference(comparison: Comparison) -> str:
     )
 
 
+def _of_node(result: Result) -> bool:
+    """Whether joules of a result are those of all jobs on a node."""
+    return any(OF_NODE in way for ways in result.ways.values() for way in ways)
+
+
 def _of_mixed(comparison: Comparison, finished: Sequence[Result]) -> list[str]:
     mixed = [result for result in finished if result.mixed | result.partly]
     if not mixed:
@@ -208,7 +215,7 @@ def _of_mixed(comparison: Comparison, finished: Sequence[Result]) -> list[str]:
     held = "ranked, as requested" if comparison.allow_mixed_sources else "not compared with others"
     return [
         f"Sources differ within {count(len(mixed), 'configuration')} ({components}): some of the joules are measured, "
-        f"others estimated or unknown. Their sums and means are {held}."
+        f"others estimated, shared or unknown. Their sums and means are {held}."
     ]
 
 

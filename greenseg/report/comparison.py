@@ -17,7 +17,7 @@ from greenseg.report.moderation import Values
 from greenseg.report.objectives import Objective
 from greenseg.report.pairs import Figure, Trials, numbered
 from greenseg.report.results import CONTENT, HARDWARE, Result, best_first
-from greenseg.report.run import Run, Way
+from greenseg.report.run import OF_NODE, Run, Way
 from greenseg.report.spreads import Spread, Spreads
 from greenseg.report.statistics import Change, Mean
 from greenseg.runs.record import Watts
@@ -178,8 +178,8 @@ class Comparison:
         counted = self.energy.components or tuple(ways)
         kind = frozenset((component, ways[component]) for component in counted if component in ways)
         estimated = any("estimated" in way for _, found in kind for way in found)
-        if any(len(way) > 1 for _, found in kind for way in found):
-            return (kind, frozenset({id(of)}))  # the measured share is unknown, so nothing compares
+        if any(len(way) > 1 or OF_NODE in way for _, found in kind for way in found):
+            return (kind, frozenset({id(of)}))  # the measured or own share is unknown, so nothing compares
         return (kind, frozenset(map(str, watts))) if estimated else (kind,)
 
     def mixed(self, result: Result) -> frozenset[str]:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from greenseg.energy import Reading
+from greenseg.energy.slurm import SLURM_NODE
 from greenseg.machine.levers import LEVERS
 from greenseg.model_names import join_model
 from greenseg.report.labels import value_text
@@ -49,6 +50,9 @@ def run_panel(run: Run) -> Panel:
     phases = run.record.energy.phases if run.record.energy else {}
     for reading in energy.readings:
         grid.add_row(f"{reading.component} energy", reading_text(reading))
+    for node in [attempt.slurm_node for attempt in run.record.attempts if attempt.slurm_node]:
+        about = f"of all nodes of job step {node.step} in {duration(node.seconds)}; not part of the total"
+        grid.add_row(SLURM_NODE, f"{joules(node.joules)}  {about}")
     for component in run.unmeasured:
         grid.add_row(f"{component} energy", "unknown: no sensor (see sensors_missing in run.json)")
     by_phase = {name: sum(sum(c.values()) for c in e["joules"].values()) for name, e in phases.items()}

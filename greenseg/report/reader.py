@@ -79,7 +79,8 @@ class Reader:
         )
         record.id = record.known_as
         record.data = None  # half of the record, unused by a report; thousands of records stay in memory
-        if len(record.attempts) < 2:  # the phases of the energy are the same
+        # With one, the phases of the energy are the same.
+        if len(record.attempts) < 2 and not any(attempt.slurm_node for attempt in record.attempts):
             record.attempts = []
         if run.status in ("finished", "failed"):  # others continue or die without a change in run.json
             self._known[directory] = stamp, run

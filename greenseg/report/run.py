@@ -7,8 +7,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from greenseg.energy import Energy
-from greenseg.energy.reading import ESTIMATE
+from greenseg.energy import Energy, Reading
+from greenseg.energy.reading import ESTIMATE, SHARED
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import Attempt, BadRecord, Epoch, Metrics, Ran, Record, Watts, not_written
 from greenseg.runs.summary import TEST, restated
@@ -22,6 +22,9 @@ WRONG = (LookupError, TypeError, ValueError, AttributeError)
 
 Way = frozenset[str]
 """Ways in which the joules of a component are known."""
+
+OF_NODE = "shared"
+"""Way: the joules are those of all jobs on a node. The part of the others is unknown, so nothing compares with them."""
 
 _FAILURES = {
     "out_of_gpu_memory": "out of GPU memory",
@@ -88,7 +91,7 @@ class Run:
     Attributes:
         directory: directory of the run.
         status: see `RunDirectory.status`.
-        record: content of run.json without `data`, and without `attempts` if there is only one; if the run did not
+        record: content of run.json without `data`, and without `attempts` if one has it all; if the run did not
             finish, its summary goes up to the last finished epoch.
         content: content of its data.
         watts: constants of its estimates; several if its attempts differ, none if unknown.
@@ -165,7 +168,7 @@ class Run:
 
     @cached_property
     def ways(self) -> dict[str, Way]:
-        """Component → ways of its joules: `measured`, `estimated`, both (for parts of it), or `unknown`."""
+        """Component → ways of its joules: `measured`, `estimated`, both (for parts of it), `shared` or `unknown`."""
         return ways_of(self.energy, self.unmeasured)
 
     @property
@@ -182,6 +185,10 @@ class Run:
         return ", ".join([f"{hardware.cpu or 'unknown CPU'} ({cores} cores)", *(hardware.gpus or [])])
 
 
+def _is_of_node(reading: Reading) -> bool:
+    return SHARED in reading.marks and reading.component in ("cpu", "dram")
+
+
 def ways_of(energy: Energy, unmeasured: Sequence[str]) -> dict[str, Way]:
     """Component → ways of its joules; see `Run.ways`.
 
@@ -191,6 +198,6 @@ def ways_of(energy: Energy, unmeasured: Sequence[str]) -> dict[str, Way]:
     """
     ways = {component: frozenset({"unknown"}) for component in unmeasured}
     for reading in energy.readings:
-        way = "estimated" if reading.source == ESTIMATE else "measured"
+        way = "estimated" if reading.source == ESTIMATE else OF_NODE if _is_of_node(reading) else "measured"
         ways[reading.component] = ways.get(reading.component, frozenset()) | {way}
     return ways

@@ -3,11 +3,12 @@
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from greenseg.batch_job import job_id
 from greenseg.energy import Energy
+from greenseg.energy.slurm import NodeCounter
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import (
     SCHEMA,
@@ -21,6 +22,7 @@ from greenseg.runs.record import (
     Hardware,
     Memory,
     Record,
+    SlurmNode,
     Status,
 )
 from greenseg.runs.summary import account_for_attempts, summary
@@ -65,6 +67,7 @@ class Recording:
         self, run: RunDirectory, settings: Settings, machine: Machine, context: Context, writes: bool = True
     ) -> None:
         self._run, self.writes = run, writes
+        self._node = NodeCounter() if writes else None
         before = run.record() or _new(settings, "new")
         started = now()
         hardware, method = machine.hardware, machine.method
@@ -127,6 +130,8 @@ class Recording:
         attempt.energy = {phase: energy.to_json() for phase, energy in phases.items()}
         within = all(abs(share) <= _TOLERANCE for share in difference.values())
         attempt.check = Check(difference=difference, ok=within)
+        if self._node and (counted := self._node.read()):
+            attempt.slurm_node = SlurmNode(**asdict(counted))
         record.status, record.ended, record.memory = status, now(), memory
         if error:
             record.error = error

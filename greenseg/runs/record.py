@@ -86,6 +86,19 @@ class Check(Part):
     ok: bool = True
 
 
+class SlurmNode(Part):
+    """Joules that Slurm's own sensors counted on all nodes of a step during an attempt, with everything else on them.
+
+    They have the source `slurm-node`. They are beside the readings of greenseg: in no total, and never compared.
+    """
+
+    joules: float
+    seconds: float
+    """Length of the window: the attempt without the imports before it."""
+    step: str
+    """Such as `17.batch`."""
+
+
 class Attempt(Part):
     """A process that trained the run. Status `killed`: it ended without recording its end."""
 
@@ -102,6 +115,7 @@ class Attempt(Part):
     ended: str | None = None
     energy: Energies | None = None
     check: Check | None = None
+    slurm_node: SlurmNode | None = None
     started_over: str | None = None
     """Why it could not continue from the last checkpoint."""
 

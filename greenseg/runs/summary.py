@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from greenseg.energy import Energy
 from greenseg.energy.derived import JOULES_PER_KWH, carbon_intensities, joules_to_reach
-from greenseg.energy.reading import APPORTIONED, ESTIMATE, EnergyJson, Reading
+from greenseg.energy.reading import APPORTIONED, ESTIMATE, SHARED, EnergyJson, Reading
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import (
     Ancestor,
@@ -368,7 +368,7 @@ def _add_derived(metrics: Metrics, record: Record, total: Energy, epochs: Sequen
             for r in total.readings
             if r.component in idle
             and r.source != ESTIMATE
-            and APPORTIONED not in r.marks  # idle watts are those of the whole machine
+            and r.marks.isdisjoint((APPORTIONED, SHARED))  # idle watts are those of the whole machine
         }
     target = settings.get("energy_to_dice", 0.85)
     metrics.energy_to_dice = ToDice(dice=target, joules=_to_dice(target, record, epochs))

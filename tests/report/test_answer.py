@@ -111,7 +111,7 @@ def with_metric(name: str, value: Any, **settings: Any) -> Json:
             "Hardware differs between runs: 1 × some CPU (2 cores), 1 × another CPU (2 cores)",
         ),
         ([record({"epochs": 1}), other(gpus=["A100"])], {}, "A100"),
-        ([record({"epochs": 1}), marked("apportioned")], {}, "apportioned: other runs used the same CPU"),
+        ([record({"epochs": 1}), marked("apportioned")], {}, "apportioned: other runs or jobs used the same CPU"),
         ([record({"epochs": 1}), marked("shared")], {}, "shared: other processes used the same GPU"),
         ([record({"epochs": 1}), marked("approximate")], {}, "approximate: some windows"),
         ([record({"precision": "16-mixed"}, ran="bf16-mixed")], {}, "Runs used precision bf16-mixed, not 16-mixed"),
@@ -160,6 +160,17 @@ def with_metric(name: str, value: Any, **settings: Any) -> Json:
 def test_warnings(records: list[Json], options: dict[str, Any], expected: str) -> None:
     said = answer.warnings(compared(*records, **options))
     assert any(expected in warning for warning in said), said
+
+
+def test_joules_of_all_jobs_on_a_node_are_ranked_against_none() -> None:
+    shared = [dict(marked("shared"), settings=record({"epochs": n})["settings"]) for n in (2, 3)]
+    records = [one(0.8, 10, epochs=1), *shared]
+    alone = compared(*records)
+    assert len(alone.groups) == 3
+    assert any("2 configurations with the joules of all jobs" in said for said in answer.warnings(alone))
+    together = compared(*records, allow_mixed_sources=True)
+    assert len(together.groups) == 1
+    assert any("ranked against each other, as requested" in said for said in answer.warnings(together))
 
 
 def test_names_of_classes_make_no_difference() -> None:
