@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     FAILED = 1  # a run failed
     USAGE = 2  # the input is wrong: settings, YAML, data; nothing was started or written
     INCOMPLETE = 3  # no run failed, some are not done: trained by another process, max_energy is spent, disk is full
+    REQUEUE = 75  # the worker of a job ended early, with runs left: the next start of the job continues
     INTERRUPTED = 130  # Ctrl-C or SIGTERM; the same command continues where this one stopped
 
 

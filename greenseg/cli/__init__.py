@@ -16,7 +16,8 @@ app = typer.Typer(
     name="greenseg",
     help="How much accuracy does a joule buy? Train segmentation networks over grids of settings, and measure the "
     "energy of every epoch.\n\nExit codes: 0 all done, 1 a run failed, 2 wrong input (nothing was started), 3 "
-    "incomplete (no run failed, some are not done), 130 interrupted (the same command continues).",
+    "incomplete (no run failed, some are not done), 75 from the worker of a job: start the job again, 130 interrupted "
+    "(the same command continues).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

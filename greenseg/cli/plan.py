@@ -12,9 +12,10 @@ from greenseg.runs.standing import PlannedRun, difference, refusal
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from greenseg.runs.costs import Range
     from greenseg.search.rounds import Rounds
     from greenseg.sweep.disk import Disk
-    from greenseg.sweep.plan import Plan, Range
+    from greenseg.sweep.plan import Plan
 
 _SHOWN = 20
 """Number of runs of a plan to show: the first and the last ones. Slightly longer plans are shown completely."""

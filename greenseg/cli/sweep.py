@@ -1,11 +1,13 @@
 """`greenseg sweep`: many runs."""
 
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from greenseg import batch_job
 from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds
 from greenseg.errors import ExitCode, UserError
 from greenseg.sweep.file import Measuring, Sweep, read_sweep
@@ -13,6 +15,7 @@ from greenseg.sweep.file import Measuring, Sweep, read_sweep
 if TYPE_CHECKING:
     from greenseg.cli.plan import ToMeasure
     from greenseg.cli.sweep_view import JsonView, PlainView
+    from greenseg.launch.deadline import Deadline
     from greenseg.launch.executor import Job
     from greenseg.launch.stop import Stop
     from greenseg.runs.directory import RunDirectory
@@ -74,6 +77,8 @@ def sweep(
     measured after the last run. With `search: halving`, runs that cannot be on the front are paused; `--search none`
     finishes them.
     """
+    if batch_job.is_worker():
+        signal.signal(signal.SIGTERM, _requeue)  # until runs heed it
     idle_seconds = parse_seconds(idle_baseline)
     check_out(out)
 
@@ -103,7 +108,7 @@ def sweep(
 
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
-    from greenseg.cli.view import say
+    from greenseg.cli.view import say, warn
     from greenseg.launch.executor import jobs_of
     from greenseg.launch.local import Local
     from greenseg.launch.queue import Policy, Queue
@@ -132,6 +137,8 @@ def sweep(
 
     # Runs that another process is training come last.
     wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
+    wanted = _for_this_job(wanted, tell)
+    todo = [job for job in todo if job in wanted]
     chosen = choose(gpus) if gpus or wanted else []
     executor = Local(Slots(chosen, usable_cores(), jobs), warm=True)
     if problems := executor.problems([job.settings for job in wanted]):
@@ -141,7 +148,7 @@ def sweep(
     view = view_of(planned, len(todo) + to_come, done, quiet, as_json)
     tidy = Tidy(view)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
-    ended: list[str] = []
+    ended, requeue = list[str](), False
     if searched.next() if searched else wanted:
         check_out(out, to_write=True)
         _prepare(todo, tell, silent)
@@ -158,14 +165,20 @@ def sweep(
             view.round(now, current)
 
         with Stop().installed() as stop, view:
-            policy = Policy(planned.retries, planned.timeout, planned.max_energy, cool_down=planned.cool_down)
+            deadline = _deadline(plan)
+            policy = Policy(
+                planned.retries, planned.timeout, planned.max_energy, cool_down=planned.cool_down, deadline=deadline
+            )
             spent = {str(run.directory.path): run.spent.joules for run in plan.runs if run.spent}
             queue = Queue(executor, stop, view if planned.keep == "all" else tidy, policy, spent)
             if searched:
-                queue.carry_out(searched.jobs(every, queue.outcomes, begin_round, lambda: bool(stop.requests)))
+                drawn = searched.jobs(every, queue.outcomes, begin_round, lambda: bool(stop.requests))
+                queue.carry_out(job for job in drawn if job is None or job.settings.nodes == batch_job.nodes())
             else:
                 queue.carry_out(wanted)
             stopped, halted = stop.requests > 0, queue.halted
+        if queue.late and deadline:
+            warn(f"{count(len(queue.late), 'run')} left: this job has {max(deadline.seconds, 0):.0f} s for runs")
         ended = [outcome.status for outcome in queue.outcomes.values()]
         failed += ended.count("failed")
         if searched:
@@ -173,23 +186,26 @@ def sweep(
             unfinished = len(now.left) if now else 0
         else:
             unfinished = len(wanted) - ended.count("finished") - ended.count("failed")
+        requeue = (stopped or bool(queue.late)) and unfinished > (0 if searched else ended.count("busy"))
 
     finished, statuses = len(done) + ended.count("finished"), list[str]()
     if planned.measure and not (stopped or halted or unfinished):
         with Stop().installed() as stop:
             statuses = _measure(every, planned.measure, view, silent, stop)
-            stopped = stop.requests > 0
+            stopped = requeue = stop.requests > 0
+    requeue = requeue and batch_job.is_worker() and not halted
     runs = [job.run for job in every]
     # Runs in the folders of other sweeps keep their files.
     own = [] if planned.keep == "all" else [run for run in runs if run.path.parent == out / planned.name]
     if freed := tidy.bytes + sum(free(run).bytes for run in own):
         tell(f"Freed {size(freed)}: a finished run needs no last.ckpt (keep: {planned.keep})")
-    whole = silent or print_report(runs, allow_mixed_sources, _accounts(planned, runs))
+    whole = silent or requeue or print_report(runs, allow_mixed_sources, _accounts(planned, runs))
     left = stopped or halted or unfinished or (planned.measure and _unmeasured(runs))
     if planned.keep in ("front", "none") and not left:
         freed += _free_networks(planned.keep, own, runs, allow_mixed_sources, tell)
     unmeasured = {*statuses} & {"failed", "wrong"}
-    code = _exit_code(stopped, bool(failed or unmeasured) or not whole, unfinished, halted, statuses.count("busy"))
+    failures = bool(failed or unmeasured) or not whole
+    code = _exit_code(stopped, requeue, failures, unfinished, halted, statuses.count("busy"))
     if isinstance(view, JsonView):
         numbers: dict[str, Any] = {"finished": finished, "failed": failed, "unfinished": unfinished}
         numbers |= {"measured": statuses.count("measured")} if planned.measure else {}
@@ -237,6 +253,31 @@ def _prepare(todo: "list[Job]", tell: Callable[[str], None], silent: bool) -> No
 
     with FilesView(disable=silent) as preparation:
         prepare([job.settings for job in todo], tell, preparation.update)
+
+
+def _requeue(number: int, frame: Any) -> NoReturn:
+    """The next start of this job does its runs."""
+    raise SystemExit(ExitCode.REQUEUE)
+
+
+def _for_this_job(jobs: "Sequence[Job]", tell: Callable[[str], None]) -> "list[Job]":
+    """The runs that use exactly the nodes of this job; the others are left to other jobs."""
+    from greenseg.report.units import count
+
+    here = batch_job.nodes()
+    mine = [job for job in jobs if job.settings.nodes == here]
+    if others := len(jobs) - len(mine):
+        tell(f"{count(others, 'run')} left to jobs with another number of nodes than this one, which has {here}")
+    return mine
+
+
+def _deadline(plan: "Plan") -> "Deadline | None":
+    """The end of the job of this process; None without one."""
+    from greenseg.launch.deadline import Deadline
+    from greenseg.sweep.plan import costs_of
+
+    limit = batch_job.limit()
+    return Deadline(limit, costs_of(plan)[0], batch_job.stop_seconds()) if limit else None
 
 
 def _add_context(todo: "list[Job]", context: dict[str, Any], first: int = 0) -> None:
@@ -340,11 +381,14 @@ def _measure(
     return statuses
 
 
-def _exit_code(stopped: bool, failed: bool, unfinished: int, halted: str, unmeasured: int) -> ExitCode:
+def _exit_code(stopped: bool, requeue: bool, failed: bool, unfinished: int, halted: str, unmeasured: int) -> ExitCode:
     """The exit code of a sweep; prints why runs are left."""
     from greenseg.cli.view import warn
     from greenseg.report.units import count
 
+    if requeue:
+        warn("The next start of this job continues where this one stopped")
+        return ExitCode.REQUEUE
     if stopped:
         warn("Interrupted; the same command continues where this one stopped")
     if halted:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from greenseg import batch_job
 from greenseg.errors import UserError
 from greenseg.failures import out_of_memory_kills
 from greenseg.launch.executor import Ended, Force, Handle, Job, Said
@@ -17,12 +18,6 @@ from greenseg.launch.slots import Slot, Slots
 from greenseg.launch.workers import Process, Workers
 from greenseg.machine import claims, gpus, preflight
 from greenseg.settings import Settings
-
-_SIGNALS = {
-    Force.ASK: (signal.SIGINT,),
-    Force.WAKE: (signal.SIGTERM, signal.SIGCONT),
-    Force.KILL: (signal.SIGKILL,),
-}
 
 
 @dataclass(eq=False)
@@ -94,7 +89,9 @@ class Local:
         os.set_blocking(reading, False)
         try:
             with job.run.log.open("ab") as log:
-                process = self._workers.start(job.run.path, environment, writing, log.fileno(), alone)
+                process = self._workers.start(
+                    job.run.path, environment, writing, log.fileno(), alone, job.settings if _is_step(job) else None
+                )
         except BaseException:
             os.close(reading)
             raise
@@ -121,8 +118,7 @@ class Local:
     def stop(self, handle: Handle, force: Force) -> None:
         """Send signals to all processes of the run."""
         assert isinstance(handle, _Attempt)
-        for number in _SIGNALS[force]:
-            handle.process.signal(number)
+        handle.process.stop(force)
 
     def _end(self, attempt: _Attempt) -> Ended:
         with contextlib.suppress(KeyError):
@@ -138,6 +134,11 @@ class Local:
 def _is_alone(job: Job) -> bool:
     """Whether the run must be a separate program, because Lightning executes it again for the other ranks."""
     return job.settings.processes > 1
+
+
+def _is_step(job: Job) -> bool:
+    """Whether srun starts the run on all nodes of this job."""
+    return 1 < job.settings.nodes == batch_job.nodes()
 
 
 def _listen(attempt: _Attempt, happened: list[Said | Ended]) -> bool:

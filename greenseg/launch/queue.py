@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from greenseg.failures import TRANSIENT, Failure, kind_of
+from greenseg.launch.deadline import Deadline
 from greenseg.launch.executor import Ended, Executor, Force, Handle, Job, NotStarted
 from greenseg.launch.follow import Follower
 from greenseg.launch.judge import Attempt, Outcome, Overdue, conclude, fail_with_parent
@@ -31,6 +32,7 @@ class Policy:
     Attributes:
         no_progress: seconds without an event after which a run is ended.
         cool_down: the pause before every run but the first.
+        deadline: the end of the present job; None without one.
     """
 
     retries: int = 0
@@ -38,6 +40,7 @@ class Policy:
     max_energy: float | None = None
     no_progress: float = NO_PROGRESS_SECONDS
     cool_down: CoolDown | None = None
+    deadline: Deadline | None = None
 
 
 class Listener(Protocol):
@@ -78,6 +81,7 @@ class Queue:
     Attributes:
         outcomes: run → outcome of its last attempt.
         halted: why no new run was started; empty if all were.
+        late: the runs that were not started, since they do not fit into the remaining time of this job.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Queue:
         self._begun = 0
         self.outcomes: dict[Job, Outcome] = {}
         self.halted = ""
+        self.late: list[Job] = []
 
     def carry_out(self, source: Iterable[Job | None]) -> None:
         """Run all jobs and wait for them.
@@ -168,12 +173,16 @@ class Queue:
 
     def _fill(self) -> None:
         """Start, or pause before, every run for which there is a slot."""
-        slots, cool_down = self._executor.slots, self._policy.cool_down
+        slots, cool_down, deadline = self._executor.slots, self._policy.cool_down, self._policy.deadline
         for jobs, job in self._candidates():
-            ready, problem = self._parent_of(job)
+            ready, problem = (False, None) if job.parent in self.late else self._parent_of(job)
             if problem:
                 jobs.remove(job)
                 self._conclude(job, problem)
+                continue
+            if job.parent in self.late or (deadline and ready and not deadline.fits(job, first=not self._begun)):
+                jobs.remove(job)
+                self.late += [job] if self._is_to_do(job) else []
                 continue
             slot = slots.take(job.settings) if ready else None
             if not slot:
@@ -341,6 +350,8 @@ class Queue:
         job.tries -= outcome.again  # a lost attempt does not count
         if outcome.joules:
             self._spent[str(job.run.path)] = outcome.joules
+        if outcome.status == "finished" and self._policy.deadline:
+            self._policy.deadline.finished(job)
         retry = outcome.kind in TRANSIENT and job.tries <= self._policy.retries
         outcome = replace(outcome, again=(retry or outcome.again) and not self._closed)
         if outcome.again:

@@ -15,8 +15,10 @@ from typing import Any, NoReturn
 
 from greenseg.energy import EnergyMeter
 from greenseg.energy.reading import EnergyJson
-from greenseg.launch.executor import NotStarted
+from greenseg.launch import step
+from greenseg.launch.executor import Force, NotStarted
 from greenseg.launch.server import PACKET
+from greenseg.settings import Settings
 from greenseg.training.events import PARENT, VARIABLE
 
 # glibc returns large blocks to the kernel at once. On a CPU, every step of a network then faults them in again, page by
@@ -39,6 +41,15 @@ _START_SECONDS = 600.0  # for the imports of a server
 _SERVER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1"}
 
 
+_SIGNALS = {
+    Force.ASK: (signal.SIGINT,),
+    Force.WAKE: (signal.SIGTERM, signal.SIGCONT),
+    Force.KILL: (signal.SIGKILL,),
+}
+# srun passes SIGUSR1 on. It answers SIGINT with a report, and SIGTERM by killing all tasks.
+_STEP_SIGNALS = {Force.ASK: signal.SIGUSR1, Force.WAKE: signal.SIGUSR1, Force.KILL: signal.SIGTERM}
+
+
 class Process:
     """The process of a run. It leads a process group with its ranks and workers."""
 
@@ -54,6 +65,30 @@ class Process:
         if self.code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
+
+    def stop(self, force: Force) -> None:
+        """Stop the run."""
+        for number in _SIGNALS[force]:
+            self.signal(number)
+
+    def ended(self, code: int) -> None:
+        """Its program has ended: kill remaining ranks or workers of the run."""
+        self.signal(signal.SIGKILL)
+        self.code = code
+
+
+class Step(Process):
+    """The srun of a run on several nodes, which passes signals on to all its tasks."""
+
+    def stop(self, force: Force) -> None:
+        """Stop the run."""
+        if self.code is None:
+            # Not its group: a helper in it kills the tasks if srun dies.
+            os.kill(self.pid, _STEP_SIGNALS[force])
+
+    def ended(self, code: int) -> None:
+        """srun has ended, and so have its tasks."""
+        self.code = step.exit_code(code)
 
 
 class Workers:
@@ -84,7 +119,7 @@ class Workers:
     def __exit__(self, *error: object) -> None:
         """Kill all runs that are left."""
         for process in [*self._forked.values(), *self._programs]:
-            process.signal(signal.SIGKILL)
+            process.stop(Force.KILL)
         for program in self._programs.values():
             program.wait()
         if self._control:
@@ -179,7 +214,15 @@ class Workers:
 
     # ── runs
 
-    def start(self, run: Path, environment: dict[str, str], events: int, log: int, alone: bool) -> Process:
+    def start(
+        self,
+        run: Path,
+        environment: dict[str, str],
+        events: int,
+        log: int,
+        alone: bool,
+        over_nodes: Settings | None = None,
+    ) -> Process:
         """Start a run.
 
         Args:
@@ -187,7 +230,8 @@ class Workers:
             environment: environment variables for the run; override those of this process.
             events: file descriptor for its events.
             log: file descriptor for its output.
-            alone: it must be a separate program, since it executes itself again.
+            alone: it must be a separate program, since it executes itself again, or srun does.
+            over_nodes: settings of a run that srun starts on the nodes of this job; None for a run on this one.
         """
         variables = _ENVIRONMENT | os.environ | _LOG | environment
         if self._control and not alone:
@@ -204,16 +248,21 @@ class Workers:
             except OSError:  # the server died just now
                 self._lose_server()
             raise ServerDied
+        command = [sys.executable, "-m", "greenseg.training", str(run)]
+        if over_nodes:  # its tasks have neither our pipe nor our process ID; the queue follows its directory
+            command, variables = step.command(over_nodes, command), variables | step.environment()
+        else:
+            variables |= {VARIABLE: str(events), PARENT: str(os.getpid())}
         program = subprocess.Popen(
-            [sys.executable, "-m", "greenseg.training", str(run)],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=variables | {VARIABLE: str(events), PARENT: str(os.getpid())},
-            pass_fds=(events,),
+            env=variables,
+            pass_fds=() if over_nodes else (events,),
             start_new_session=True,  # we pass on Ctrl-C, once; its ranks and workers can be found
         )
-        process = Process(program.pid)
+        process = Step(program.pid) if over_nodes else Process(program.pid)
         self._programs[process] = program
         return process
 
@@ -231,8 +280,7 @@ class Workers:
                 self._ended(process.pid, -signal.SIGTERM)
         for process, program in list(self._programs.items()):
             if program.poll() is not None:
-                process.signal(signal.SIGKILL)  # remaining ranks or workers of an ended run
-                process.code = program.returncode
+                process.ended(program.returncode)
                 del self._programs[process]
 
     def _hear(self) -> dict[str, Any] | None:

@@ -1,11 +1,16 @@
 """CPU cores and node ranks for a run. Imports no torch."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from greenseg.batch_job import in_step, restarts
 from greenseg.settings import Settings
+
+LAUNCH = "GREENSEG_LAUNCH"
+"""Environment variable with the identity of a launch, for all processes of a run."""
 
 
 def usable_cores() -> int:
@@ -95,8 +100,38 @@ def ranks(settings: Settings) -> tuple[int, int]:
     """Rank of this process among all processes of the run, and among those of its node; both 0 for one process."""
     if settings.processes == 1:
         return 0, 0
-    local = _first_of("LOCAL_RANK", "SLURM_LOCALID") or 0
-    return (node_rank() or 0) * settings.devices + local, local
+    # A job of Slurm sets its variables for every process in it, also for one that trains on its own node alone.
+    local = _first_of("LOCAL_RANK", *(["SLURM_LOCALID"] if started_by_srun(settings) else [])) or 0
+    node = (node_rank() or 0) if settings.nodes > 1 else 0
+    return node * settings.devices + local, local
+
+
+def started_by_srun(settings: Settings) -> bool:
+    """Whether srun started this process as one of all processes of a run on several nodes, one task for each."""
+    tasks = _first_of("SLURM_STEP_NUM_TASKS")
+    return settings.nodes > 1 and in_step() and not started_by_torchrun() and tasks == settings.processes
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launch_of(settings: Settings) -> str | None:
+    """An identity of this launch of a run that all its processes know, and no other launch has.
+
+    None if there is no sound one: processes that were started by hand on each node have only the address of the first.
+    """
+    if given := os.environ.get(LAUNCH):
+        return given
+    job, step, torchrun = (os.environ.get(f"{name}_ID", "") for name in ("SLURM_JOB", "SLURM_STEP", "TORCHELASTIC_RUN"))
+    if torchrun not in ("", "none"):  # what torchrun calls all launches to which the user gave no name
+        return f"torchrun {torchrun}.{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+    if started_by_srun(settings):
+        return f"slurm {job}.{step}.{restarts()}"
+    if settings.nodes == 1 and ranks(settings)[0] == 0:
+        return os.environ.setdefault(LAUNCH, uuid.uuid4().hex)  # it starts the other processes
+    return None
 
 
 def _first_of(*names: str) -> int | None:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from greenseg import batch_job
 from greenseg.compression import RUNTIMES, engine
 from greenseg.data.splits import SPLIT_BY, cases_of
 from greenseg.errors import UserError
@@ -136,7 +137,9 @@ def _workers(workers: int | str) -> str | None:
 
 
 def _joined(nodes: int) -> str | None:
-    if nodes == 1 or (node_rank() is not None and ("MASTER_ADDR" in os.environ or "SLURM_JOB_ID" in os.environ)):
+    if nodes in (1, batch_job.nodes()) or (
+        node_rank() is not None and ("MASTER_ADDR" in os.environ or "SLURM_JOB_ID" in os.environ)
+    ):
         return None
     return (
         f"nodes {nodes}: start the same command on every node, with NODE_RANK (0, 1, …), and MASTER_ADDR and "
@@ -145,7 +148,9 @@ def _joined(nodes: int) -> str | None:
 
 
 def _alone(nodes: int) -> str | None:
-    return f"nodes {nodes}: a sweep uses one machine only; `greenseg train` uses several" if nodes > 1 else None
+    if nodes == 1 or batch_job.job_id():  # a worker leaves runs for other numbers of nodes to other jobs
+        return None
+    return f"nodes {nodes}: without a job of Slurm, a sweep uses one machine only; `greenseg train` uses several"
 
 
 _OPENVINO = {"bf16": ("BF16", "avx512_bf16 or amx_bf16"), "fp16": ("FP16", "avx512_fp16")}

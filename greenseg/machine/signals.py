@@ -8,6 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that ask a run to stop. srun passes only SIGUSR1 on to its tasks: on SIGTERM, it kills them."""
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -32,8 +35,7 @@ def stop_later() -> Iterator[None]:
         yield
         return
     asked: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in numbers}
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in STOP_SIGNALS}
     try:
         yield
     finally:

@@ -56,6 +56,7 @@ class Recording:
         machine: the machine of this attempt.
         context: context of this attempt; added to that of earlier attempts.
         writes: whether this process writes run.json.
+        launch: identity of the launch of all ranks, for which the others wait; None if there is none.
 
     Attributes:
         writes: whether this process writes run.json.
@@ -64,7 +65,13 @@ class Recording:
     """
 
     def __init__(
-        self, run: RunDirectory, settings: Settings, machine: Machine, context: Context, writes: bool = True
+        self,
+        run: RunDirectory,
+        settings: Settings,
+        machine: Machine,
+        context: Context,
+        writes: bool = True,
+        launch: str | None = None,
     ) -> None:
         self._run, self.writes = run, writes
         self._node = NodeCounter() if writes else None
@@ -78,6 +85,8 @@ class Recording:
         )  # fmt: skip
         if job := job_id():
             attempt.job = job
+        if launch:
+            attempt.launch = launch
         self.earlier_id = before.id
         self.record = record = _new(settings, "running")
         record.keep(before.unknown())

@@ -223,12 +223,14 @@ class RunDirectory:
         """Whether a process trains this run, or may do so: one look cannot tell whether another host still lives."""
         return Owner(self.path).look() is not None
 
-    def wait_for_start(self, seconds: float) -> None:
+    def wait_for_start(self, launch: str | None, seconds: float) -> None:
         """Wait until rank 0 of the run, perhaps on another node, has begun.
 
         It decides whether the run starts over or continues from a checkpoint.
 
         Args:
+            launch: identity of the launch of rank 0 and this process; None if it is unknown. Then the run must be
+                running, which this host may be unable to tell.
             seconds: longest time to wait.
 
         Raises:
@@ -237,7 +239,9 @@ class RunDirectory:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with contextlib.suppress(BadRecord):  # rank 0 may then start over
-                if self.status() == "running":
+                record = self.record()
+                attempt = record.attempts[-1] if record and record.attempts else None
+                if attempt and attempt.launch == launch if launch else self.status_by(record) == "running":
                     return
             time.sleep(0.2)
         raise UserError(f"{self.path}: rank 0 has not begun this run after {seconds:g} s")

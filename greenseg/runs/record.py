@@ -110,6 +110,8 @@ class Attempt(Part):
     pid: int | None = None
     job: str | None = None
     """The batch job of the process, such as `slurm 17_3`; see `greenseg.batch_job`."""
+    launch: str | None = None
+    """Identity of the launch of all its ranks; see `greenseg.machine.cores.launch_of`."""
     cpu: str | None = None
     estimate: Constants | None = None
     ended: str | None = None

@@ -1,11 +1,10 @@
 """The plan of a sweep: the status of its runs, the runs to do, and the predicted time and energy."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from greenseg.compress.refusals import refusals
@@ -13,20 +12,12 @@ from greenseg.data.content import Contents
 from greenseg.errors import UserError
 from greenseg.failures import Failure
 from greenseg.machine import preflight
+from greenseg.runs.costs import Costs, Range
 from greenseg.runs.index import RunIndex
 from greenseg.runs.lineage import ALIKE, lost_parents, resolve_teacher
-from greenseg.runs.standing import STATUSES, PlannedRun, Spent, leave_alone, look
-from greenseg.settings import ACCOUNTING, Settings, group_of, parent_of, parents_first, values_of, violations
+from greenseg.runs.standing import STATUSES, PlannedRun, leave_alone, look
+from greenseg.settings import Settings, parent_of, parents_first, violations
 from greenseg.sweep.file import Sweep, find_place
-
-
-@dataclass(frozen=True)
-class Range:
-    """A prediction: mean, lowest and highest of the observed values."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -128,7 +119,8 @@ class Plan:
             "joules": self.joules,
             "max_energy": self.sweep.max_energy,
             "left": left
-            and {"seconds": vars(left.seconds), "joules": vars(left.joules), "from": left.finished, "by": left.by},
+            and {f: r._asdict() for f, r in (("seconds", left.seconds), ("joules", left.joules))}
+            | {"from": left.finished, "by": left.by},
             "settings": {name: value for name, value in runs.items() if name not in varied},
             "order": [
                 {
@@ -200,47 +192,32 @@ def _parent_may_finish(run: PlannedRun, failed: set[str]) -> bool:
 
 # ── what is left
 
-_COST = (
-    "encoder", "decoder", "image_size", "batch_size", "precision", "accelerator", "devices", "power_limit", "gpu_clock",
-)  # fmt: skip
-"""Settings with the largest effect on the time and joules of an epoch."""
-
 
 def _predict(plan: Plan) -> Prediction | None:
-    """Predict each run to do from the cost per epoch of finished runs: its repeats, else similar runs, else all."""
-    finished = [run for run in plan.runs if run.status == "finished" and run.spent and run.spent.epochs]
+    """Predict the runs to do from the finished runs."""
+    costs, finished = costs_of(plan)
     if not finished:
         return None
-    varied = [n for n in plan.sweep.varied if group_of(n) != ACCOUNTING and n not in ("seed", "epochs")]
-    kinds = {
-        "repeats": values_of(varied),
-        "alike": values_of([name for name in varied if name in _COST or name == "model"]),
-        "all": values_of([]),
-    }
-    seen: dict[str, dict[Any, list[Spent]]] = {kind: defaultdict(list) for kind in kinds}
-    for run in finished:
-        assert run.spent
-        for kind, key in kinds.items():
-            seen[kind][key(run.settings)].append(run.spent)
-    rates = {kind: {key: _rates(group) for key, group in groups.items()} for kind, groups in seen.items()}
     by: Counter[str] = Counter()
     totals = [[0.0] * 3, [0.0] * 3]
     for run in plan.todo:
         done = run.spent.epochs if run.spent and run.status in ("interrupted", "paused") else 0
         left = max(run.settings.own_epochs - done, 0)
-        for kind, key in kinds.items():
-            found = rates[kind].get(key(run.settings))
-            if found:
-                by[kind] += 1
-                for total, rate in zip(totals, found, strict=True):
-                    for i, value in enumerate(rate):
-                        total[i] += value * left
-                break
+        cost = costs.of(run.settings)
+        assert cost
+        by[cost.by] += 1
+        for total, rate in zip(totals, (cost.seconds, cost.joules), strict=True):
+            for i, value in enumerate(rate):
+                total[i] += value * left
     seconds, joules = (Range(*total) for total in totals)
-    return Prediction(seconds, joules, len(finished), dict(by))
+    return Prediction(seconds, joules, finished, dict(by))
 
 
-def _rates(group: Sequence[Spent]) -> tuple[tuple[float, float, float], ...]:
-    """Mean, lowest and highest seconds per epoch, then joules per epoch."""
-    rates = ([spent.seconds / spent.epochs for spent in group], [spent.joules / spent.epochs for spent in group])
-    return tuple((fmean(values), min(values), max(values)) for values in rates)
+def costs_of(plan: Plan) -> tuple[Costs, int]:
+    """The cost per epoch of the runs of a plan, and the number of finished runs that it comes from."""
+    costs, finished = Costs(plan.sweep.varied), 0
+    for run in plan.runs:
+        if run.status == "finished" and run.spent and run.spent.epochs:
+            costs.add(run.settings, run.spent)
+            finished += 1
+    return costs, finished

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from greenseg.runs.directory import RunDirectory
 
 _PATIENCE_SECONDS = 1800.0  # for rank 0 on another node to begin; as long as torch waits for ranks
+_LAST_SECONDS = 3.0  # for rank 0 to record a failure that all ranks have; srun kills it once another rank has failed
 
 
 def main(directory: Path) -> int:
@@ -26,12 +28,15 @@ def main(directory: Path) -> int:
     from greenseg.energy.estimate import Model
     from greenseg.energy.sensors import visible_gpus
     from greenseg.errors import ExitCode, UserError
-    from greenseg.machine.cores import ranks
+    from greenseg.machine.cores import launch_of, ranks
+    from greenseg.machine.signals import STOP_SIGNALS
     from greenseg.runs.directory import RunDirectory
     from greenseg.runs.owner import Owner
     from greenseg.settings import Settings, read_config
     from greenseg.training import events
 
+    # Until there is a handler, a signal waits. Helper processes of Zeus, which start meanwhile, never get this one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     settings = Settings.of(read_config(directory / "config.yaml"))
     run = RunDirectory(directory)
     rank, local_rank = ranks(settings)
@@ -44,13 +49,15 @@ def main(directory: Path) -> int:
     _warn_once()
     signals: list[int] = []
 
-    def interrupt(number: int, frame: Any) -> NoReturn:
+    def interrupt(number: int, frame: Any) -> None:
         signals.append(number)
-        signal.signal(number, signal.SIG_IGN)  # a second signal must not truncate the record
-        raise Interrupted(signal.Signals(number).name)
+        if len(signals) == 1:  # a second signal must not truncate the record
+            raise Interrupted(signal.Signals(number).name)
 
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in STOP_SIGNALS:
+        signal.signal(number, interrupt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    launch = launch_of(settings)
     lost: list[bool] = []
 
     def give_up() -> None:
@@ -59,8 +66,9 @@ def main(directory: Path) -> int:
 
     try:
         if rank > 0:
-            run.wait_for_start(_PATIENCE_SECONDS)
-            train(run, settings, meter, rank, lambda: bool(signals))
+            if not _is_done(run):
+                run.wait_for_start(launch, _PATIENCE_SECONDS)
+                train(run, settings, meter, rank, lambda: bool(signals))
             return ExitCode.OK
         with run.claim(Owner(directory, os.environ.get(events.OWNER, "")), give_up) as mine:
             if mine is None:
@@ -68,31 +76,44 @@ def main(directory: Path) -> int:
                 return events.BUSY
             if os.environ.get(events.START_OVER):
                 mine.clear()
-            elif mine.recorded_status() == "finished" or _has_paused(mine):  # by another process, after planning
+            elif _is_done(mine):
                 return ExitCode.OK
-            train(mine, settings, meter, rank, lambda: bool(signals))
+            train(mine, settings, meter, rank, lambda: bool(signals), launch)
     except Interrupted as signal_name:
         if lost:
             print(f"{directory}: another host has taken over this run, since this one was silent", file=sys.stderr)
             return events.BUSY
         print(f"interrupted by {signal_name}", file=sys.stderr)
-        return ExitCode.INTERRUPTED
+        # srun has passed this signal on to all ranks. A failure of this one would make it kill rank 0 at its record.
+        passed_on = rank > 0 and signals[0] == signal.SIGUSR1
+        return ExitCode.OK if passed_on else ExitCode.INTERRUPTED
     except UserError as error:
         print(error, file=sys.stderr)
         return ExitCode.USAGE
     except Exception:
         traceback.print_exc()
+        if rank > 0:
+            time.sleep(_LAST_SECONDS)
         return ExitCode.FAILED
     return ExitCode.OK
 
 
-def _has_paused(run: "RunDirectory") -> bool:
-    """Whether the run is paused with all epochs that it should have for now."""
+def _is_done(run: "RunDirectory") -> bool:
+    """Whether another process has done the run after planning: it has all epochs that it should have for now."""
+    from greenseg.runs.record import BadRecord
     from greenseg.runs.summary import last_of_each
     from greenseg.training import events
 
+    if os.environ.get(events.START_OVER):
+        return False
+    try:
+        record = run.record()
+    except BadRecord:
+        return False
+    if record is None or record.status != "paused":
+        return record is not None and record.status == "finished"
     until = os.environ.get(events.UNTIL)
-    return bool(until) and run.recorded_status() == "paused" and len(last_of_each(run.epochs())) >= int(until or 0)
+    return bool(until) and len(last_of_each(run.epochs())) >= int(until or 0)
 
 
 def _warn_once() -> None:

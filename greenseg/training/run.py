@@ -46,6 +46,7 @@ from greenseg.settings import Settings
 from greenseg.strategies import STRATEGIES
 from greenseg.training import events, probe
 from greenseg.training.checkpoints import Checkpoints, Last, Pause, PlainFiles, Unusable, read_last
+from greenseg.training.cluster import OwnSignals, cluster_environment
 from greenseg.training.compressed import convert_parent, for_finetuning, pruned, teacher_of
 from greenseg.training.figures import predictor_of, validate
 from greenseg.training.hardware import hardware, method
@@ -69,6 +70,7 @@ def train(
     meter: EnergyMeter,
     rank: int,
     asked_to_stop: Callable[[], bool] = lambda: False,
+    launch: str | None = None,
 ) -> None:
     """Train a run, or continue it from its last checkpoint, and keep its directory up to date.
 
@@ -78,6 +80,7 @@ def train(
         meter: meter that has counted since this process started.
         rank: rank of this process in the run; only rank 0 writes.
         asked_to_stop: returns whether a signal asked this process to stop.
+        launch: identity of the launch of all ranks; None if there is none.
 
     Raises:
         Exception: any error that ended the run; the record already has it.
@@ -85,7 +88,8 @@ def train(
     """
     monitor = EnergyMonitor(meter, resumes=_was_paused(run, rank))
     context = Context.model_validate_json(os.environ.get(events.CONTEXT, "{}"))
-    recording = Recording(run, settings, Machine(hardware(), versions(), method(meter)), context, writes=rank == 0)
+    here = Machine(hardware(), versions(), method(meter))
+    recording = Recording(run, settings, here, context, writes=rank == 0, launch=launch)
     unrestored: list[str] = []
 
     def end(status: Status, error: Error | None = None) -> None:
@@ -311,7 +315,8 @@ def _callbacks(
         stopping = [EarlyStopping("dice", mode="max", patience=settings.early_stopping, check_finite=False)]
     earlier = recording.earlier
     spent = sum(training_joules(attempt.energy or {}) for attempt in earlier)
-    return [monitor, *stopping, Recorder(run, len(earlier), monitor, checkpoints, spent), checkpoints]
+    recorder = Recorder(run, len(earlier), monitor, checkpoints, spent)
+    return [OwnSignals(), monitor, *stopping, recorder, checkpoints]
 
 
 def _trainer(settings: Settings, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -325,7 +330,7 @@ def _trainer(settings: Settings, callbacks: list[pl.Callback]) -> pl.Trainer:
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=callbacks,
-        plugins=[PlainFiles()],
+        plugins=[PlainFiles(), cluster_environment(settings)],
         use_distributed_sampler=False,  # our samplers keep the seed and do not pad validation
         num_sanity_val_steps=0,
         logger=False,

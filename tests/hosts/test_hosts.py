@@ -29,7 +29,7 @@ for line in sys.stdin:
 
 def _hold(host: Host, path: Path, mode: str = "a", kind: str = "LOCK_EX") -> subprocess.Popen[Any]:
     """A process that tries to get a lock, and then runs lines of Python."""
-    command = [sys.executable, "-S", "-c", _LOCK, mode, kind, path]
+    command: list[str | Path] = [sys.executable, "-S", "-c", _LOCK, mode, kind, path]
     return host.run(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

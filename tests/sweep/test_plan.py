@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from greenseg.runs.costs import Range
 from greenseg.runs.directory import RunDirectory
 from greenseg.settings import Settings
 from greenseg.sweep.file import read_sweep
-from greenseg.sweep.plan import Plan, Prediction, Range, make_plan
+from greenseg.sweep.plan import Plan, Prediction, make_plan
 from tests.conftest import Command
 from tests.runs import Json, energy, epoch, record, write, write_record
 

@@ -82,7 +82,7 @@ def on(slices: Slices) -> Callable[[Settings], Slices]:
 def train_on(slices: Slices, settings: Settings, folder: Path, rank: int = 0) -> RunDirectory:
     run = RunDirectory(folder)
     if rank:
-        run.wait_for_start(60)
+        run.wait_for_start(None, 60)
     else:
         run.create(settings)
     with pytest.MonkeyPatch.context() as patch, nullcontext() if rank else run.claim():
