@@ -357,7 +357,7 @@ class Watch:
         generation = max((int(match[1]) for name in names if (match := self._pattern.fullmatch(name))), default=0)
         # A listing may be old. Generations are never deleted, so a known one exists.
         self._see(max(generation, self._seen.generation))
-        return None if self._is_free(same_kernel=False) else self._held()
+        return None if self._has_ended() or self._is_silent else self._held()
 
     def _see(self, generation: int) -> None:
         """Read a generation. Time without a new counter runs from the end of one look to the begin of another."""
@@ -371,22 +371,25 @@ class Watch:
             self._seen, self._since = seen, self._clock()
         self._silent = max(0.0, begin - self._since)
 
-    def _is_free(self, same_kernel: bool) -> bool:
-        return self._has_ended(same_kernel) or self._silent >= self._terms.seconds
+    @property
+    def _is_silent(self) -> bool:
+        return self._silent >= self._terms.seconds
 
-    def _has_ended(self, same_kernel: bool) -> bool:
-        """Whether the last owner certainly writes no more."""
-        seen = self._seen
+    def _has_ended(self, has_flock: bool = False, dead: Holder | None = None) -> bool:
+        """Whether the last owner certainly writes no more; see `claim`."""
+        seen, holder = self._seen, self._seen.holder
         if not seen.generation or seen.released:
             return True
+        if holder is None:
+            return False
         # The caller has the flock that an owner on this host would have.
-        kernel = self._holder.kernel
-        return same_kernel and bool(kernel) and seen.holder is not None and seen.holder.kernel == kernel
+        same_kernel = bool(holder.kernel) and holder.kernel == self._holder.kernel
+        return (has_flock and same_kernel) or (dead is not None and (holder.host, holder.pid) == (dead.host, dead.pid))
 
     def _held(self) -> Held:
         return Held(self._seen.generation, self._seen.holder, self._silent)
 
-    def claim(self, has_flock: bool = False) -> "Lease | Held":
+    def claim(self, has_flock: bool = False, dead: Holder | None = None) -> "Lease | Held":
         """Claim the lease if it is free; in at most 20 calls of `os` on files, however many generations there are.
 
         The first call finds out about a silent owner only that there is one. Call it again with the same watch, every
@@ -395,15 +398,17 @@ class Watch:
         Args:
             has_flock: the caller holds a `flock` that each process holds from before it claims this lease until after
                 it has released it. An owner on the same host is then dead, and the lease is taken over at once.
+            dead: a process that is known to be dead; its lease is taken over at once.
 
         Raises:
             OSError: the folder is not readable or not writable.
         """
         self.look()
-        if not self._is_free(has_flock):
+        has_ended = self._has_ended(has_flock, dead)
+        if not (has_ended or self._is_silent):
             return self._held()
         generation, token = self._seen.generation + 1, uuid.uuid4().hex
-        takeover = self._seen.takeover if self._has_ended(has_flock) else generation
+        takeover = self._seen.takeover if has_ended else generation
         lease = Lease(self._files, self._name, generation, takeover, token, self._holder, self._terms, self._clock)
         try:
             lease._make()

@@ -11,8 +11,9 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from greenseg import quantity
-from greenseg.errors import UserError
+from greenseg.errors import UserError, did_you_mean
 from greenseg.files import OUT_REMEDY
+from greenseg.launchers import LAUNCHERS
 from greenseg.settings import Settings, choices, group_of
 
 IDLE_HELP = "Measure idle power for this long first, such as 30s, to report energy above idle."
@@ -45,6 +46,24 @@ def check_out(out: Path, to_write: bool = False) -> None:
         raise UserError(f"--out {out}: {there} is a file; name the folder of all runs")
     if to_write and there and not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"--out {out}: {there} cannot be written to; {OUT_REMEDY}")
+
+
+def check_launcher(launcher: str | None, detach: bool, cancel: bool, gpus: str) -> None:
+    """Check the options of `greenseg sweep` that concern a launcher.
+
+    Raises:
+        UserError: all problems.
+    """
+    problems = []
+    if launcher is not None and launcher not in LAUNCHERS:
+        hint = did_you_mean(launcher, [*LAUNCHERS])
+        problems.append(f"--launcher: no '{launcher}'{hint}; valid: {', '.join(LAUNCHERS)}")
+    if detach and cancel:
+        problems.append("--detach, --cancel: give one of them")
+    if gpus and launcher not in (None, "local"):
+        problems.append(f"--gpus: GPUs of this machine, not of --launcher {launcher}, which gives workers their GPUs")
+    if problems:
+        raise UserError(problems)
 
 
 def measure_idle(seconds: float, say: Callable[[str], None]) -> dict[str, Any]:

@@ -54,17 +54,29 @@ def view_of_search(search: "Rounds") -> Any:
 
 
 def print_plan_json(
-    plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None, search: "Rounds | None" = None
+    plan: "Plan",
+    disk: "Disk",
+    to_measure: ToMeasure | None = None,
+    search: "Rounds | None" = None,
+    scripts: Sequence[str] = (),
 ) -> None:
     """Print everything as JSON."""
     parts: dict[str, Any] = {"measure": to_measure._asdict()} if to_measure else {}
     if search:
         parts["search"] = view_of_search(search).search_json(search)
+    if scripts:
+        parts["scripts"] = list(scripts)
     print(json.dumps(plan.to_json() | parts | {"disk": asdict(disk), "notes": notes(plan.runs)}))
 
 
-def print_plan(plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None, search: "Rounds | None" = None) -> None:
-    """Print the counts, the exclusions, the work that is left, and the runs in their order."""
+def print_plan(
+    plan: "Plan",
+    disk: "Disk",
+    to_measure: ToMeasure | None = None,
+    search: "Rounds | None" = None,
+    scripts: Sequence[str] = (),
+) -> None:
+    """Print the counts, the exclusions, the work that is left, the runs in their order, and scripts of workers."""
     from greenseg.cli.view import print_uncut, say, warn
     from greenseg.report.units import count, duration, joules
 
@@ -101,6 +113,8 @@ def print_plan(plan: "Plan", disk: "Disk", to_measure: ToMeasure | None = None, 
         warn(lack)
     for message in plan.impossible:
         warn(f"Not on this machine: {message}")
+    for script in scripts:
+        say(f"\nWould be submitted:\n\n{script}")
 
 
 def notes(runs: Sequence[PlannedRun]) -> list[str]:

@@ -2,14 +2,16 @@
 
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from greenseg import batch_job
-from greenseg.cli.options import IDLE_HELP, check_out, measure_idle, parse_seconds
+from greenseg.cli.options import IDLE_HELP, check_launcher, check_out, measure_idle, parse_seconds
 from greenseg.errors import ExitCode, UserError
+from greenseg.launchers import LAUNCHERS
 from greenseg.sweep.file import Measuring, Sweep, read_sweep
 
 if TYPE_CHECKING:
@@ -57,8 +59,26 @@ def sweep(
     explain: Annotated[
         bool, typer.Option("--explain", help="Only show every decision of the search so far, with its reason.")
     ] = False,
+    launcher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"What trains the runs: {', '.join(LAUNCHERS)}; all but local start workers on other machines. "
+            f"Default: as the last time, at first local.",
+        ),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Start workers in the background, and do not wait for them.")
+    ] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Stop the workers in the background or at Slurm, and their runs.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show the runs, their status, and the time and energy left.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only show the runs, their status, and the time and energy left; with --launcher, also the scripts.",
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
     as_json: Annotated[
@@ -76,35 +96,59 @@ def sweep(
     later; a second Ctrl-C ends them at once. With `measure: true` in the file, prediction with every network is
     measured after the last run. With `search: halving`, runs that cannot be on the front are paused; `--search none`
     finishes them.
+
+    With `--launcher slurm` or `--detach`, workers train the runs. The same command follows them; Ctrl-C leaves them
+    running, and `--cancel` stops them.
     """
     if batch_job.is_worker():
         signal.signal(signal.SIGTERM, _requeue)  # until runs heed it
     idle_seconds = parse_seconds(idle_baseline)
     check_out(out)
 
+    check_launcher(launcher, detach, cancel, gpus)
+
     def further(sweep: Sweep) -> list[str]:
-        return [] if dry_run or sweep.space else plan_of(sweep, out, retry_failed).impossible
+        plan = replace(plan_of(sweep, out, retry_failed), elsewhere=_is_elsewhere(launcher))
+        return [] if dry_run or sweep.space else plan.impossible
 
     planned = read_sweep(file, overrides or (), search=search, further=further)
     if explain and not planned.search:
         raise UserError(f"--explain: {file} has no search; add `search: halving`, or use --search halving")
 
+    from greenseg.cli.launch import Launch
     from greenseg.cli.plan import print_plan, print_plan_json, view_of_search
     from greenseg.machine import gpus as visible
     from greenseg.search.methods import begin
     from greenseg.sweep.disk import disk_of
 
+    options = ("--again", again), ("--allow-mixed-sources", allow_mixed_sources)
+    values = ("--jobs", jobs), ("--gpus", gpus), ("--idle-baseline", idle_baseline)
+    given = [name for name, value in options if value] + [str(part) for pair in values if pair[1] for part in pair]
+    launch = Launch(planned, out, launcher, detach, given)
+    if cancel:
+        from greenseg.cli.view import say
+
+        launch.cancel((lambda text: None) if quiet or as_json else say)
+        return
     plan, searched = begin(planned, out, retry_failed)
+    if launch.record_killed(run.directory for run in plan.runs):
+        plan, searched = begin(planned, out, retry_failed)
+    plan = replace(plan, elsewhere=launch.is_elsewhere)
     planned = plan.sweep
     if explain and searched:
         view_of_search(searched).print_rounds(searched, plan, as_json)
         return
-    disk = disk_of(plan, out, jobs or max(visible.count(), 1))
+    to_come = searched.total - len(plan.runs) if searched else 0
+    orders = launch.orders(plan, to_come) if launch.is_used and (not searched or searched.next()) else []
+    at_a_time = sum(order.workers for order in orders) * (jobs or 1) if orders else jobs or max(visible.count(), 1)
+    disk = disk_of(plan, out, at_a_time)
     if dry_run:
-        (print_plan_json if as_json else print_plan)(plan, disk, _to_measure(plan), searched)
+        scripts = launch.scripts(orders)
+        (print_plan_json if as_json else print_plan)(plan, disk, _to_measure(plan), searched, scripts)
         return
 
-    _check(plan, disk, again)
+    if orders or not launch.is_used:
+        _check(plan, disk, again)
 
     from greenseg.cli.report import print_report
     from greenseg.cli.sweep_view import JsonView
@@ -134,6 +178,16 @@ def sweep(
     shown = ", ".join(f"{number} {status}" for status, number in plan.counts.items())
     to_go = "" if searched else f", {len(todo)} to do"
     tell(f"Sweep {planned.name}: {count(len(every), 'run')} ({shown}){to_go}")
+    if launch.is_used:
+        done = [run.directory for run in plan.runs if run.status == "finished"]
+        view = view_of(planned, len(plan.runs) - len(done) + to_come, done, quiet, as_json)
+        if retry_failed:
+            launch.reopen(plan)
+        launch.submit(orders, tell)
+        if not detach:
+            stopped = launch.follow(every, bool(planned.space), view, tell)
+            _end_elsewhere(planned, out, view, stopped, allow_mixed_sources, silent)
+        return
 
     # Runs that another process is training come last.
     wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
@@ -144,7 +198,6 @@ def sweep(
     if problems := executor.problems([job.settings for job in wanted]):
         raise UserError(problems)
     done = [job.run for run, job in planned_jobs if run.status == "finished"]
-    to_come = searched.total - len(every) if searched else 0
     view = view_of(planned, len(todo) + to_come, done, quiet, as_json)
     tidy = Tidy(view)
     failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
@@ -214,6 +267,41 @@ def sweep(
         raise typer.Exit(code)
 
 
+def _is_elsewhere(launcher: str | None) -> bool:
+    """Whether a launcher starts workers on other machines than this one."""
+    return launcher not in (None, "local")
+
+
+def _end_elsewhere(
+    planned: Sweep, out: Path, view: "JsonView | PlainView", stopped: bool, allow_mixed_sources: bool, silent: bool
+) -> None:
+    """Print the report of a sweep whose workers have ended, or go on after Ctrl-C, and end with its exit code."""
+    from greenseg.cli.report import print_report
+    from greenseg.cli.sweep_view import JsonView
+    from greenseg.cli.view import warn
+    from greenseg.report.units import count
+    from greenseg.search.methods import begin
+
+    plan, searched = begin(planned, out)
+    counts = plan.counts
+    failed, finished = counts.get("failed", 0), counts.get("finished", 0)
+    now = searched.next() if searched else None
+    unfinished = (len(now.left) if now else 0) if searched else len(plan.runs) - failed - finished
+    whole = True
+    if not stopped:
+        runs = [run.directory for run in plan.runs]
+        whole = silent or print_report(runs, allow_mixed_sources, _accounts(planned, runs))
+        if unfinished:
+            warn(f"{count(unfinished, 'run')} left; the same command starts workers for what is left")
+    failure = ExitCode.FAILED if failed or not whole else ExitCode.INCOMPLETE if unfinished else ExitCode.OK
+    code = ExitCode.INTERRUPTED if stopped else failure
+    if isinstance(view, JsonView):
+        numbers: dict[str, Any] = {"finished": finished, "failed": failed, "unfinished": unfinished}
+        view.tell("sweep", name=planned.name, **numbers, freed_bytes=0, exit_code=int(code))
+    if code:
+        raise typer.Exit(code)
+
+
 def _check(plan: "Plan", disk: "Disk", again: bool) -> None:
     """Refuse a plan that cannot be carried out, warn about the rest, and apply the accounting settings of today.
 
@@ -227,8 +315,9 @@ def _check(plan: "Plan", disk: "Disk", again: bool) -> None:
     from greenseg.runs.standing import refusal
     from greenseg.runs.summary import apply_accounting
 
-    for message in claims.restore():
-        warn(message)
+    if not plan.elsewhere:
+        for message in claims.restore():
+            warn(message)
     if plan.impossible:
         raise UserError(plan.impossible)
     if plan.newer:

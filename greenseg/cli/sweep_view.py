@@ -13,9 +13,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from greenseg.cli.launch_view import Changes, end_text, worker_json, workers_text
 from greenseg.cli.view import name_of
 from greenseg.launch.executor import Job
 from greenseg.launch.judge import Outcome
+from greenseg.launchers.launcher import Worker
 from greenseg.report.comparison import Comparison
 from greenseg.report.objectives import ENERGIES, QUALITIES
 from greenseg.report.reader import read_runs
@@ -107,6 +109,7 @@ class PlainView:
         self._console, self._total = console, total
         self._numbers: dict[Job, int] = {}
         self._runs: dict[Job, _Progress] = {}
+        self._changes, self._workers = Changes(), ""
         named = ("encoder", "decoder", "precision", "seed")
         values = [settings.resolved() for settings in planned]
         self._axes = [n for n in values[0] if n not in named and len({repr(v[n]) for v in values}) > 1]
@@ -120,6 +123,14 @@ class PlainView:
     def round(self, now: "Round", jobs: Sequence[Job]) -> None:
         """A round of a search begins."""
         self._console.print(Text(round_text(now), "bold"), soft_wrap=True, highlight=False)
+
+    def workers(self, workers: Sequence[Worker]) -> None:
+        """The present states of the workers of the sweep."""
+        for text in filter(None, map(end_text, self._changes.of(workers))):
+            self._console.print(Text(text, "yellow"), soft_wrap=True, highlight=False)
+        if (text := workers_text(workers)) != self._workers:
+            self._workers = text
+            self._console.print(Text(text), soft_wrap=True, highlight=False)
 
     def start(self, job: Job) -> None:
         """A run begins."""
@@ -165,6 +176,11 @@ class QuietView(PlainView):
     def round(self, now: "Round", jobs: Sequence[Job]) -> None:
         """A round of a search begins."""
 
+    def workers(self, workers: Sequence[Worker]) -> None:
+        """The present states of the workers of the sweep."""
+        self._workers = workers_text(workers)
+        super().workers(workers)
+
 
 class LiveView(PlainView):
     """Adds a live part on a terminal: every running run, totals, and the front so far.
@@ -200,6 +216,11 @@ class LiveView(PlainView):
         self._round = now.number, len(jobs)
         self._counts.clear()
 
+    def workers(self, workers: Sequence[Worker]) -> None:
+        """The present states of the workers of the sweep; a line of the live part."""
+        self._workers = workers_text(workers)
+        super().workers(workers)
+
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """A run sent an event."""
         super().event(job, event)
@@ -209,7 +230,7 @@ class LiveView(PlainView):
     def end(self, job: Job, outcome: Outcome) -> None:
         """A run ended."""
         super().end(job, outcome)
-        if outcome.again:
+        if outcome.again or outcome.status == "interrupted":
             return
         self._counts[outcome.status] += 1
         self._behind += job.settings.own_epochs
@@ -229,7 +250,8 @@ class LiveView(PlainView):
             running.columns[column].justify = "left" if column == 0 else "right"
         for job, progress in list(self._runs.items()):
             running.add_row(*self._row(job, progress))
-        return Group(self._totals(), running, *self._front_so_far())
+        workers = [Text(self._workers, style="dim")] if self._workers else []
+        return Group(self._totals(), *workers, running, *self._front_so_far())
 
     def _row(self, job: Job, progress: _Progress) -> list[str]:
         label = self._label(job)
@@ -281,6 +303,9 @@ class LiveView(PlainView):
 class JsonView:
     """Prints one JSON object per line on standard output: `start`, `epoch` and `end` of every run."""
 
+    def __init__(self) -> None:
+        self._changes = Changes()
+
     def __enter__(self) -> Self:
         return self
 
@@ -290,6 +315,11 @@ class JsonView:
     def round(self, now: "Round", jobs: Sequence[Job]) -> None:
         """A round of a search begins."""
         self.tell("round", number=now.number, runs=len(jobs))
+
+    def workers(self, workers: Sequence[Worker]) -> None:
+        """The present states of the workers of the sweep; those that have changed are printed."""
+        for worker in self._changes.of(workers):
+            self.tell("worker", **worker_json(worker))
 
     def start(self, job: Job) -> None:
         """A run begins."""

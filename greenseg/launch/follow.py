@@ -13,11 +13,12 @@ class Follower:
 
     Args:
         run: existing directory of the run.
+        began: follow the last attempt instead, which has started already.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, *, began: bool = False) -> None:
         self._run = run
-        self._before = _last_of(self._record())
+        self._before = None if began else _last_of(self._record())
         self._attempt: int | None = None
         self._spent = 0.0
         self._read = 0

@@ -176,6 +176,17 @@ def completed(
     return record
 
 
+def reopen(run: RunDirectory) -> bool:
+    """Let a failed run be tried again, once, by whichever process takes it; returns whether it was possible."""
+    with run.claim() as mine:
+        record = mine.record() if mine else None
+        if mine is None or record is None or record.status != "failed":
+            return False
+        record.status = "interrupted"
+        mine.write_record(record)
+    return True
+
+
 def _new(settings: Settings, status: Status) -> Record:
     return Record(
         schema=SCHEMA, status=status, identity=settings.identity, configuration=settings.configuration,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from greenseg import locks
-from greenseg.leases import Held, Lease, Terms, Watch
+from greenseg.leases import Held, Holder, Lease, Terms, Watch
 
 
 class Owner:
@@ -61,12 +61,15 @@ class Owner:
         return True if looked and self._watch.knowledge != before else None
 
     @contextlib.contextmanager
-    def claim(self, on_loss: Callable[[], None] | None = None) -> Iterator[Lease | None]:
+    def claim(
+        self, on_loss: Callable[[], None] | None = None, dead: tuple[str, int] | None = None
+    ) -> Iterator[Lease | None]:
         """Claim the run for this process while the context lasts; yields None if it has another owner.
 
         Args:
             on_loss: called in another thread if another host takes over, since this one was silent. Without it, the
                 context must last only for an instant, since nothing renews the lease.
+            dead: host name and ID of a process that is known to be dead, from a scheduler for instance.
 
         Raises:
             OSError: the directory is not writable.
@@ -75,7 +78,7 @@ class Owner:
             if has_flock is None:
                 yield None
                 return
-            lease = self._watch.claim(has_flock)
+            lease = self._watch.claim(has_flock, Holder(*dead) if dead else None)
             if isinstance(lease, Held):
                 yield None
             elif on_loss:

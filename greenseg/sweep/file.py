@@ -24,6 +24,7 @@
                                     # or {method: halving, budget: 25 %, seed: 0};
                                     # or {method: optuna, configurations: 60} draws configurations, also from ranges
                                     # such as lr: {from: 1e-4, to: 1e-1, log: true}
+    slurm: {partition: gpu, time: 4h, gpus_per_node: 1, array: 20}   # for --launcher slurm
 
 `include` and `exclude` work as in a matrix of GitHub Actions: first `exclude` drops combinations, then each entry of
 `include` is added to every combination whose axes it does not contradict. If it contradicts all, it becomes a new
@@ -40,6 +41,7 @@ from typing import Any
 
 from greenseg import quantity
 from greenseg.errors import UserError, did_you_mean
+from greenseg.launchers import LAUNCHERS
 from greenseg.machine.cool_down import CoolDown
 from greenseg.settings import CONSTRAINTS, Settings, violations
 from greenseg.sweep.axes import AxesReader
@@ -49,7 +51,7 @@ from greenseg.yamlfile import Document, Key, load, parse
 
 KEYS = (
     "name", "base", "grid", "exclude", "include", "seeds", "order", "cool_down", "retries", "timeout", "max_energy",
-    "measure", "keep", "search",
+    "measure", "keep", "search", *(name for name, launcher in LAUNCHERS.items() if launcher.OPTIONS),
 )  # fmt: skip
 ORDERS = ("listed", "shuffled")
 KEEP = ("best", "front", "all", "none")
@@ -138,6 +140,8 @@ class Sweep:
             `none`, after the last run and the last measurement; `all`, with the last checkpoints.
         search: how to search for the front; None to train every run to its end.
         space: what a search draws configurations from; then `runs` has only those drawn so far.
+        launching: launcher → its options, in canonical form.
+        resolved: content of the file as plain values, without other files, options and launchers.
         excluded: dropped combinations per rule of `exclude`.
         duplicates: number of runs merged with an equal run.
         varied: settings that may differ between runs, in the order of the file.
@@ -155,6 +159,8 @@ class Sweep:
     keep: str = "best"
     search: Searching | None = None
     space: Space | None = None
+    launching: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    resolved: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     excluded: tuple[Exclusion, ...] = ()
     duplicates: int = 0
     varied: tuple[str, ...] = field(default=(), compare=False)
@@ -256,6 +262,7 @@ class _Reader:
             hint = did_you_mean(str(keep), KEEP)
             self._found.report(("keep",), f"keep: {keep!r} is not valid{hint}; valid: {', '.join(KEEP)}")
         search = self._searching(content.get("search", "none"))
+        launching = {key: self._launcher(key, content[key]) for key in LAUNCHERS if key in content and key in KEYS}
         drawn = search is not None and search.method == "optuna"
         if drawn:
             self._check_drawn(content, axes)
@@ -300,6 +307,8 @@ class _Reader:
             keep=str(keep),
             search=search,
             space=space,
+            launching=launching,
+            resolved=self._resolved(content, str(name), base, bool(seeds)),
             excluded=tuple(excluded),
             duplicates=found.duplicates,
             varied=tuple(
@@ -321,6 +330,17 @@ class _Reader:
                 if run.prune or run.converts
             )
         )
+
+    def _resolved(self, content: Mapping[str, Any], name: str, base: Layer, seeds: bool) -> dict[str, Any]:
+        """The content of a file with the same runs that needs neither other files nor options."""
+        values = {key: value for key, value in base.values.items() if not (seeds and key == "seed")}
+        found: dict[str, Any] = {"name": name, "base": values} if values else {"name": name}
+        found |= {key: value for key, value in content.items() if key not in (*found, "base", *LAUNCHERS)}
+        if self._search is not None:
+            given = content.get("search", {})
+            method = {"method": self._search}
+            found["search"] = given | method if isinstance(given, dict) and self._search != "none" else self._search
+        return found
 
     # ── parts of the file
 
@@ -463,6 +483,25 @@ class _Reader:
                 f"measure: accelerator: {accelerator!r} is not valid{hint}; valid: {', '.join(ACCELERATORS)}",
             )
         return Measuring(seconds, accelerator)
+
+    def _launcher(self, name: str, value: Any) -> dict[str, Any]:
+        """The options of a launcher."""
+        options = LAUNCHERS[name].OPTIONS
+        valid = [key for key, option in options.items() if option.schema is not None]
+        found: dict[str, Any] = {}
+        if not isinstance(value, dict):
+            self._found.report((name,), f"{name}: must be a mapping with keys of {', '.join(valid)}")
+            return found
+        for key, given in value.items():
+            if key not in options:
+                hint = did_you_mean(str(key), valid)
+                self._found.report((name, key), f"{name}: unknown key '{key}'{hint}; valid: {', '.join(valid)}")
+                continue
+            try:
+                found[key] = options[key].read(given)
+            except ValueError as error:
+                self._found.report((name, key), f"{name}: {key}: {error}")
+        return found
 
     def _searching(self, value: Any) -> Searching | None:
         given = dict(value) if isinstance(value, dict) else {"method": value}

@@ -47,12 +47,14 @@ class Plan:
         runs: all runs, in their order; a run that compresses another one comes after it.
         todo: the runs to train now, in their order.
         added: number of runs that the sweep does not name, but that its compressed runs come from.
+        elsewhere: other machines than this one train the runs.
     """
 
     sweep: Sweep
     runs: Sequence[PlannedRun]
     todo: Sequence[PlannedRun]
     added: int = 0
+    elsewhere: bool = False
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -67,11 +69,14 @@ class Plan:
 
     @cached_property
     def impossible(self) -> list[str]:
-        """Why this machine cannot do some of the runs, with places in the file, and problems of the data."""
+        """Why this machine cannot do some of the runs, with places in the file, and problems of the data.
+
+        If they are trained elsewhere, only reasons that do not depend on the machine.
+        """
         todo = [run.settings for run in self.todo]
         messages = [
             f"{find_place(self.sweep.places, run, constraint.settings) or self.sweep.name}: {message}"
-            for run, constraint, message in violations(preflight.ALONE, todo)
+            for run, constraint, message in violations(() if self.elsewhere else preflight.ALONE, todo)
         ]
         messages += [
             f"{find_place(self.sweep.places, run, ('prune', 'model')) or self.sweep.name}: {message}"

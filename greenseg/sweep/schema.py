@@ -10,6 +10,7 @@ from typing import Any
 
 from greenseg import model_names as names
 from greenseg import quantity
+from greenseg.launchers import LAUNCHERS
 from greenseg.settings import Settings
 from greenseg.sweep.file import ACCELERATORS, KEEP, KEYS, NAME, OBJECTIVES, ORDERS, SAMPLERS
 
@@ -100,6 +101,13 @@ def schema() -> Schema:
             ),
         ),
     }
+    for name, launcher in LAUNCHERS.items():
+        options = {
+            key: {"description": option.description, **option.schema}
+            for key, option in launcher.OPTIONS.items()
+            if option.schema is not None
+        }
+        keys[name] = (f"Options for --launcher {name}.", _closed(options))
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "greenseg sweep",

@@ -1,0 +1,169 @@
+"""The job script on a real Slurm, with a stub as the worker: requeues, ends, and what is said about them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from greenseg.batch_job import STOP_SECONDS
+from greenseg.errors import UserError
+from greenseg.launchers.launcher import Cause, Phase, Worker
+from greenseg.launchers.slurm import pending
+from greenseg.launchers.submissions import Submissions
+from tests.launch.test_launchers import Bench
+from tests.slurm import Slurm, wait_for
+
+AGAIN = """
+echo start ${SLURM_RESTART_COUNT:-0}
+[ -z "$SLURM_RESTART_COUNT" ] || exit 0
+trap 'exit 75' TERM
+touch $GREENSEG_WORKER.began
+while :; do sleep 0.05; done
+"""
+"""A worker that asks for another start when it is told to stop, and is done in its second start."""
+
+
+@pytest.fixture
+def bench(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    for variable, value in slurm.environment.items():
+        monkeypatch.setenv(variable, value)
+    slurm.idle()
+    bench = Bench("slurm", tmp_path)
+    yield bench
+    bench.submissions.cancel(bench.submissions.open())
+
+
+def starts(worker: Worker) -> list[str]:
+    """The lines of a worker that tell its starts."""
+    return [line for line in worker.log.read_text().splitlines() if line.startswith("start")]
+
+
+def running(found: list[Worker]) -> bool:
+    return {worker.phase for worker in found} == {Phase.RUNNING}
+
+
+def is_pending(found: list[Worker]) -> bool:
+    return {worker.phase for worker in found} == {Phase.PENDING}
+
+
+def test_a_worker_that_is_warned_stops_in_time_and_goes_on_later(bench: Bench, slurm: Slurm) -> None:
+    # The last task of an array has the number of the whole array as its own: only this task may start again.
+    submission = bench.submit(AGAIN, 2)
+    bench.wait(lambda found: running(found) and len(list(bench.folder.rglob("*.began"))) == 2)
+    slurm.run("scancel", "--signal=USR1", "--batch", f"{submission.job}_1")  # as Slurm does before the time limit
+    assert wait_for(lambda: bench.states()[1].phase == Phase.PENDING)
+    assert bench.states()[0].phase == Phase.RUNNING
+    assert "requeued" in bench.states()[1].reason
+    assert wait_for(lambda: bench.states()[1].phase == Phase.ENDED)
+    assert (bench.states()[1].cause, bench.states()[1].code) == (Cause.DONE, 0)
+    assert starts(bench.states()[1]) == ["start 0", "start 1"]
+    assert starts(bench.states()[0]) == ["start 0"]
+
+
+def test_the_warning_comes_before_the_time_limit(bench: Bench, slurm: Slurm) -> None:
+    submission = bench.submit(AGAIN, 1, time="0-00:05:00")
+    bench.wait(running)
+    assert f"--signal=B:USR1@{STOP_SECONDS:.0f}" in submission.file(".sh").read_text()
+    assert slurm.show(f"{submission.job}_0")["TimeLimit"] == "00:05:00"
+    slurm.run("scontrol", "update", f"job={submission.job}_0", "TimeLimit=1")  # the warning is due already
+    (worker,) = bench.end()
+    assert (worker.cause, starts(worker)) == (Cause.DONE, ["start 0", "start 1"])
+
+
+def test_a_worker_that_asks_for_another_start_by_itself(bench: Bench) -> None:
+    """It has no time for a further run."""
+    bench.submit('echo start; [ -n "$SLURM_RESTART_COUNT" ] || exit 75', 1)
+    (worker,) = bench.end()
+    assert (worker.cause, starts(worker)) == (Cause.DONE, ["start", "start"])
+
+
+def test_a_cancelled_worker_does_not_start_again(bench: Bench, slurm: Slurm) -> None:
+    submission = bench.submit(AGAIN, 2)
+    bench.wait(lambda found: running(found) and len(list(bench.folder.rglob("*.began"))) == 2)
+    slurm.run("scancel", f"{submission.job}")
+    found = bench.end()
+    assert {(worker.cause, worker.code) for worker in found} == {(Cause.CANCELLED, 75)}
+    assert not any(submission.file(".left", number).exists() for number in range(2))
+    assert slurm.show(f"{submission.job}_0")["Restarts"] == "0"
+
+
+def test_without_scontrol_it_leaves_a_note_and_is_submitted_again(bench: Bench, slurm: Slurm, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"  # as in a container
+    tools.mkdir()
+    for name in ("bash", "cat", "mv", "rm", "sleep", "touch"):
+        tools.joinpath(name).symlink_to(slurm.run("bash", "-c", f"command -v {name}"))
+    done = tmp_path / "done"
+    stub = f"echo start; [ ! -e {done} ] || exit 0; touch {done}; exit 75"
+    submission = bench.submit(stub, 1, setup=[f"export PATH={tools}"])
+    found = bench.end()
+    assert (found[0].code, submission.file(".left", 0).exists()) == (75, True)
+    (again,) = bench.submissions.submit_left([submission], found)
+    assert list(again.replaces) == [submission.worker(0)]
+    found = bench.end()
+    assert [(worker.cause, worker.code) for worker in found][1:] == [(Cause.DONE, 0)]
+
+
+def test_a_preempted_worker_goes_on_later(bench: Bench, slurm: Slurm) -> None:
+    bench.submit(AGAIN, 1, cpus_per_task=4)
+    (worker,) = bench.wait(lambda found: running(found) and any(bench.folder.rglob("*.began")))
+    urgent = slurm.submit("true", "--partition=urgent", "--cpus-per-task=4", f"--nodelist={worker.host}")
+    assert slurm.wait(urgent) == "COMPLETED"
+    (worker,) = bench.end()
+    assert (worker.cause, starts(worker)) == (Cause.DONE, ["start 0", "start 1"])
+
+
+def test_a_worker_whose_node_fails_goes_on_elsewhere(bench: Bench, slurm: Slurm) -> None:
+    bench.submit(AGAIN, 1)
+    (worker,) = bench.wait(running)
+    slurm.run("scontrol", "update", f"nodename={worker.host}", "state=down", "reason=test")
+    try:
+        bench.wait(is_pending)
+        (worker,) = bench.end()
+    finally:
+        slurm.run("scontrol", "update", f"nodename={','.join(slurm.nodes)}", "state=resume", check=False)
+    assert (worker.cause, starts(worker)[-1]) == (Cause.DONE, "start 1")
+
+
+def test_pending_reasons_in_words(bench: Bench, slurm: Slurm) -> None:
+    wide = bench.submit("last", 3, cpus_per_task=4)
+    bench.wait(lambda found: [worker.phase for worker in found].count(Phase.RUNNING) == 2)
+    found = bench.wait(lambda found: found[2].reason.endswith("(Resources)"))
+    assert "free nodes" in found[2].reason
+    bench.submissions.cancel([wide])
+    bench.end()
+    bench.submit("last", 2, max_parallel=1)
+    found = bench.wait(lambda found: found[-1].reason.endswith("(JobArrayTaskLimit)"))
+    assert "max_parallel" in found[-1].reason
+    assert pending("QOSMaxCpuPerUserLimit").startswith("waits for a limit")
+    assert pending("(null)").endswith("((null))")
+    assert pending("None") == "waits to be scheduled"
+
+
+@pytest.mark.parametrize("accounts", [False, True], ids=["squeue", "sacct"])
+def test_a_worker_that_its_node_took_along(
+    accounts: bool, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm: Slurm = request.getfixturevalue("slurm_with_accounting" if accounts else "slurm")
+    for variable, value in slurm.environment.items():
+        monkeypatch.setenv(variable, value)
+    slurm.idle()
+    bench = Bench("slurm", tmp_path)
+    submission = bench.submit("last", 1)
+    (worker,) = bench.wait(running)
+    slurm.run("scontrol", "update", f"job={submission.job}_0", "Requeue=0")
+    slurm.run("scontrol", "update", f"nodename={worker.host}", "state=down", "reason=test")
+    try:
+        (worker,) = bench.end()
+    finally:
+        slurm.run("scontrol", "update", f"nodename={worker.host}", "state=resume", check=False)
+    assert worker.cause == Cause.NODE_FAILURE
+
+
+def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
+    submissions = Submissions(tmp_path)
+    path = submissions.folder / "slurm-1.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"launcher": "slurm"}))
+    with pytest.raises(UserError, match=r"slurm-1\.json: damaged"):
+        submissions.all()
