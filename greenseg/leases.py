@@ -227,8 +227,10 @@ class Folder:
         path = self._at(f".{uuid.uuid4().hex}.tmp")
         try:
             _write(path, content)
+        except FileNotFoundError:  # the folder is
+            raise
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):  # its folder is missing
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108
             raise
         return path

@@ -271,7 +271,7 @@ class RunDirectory:
                 yield None
                 return
             mine = replace(self, takeover=lease.takeover)
-            if not mine.files.exists():
+            if mine.takeover and not mine.files.exists():
                 mine._take_over()
             yield mine
 
