@@ -20,6 +20,10 @@ STEPS = 3000
 """Events of every epoch of a run that is to talk much: together more than a pipe holds."""
 
 
+EPOCH_SECONDS = "GREENSEG_TEST_EPOCH_SECONDS"
+"""Variable: the length of an epoch."""
+
+
 def install() -> None:
     """Put the stub in the place of training, and nothing in that of what takes long to import."""
     _put("greenseg.training.program", run_and_exit=run_and_exit)
@@ -60,7 +64,7 @@ def run_and_exit(directory: Path) -> NoReturn:
 def _carry_out(run: Any, settings: Any, context: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> int:
     from greenseg.runs.record import Epoch, Record
 
-    act, found = context["act"], run.record()
+    act, found = context.get("act", "finish"), run.record()
     before = [each.to_json() for each in found.attempts] if found else []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN if act == "be deaf" else _ask)
@@ -68,7 +72,10 @@ def _carry_out(run: Any, settings: Any, context: dict[str, Any], emit: Callable[
     attempt: dict[str, Any] = {
         "status": "running", "host": socket.gethostname(), "pid": os.getpid(), "started": str(time.time()),
     }  # fmt: skip
-    record = {"schema": 1, "settings": settings.resolved(), "context": context, "attempts": [*before, attempt]}
+    record = {
+        "schema": 1, "settings": settings.resolved(), "context": context, "attempts": [*before, attempt],
+        "identity": settings.identity, "configuration": settings.configuration,
+    }  # fmt: skip
 
     def save(status: str, **changes: Any) -> None:
         run.write_record(Record.from_json(record | {"status": status, "metrics": {"joules": 1.0}} | changes))
@@ -81,7 +88,7 @@ def _carry_out(run: Any, settings: Any, context: dict[str, Any], emit: Callable[
                 raise ValueError("no licence")
             for step in range(STEPS if act == "talk" else 1):
                 emit({"event": "step", "epoch": epoch, "step": step, "steps": STEPS, "loss": 0.5, "joules": 1.0})
-            time.sleep(0.02)
+            time.sleep(float(os.environ.get(EPOCH_SECONDS, 0.02)))
             line = {"epoch": epoch, "attempt": len(before), "train_loss": 0.5, "dice": 0.5, "iou": 0.4, "seconds": 0.02}
             parts = {"train": energy["train"], "validation": energy["train"], "attempt_so_far": energy}
             run.append_epoch(Epoch.model_validate(line | parts))
