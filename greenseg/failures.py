@@ -1,8 +1,11 @@
 """Kinds of failure, which a report can group by. Errors are recognised by name, so that imports stay light."""
 
 import errno
+import os
 from enum import StrEnum
 from pathlib import Path
+
+from greenseg import cgroups
 
 
 class Failure(StrEnum):
@@ -65,10 +68,30 @@ def _own_kind(error: BaseException) -> Failure:
     return Failure.ERROR
 
 
-def out_of_memory_kills() -> int:
-    """Number of processes that the kernel has killed for lack of memory since boot; 0 if unknown."""
+def out_of_memory_kills(root: Path = Path("/")) -> int:
+    """Number of processes that the kernel has killed for lack of memory so far; 0 if unknown.
+
+    Those in the cgroup of this process, such as its container; in a job of Slurm, those of the whole job on this node.
+    Only without such a cgroup, those of the whole machine, which other users share.
+
+    Args:
+        root: folder with `proc` and the mount points of cgroups.
+    """
+    chain = list(cgroups.folders("memory", root))
+    job = [folder for folder in chain if folder.name == f"job_{os.environ.get('SLURM_JOB_ID')}"]
+    events = [
+        folder / name
+        for folder in [*job, *reversed(chain)]
+        for name in ("memory.events", "memory.oom_control")  # versions 2 and 1
+    ]
+    counts = (_count(file, "oom_kill") for file in [*events, root / "proc/vmstat"])
+    return next((count for count in counts if count is not None), 0)
+
+
+def _count(file: Path, name: str) -> int | None:
+    """A counter in a file of lines `name number`; None if it is not there."""
     try:
-        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+        lines = file.read_text(encoding="ascii").splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), None)

@@ -64,7 +64,7 @@ def worker_json(worker: Worker) -> dict[str, Any]:
     """The state of a worker as plain values."""
     return {
         "worker": worker.name,
-        "job": worker.job,
+        "batch_job": worker.job,
         "state": worker.phase,
         "reason": worker.reason or None,
         "host": worker.host or None,

@@ -13,6 +13,9 @@ SLURM_NODE = "slurm-node"
 _NOBODY, _OTHER_CPUS = "NO", "OK"
 """Values of `OverSubscribe`: nobody else may use the nodes (`--exclusive`); others may use CPUs that the job lacks."""
 
+_SPECIAL_STEPS = {"4294967291": "batch", "4294967290": "interactive"}
+"""Numbers that newer versions of Slurm give to the job script and to the shell of `salloc` (`slurm/slurm.h`)."""
+
 _PATIENCE_SECONDS = 10.0  # for a busy controller
 
 
@@ -66,7 +69,8 @@ class NodeCounter:
 def _step() -> str:
     """The Slurm step of this process; empty if there is none, or if Slurm accounts no energy."""
     job = os.environ.get("SLURM_JOB_ID")
-    return f"{job}.{os.environ.get('SLURM_STEP_ID', 'batch')}" if job and _accounts_energy() else ""
+    step = os.environ.get("SLURM_STEP_ID", "batch")
+    return f"{job}.{_SPECIAL_STEPS.get(step, step)}" if job and _accounts_energy() else ""
 
 
 @cache

@@ -33,6 +33,7 @@ class Job:
         tries: number of its starts here.
         until: number of epochs after which it pauses; None to finish it.
         parent: the run whose network it compresses, which has to finish first; None if it needs none.
+        failed: it had failed before it was planned, and is tried again.
     """
 
     settings: Settings
@@ -43,6 +44,7 @@ class Job:
     tries: int = 0
     until: int | None = None
     parent: "Job | None" = None
+    failed: bool = False
     watched: Owner | None = None
 
     @property
@@ -66,7 +68,10 @@ class Job:
 
 def jobs_of(runs: Sequence[PlannedRun]) -> list[Job]:
     """The jobs of planned runs, in their order; a run and its parent are linked if both are among them."""
-    jobs = [Job(run.settings, run.directory, run.status == "damaged", content=run.content) for run in runs]
+    jobs = [
+        Job(run.settings, run.directory, run.status == "damaged", content=run.content, failed=run.status == "failed")
+        for run in runs
+    ]
     if any(job.settings.prune or job.settings.converts for job in jobs):
         by_identity = {job.settings.identity: job for job in jobs}
         for job in jobs:
@@ -107,6 +112,7 @@ class Ended:
         code: exit code of its program; below 0, the signal that ended it; None if unknown.
         lost: its environment ended it through no fault of its own, so it is tried again.
         out_of_memory: the kernel killed it because memory ran out.
+        lost_rank: one of its processes was killed, so the others were asked to stop.
         unrestored: a message for each GPU limit of the run that was not restored.
     """
 
@@ -114,6 +120,7 @@ class Ended:
     code: int | None = None
     lost: bool = False
     out_of_memory: bool = False
+    lost_rank: bool = False
     unrestored: Sequence[str] = ()
 
 

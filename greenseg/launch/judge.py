@@ -145,7 +145,8 @@ def judge(attempt: Attempt, record: Record | None) -> tuple[Outcome, Error | Non
         if why and status == "interrupted":
             return Outcome("interrupted", f"{run.path}: {why.message}", Failure(why.kind or Failure.ERROR)), None
         by_signal = ended.code is None or ended.code < 0 or ended.code == ExitCode.INTERRUPTED
-        if status == "interrupted" or (attempt.stopping and by_signal) or ended.lost:
+        asked = status == "interrupted" and (attempt.stopping or not ended.lost_rank)
+        if asked or (attempt.stopping and by_signal) or ended.lost:
             return Outcome("interrupted", again=ended.lost), None
         if why and status == "failed":
             outcome = Outcome("failed", f"{why.type}: {why.message}", Failure(why.kind or Failure.ERROR))

@@ -128,7 +128,7 @@ class Local:
         process = attempt.process
         killed = process.code == -signal.SIGKILL and out_of_memory_kills() > attempt.kills_before
         unrestored = _put_limits_back(process.pid)  # of a killed run, before the next one starts
-        return Ended(attempt, process.code, process.orphaned, killed, unrestored)
+        return Ended(attempt, process.code, process.orphaned, killed, process.lost_rank, unrestored)
 
 
 def _is_alone(job: Job) -> bool:

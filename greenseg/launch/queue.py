@@ -247,17 +247,18 @@ class Queue:
         return job in here or any(running.job is job for running in self._running.values())
 
     def _is_to_do(self, job: Job) -> bool:
-        """Whether no other process has started or finished this run since it was planned."""
+        """Whether no other process has started or ended this run since it was planned."""
         try:
             status = job.run.recorded_status()
         except BadRecord:
             return True
         if status == "running" and job.owner.look() is None:
             status = "interrupted"
-        if job.start_over or status not in ("finished", "running"):
+        failed_since = status == "failed" and not (job.failed or job.tries)
+        if job.start_over or not (failed_since or status in ("finished", "running")):
             return True
-        finished = Outcome("finished", "by another process")
-        self._conclude(job, finished if status == "finished" else Outcome("busy", "another process is training it"))
+        busy = Outcome("busy", "another process is training it")
+        self._conclude(job, busy if status == "running" else Outcome(status, "by another process"))
         return False
 
     def _start(self, job: Job, slot: Slot) -> None:
@@ -266,6 +267,9 @@ class Queue:
             if not self._executor.prepare(job, lambda: not self._stop.requests):
                 self._executor.slots.give_back(slot)
                 self._conclude(job, Outcome("interrupted"))
+                return
+            if not self._is_to_do(job):  # the preparation may have taken long
+                self._executor.slots.give_back(slot)
                 return
             job.run = make_directory(job.run, job.settings, job.content)
             follower = Follower(job.run)
@@ -301,7 +305,9 @@ class Queue:
             self._executor.slots.give_back(running.slot)
             self._asks = True
             attempt = Attempt(running.job, end, running.follower, running.overdue, bool(self._stop.requests))
-            self._conclude(running.job, conclude(attempt))
+            outcome = conclude(attempt)
+            running.job.tries -= outcome.status == "busy"  # that of another process is no attempt of this one
+            self._conclude(running.job, outcome)
         for running in self._running.values():
             if time.monotonic() - running.looked > _LOOK_SECONDS:
                 self._look(running)

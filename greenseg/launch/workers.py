@@ -59,6 +59,8 @@ class Process:
         """Exit code after its end; below 0, the signal that ended it."""
         self.orphaned = False
         """Whether its server has died, which ends the run, too."""
+        self.lost_rank = False
+        """Whether one of several processes of the run was killed."""
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole process group, if it still exists."""
@@ -89,6 +91,7 @@ class Step(Process):
     def ended(self, code: int) -> None:
         """srun has ended, and so have its tasks."""
         self.code = step.exit_code(code)
+        self.lost_rank = self.code < 0 and self.code != -signal.SIGTERM
 
 
 class Workers:

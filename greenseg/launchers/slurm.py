@@ -1,10 +1,12 @@
 """Starts workers as an array of a Slurm cluster, with `sbatch`."""
 
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from greenseg import quantity
@@ -370,9 +372,27 @@ def _worker(submission: Submission, number: int, task: _Task | None) -> Worker:
         known: dict[str, Any] = {"host": node}
         if cause not in (Cause.DONE, Cause.EXITED):
             known["cause"] = cause
+        elif cause == Cause.EXITED and _ran_out_of_memory(submission.file(".log", number)):
+            known["cause"] = Cause.OUT_OF_MEMORY
         elif submission.exit_code(number) is None:
             known |= {"cause": cause, "code": 0 if cause == Cause.DONE else None}
         return ended(submission, number, job, **known)
     phase, reason = (Phase.PENDING, pending(task.reason)) if task.state in _PENDING else (Phase.RUNNING, "")
     log = submission.file(".log", number)
     return Worker(submission.worker(number), number, job, phase, reason, node, log=log)
+
+
+_NO_MEMORY = re.compile(r"^slurmstepd.*(exceeded .*memory limit|oom[-_ ]kill)", re.IGNORECASE | re.MULTILINE)
+"""Line of Slurm's daemon in the output of a job. Where it looks at memory only now and then, no state tells it."""
+
+_END_BYTES = 10_000
+
+
+def _ran_out_of_memory(log: Path) -> bool:
+    """Whether the end of a worker's output tells that it was killed because memory ran out."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
+            return bool(_NO_MEMORY.search(file.read().decode(errors="replace")))
+    except OSError:
+        return False

@@ -4,8 +4,9 @@ import os
 import uuid
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from greenseg import cgroups
 from greenseg.batch_job import in_step, restarts
 from greenseg.settings import Settings
 
@@ -32,47 +33,8 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
     Args:
         root: folder with `proc/self` and the mount points of cgroups.
     """
-    quotas = [quota for folder in _cgroups(root) for quota in _quotas(folder)]
+    quotas = [quota for folder in cgroups.folders("cpu", root) for quota in _quotas(folder)]
     return max(1, min(quotas)) if quotas else None
-
-
-def _cgroups(root: Path) -> Iterator[Path]:
-    """Folders of all cgroups that may limit the CPU time of this process, from the top; versions 1 and 2."""
-    try:
-        memberships = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    paths: dict[str, str] = {}  # type of file system → path, for the hierarchy with the controller "cpu"
-    for line in memberships:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            paths["cgroup2"] = path
-        elif "cpu" in controllers.split(","):
-            paths["cgroup"] = path
-    for line in mounts:
-        mount, _, file_system = line.partition(" - ")
-        kind, _, options = file_system.split(" ", 2)
-        if kind in paths and (kind == "cgroup2" or "cpu" in options.split(" ")[-1].split(",")):
-            shown, point = (_unescaped(field) for field in mount.split(" ")[3:5])
-            top = root / point.lstrip("/")
-            yield top
-            inside = _inside(paths[kind], shown)
-            yield from (top.joinpath(*inside[: depth + 1]) for depth in range(len(inside)))
-
-
-def _inside(path: str, shown: str) -> tuple[str, ...]:
-    """Names of the folders from a mount point down to a cgroup.
-
-    Args:
-        path: path of the cgroup in its hierarchy.
-        shown: the cgroup at the mount point. A container may see its own cgroup as the top, but know its outer path.
-    """
-    try:
-        parts = PurePosixPath(path).relative_to(shown).parts
-    except ValueError:
-        return ()
-    return () if ".." in parts else parts  # the process was moved out of the cgroup namespace
 
 
 def _quotas(folder: Path) -> Iterator[int]:
@@ -85,10 +47,6 @@ def _quotas(folder: Path) -> Iterator[int]:
             continue
         if quota > 0 and period > 0:
             yield -(-quota // period)
-
-
-def _unescaped(field: str) -> str:
-    return field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
 def node_rank() -> int | None:

@@ -150,7 +150,7 @@ def _joined(nodes: int) -> str | None:
 def _alone(nodes: int) -> str | None:
     if nodes == 1 or batch_job.job_id():  # a worker leaves runs for other numbers of nodes to other jobs
         return None
-    return f"nodes {nodes}: without a job of Slurm, a sweep uses one machine only; `greenseg train` uses several"
+    return f"nodes {nodes}: a sweep uses one machine only, except in a job of Slurm; `greenseg train` uses several"
 
 
 _OPENVINO = {"bf16": ("BF16", "avx512_bf16 or amx_bf16"), "fp16": ("FP16", "avx512_fp16")}

@@ -215,15 +215,18 @@ def test_no_sensor_is_no_reading_not_zero(commands: Commands, kind: str, before:
     assert counter.read() is None
 
 
-def test_in_a_step_slurm_is_asked_for_that_step(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_STEP_ID", "3")
+@pytest.mark.parametrize(("number", "step"), [("3", "17.3"), ("4294967291", "17.batch")])
+def test_in_a_step_slurm_is_asked_for_that_step(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, number: str, step: str
+) -> None:
+    monkeypatch.setenv("SLURM_STEP_ID", number)
     commands.sensor("acct_gather_energy/pm_counters")
     commands.consumed("")  # not read yet
     counter = NodeCounter()
     commands.consumed("80")
     counted = counter.read()
     assert counted
-    assert (counted.joules, counted.step) == (80, "17.3")
+    assert (counted.joules, counted.step) == (80, step)
 
 
 def test_a_run_has_the_joules_of_slurm_beside_its_own(

@@ -82,6 +82,11 @@ class Host:
         self._started.append(process)
         return process
 
+    def enter(self) -> list[str]:
+        """Words to put in front of a command in a script, so that it runs on this host."""
+        variables = [f"{name}={value}" for name, value in self._variables.items()]
+        return ["nsenter", f"--target={self._init}", "--mount", "--net", "--uts", "--pid", "env", *variables]
+
     def call(self, command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a program on this host to its end; returns its exit status and output."""
         with self.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:

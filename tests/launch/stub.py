@@ -16,6 +16,9 @@ from typing import Any, NoReturn
 SITE = "from tests.launch import stub\nstub.install()\n"
 """Of the `sitecustomize.py`."""
 
+ACT = "GREENSEG_STUB_ACT"
+"""Environment variable of what a run does if its context does not say so."""
+
 STEPS = 3000
 """Events of every epoch of a run that is to talk much: together more than a pipe holds."""
 
@@ -43,6 +46,8 @@ class _Asked(BaseException):
 
 
 def _ask(number: int, frame: Any) -> NoReturn:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # Slurm and the sweep both ask
     raise _Asked
 
 
@@ -62,9 +67,13 @@ def run_and_exit(directory: Path) -> NoReturn:
 
 
 def _carry_out(run: Any, settings: Any, context: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> int:
+    from greenseg.batch_job import job_id
     from greenseg.runs.record import Epoch, Record
+    from greenseg.training import events
 
-    act, found = context.get("act", "finish"), run.record()
+    if run.status() == "finished" and not os.environ.get(events.START_OVER):
+        return 0
+    act, found = context.get("act") or os.environ.get(ACT, "finish"), run.record()
     before = [each.to_json() for each in found.attempts] if found else []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN if act == "be deaf" else _ask)
@@ -73,9 +82,11 @@ def _carry_out(run: Any, settings: Any, context: dict[str, Any], emit: Callable[
         "status": "running", "host": socket.gethostname(), "pid": os.getpid(), "started": str(time.time()),
     }  # fmt: skip
     record = {
-        "schema": 1, "settings": settings.resolved(), "context": context, "attempts": [*before, attempt],
-        "identity": settings.identity, "configuration": settings.configuration,
+        "schema": 1, "identity": settings.identity, "configuration": settings.configuration,
+        "settings": settings.resolved(), "context": context, "attempts": [*before, attempt],
     }  # fmt: skip
+    if job := job_id():
+        attempt["job"] = job
 
     def save(status: str, **changes: Any) -> None:
         run.write_record(Record.from_json(record | {"status": status, "metrics": {"joules": 1.0}} | changes))

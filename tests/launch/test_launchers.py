@@ -81,6 +81,22 @@ def test_it_starts_workers_and_tells_how_they_ended(bench: Bench) -> None:
     assert bench.launcher.find(submission) == submission.job
 
 
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_the_script_is_sound(name: str, tmp_path: Path) -> None:
+    bench = Bench(name, tmp_path)
+    text = LAUNCHERS[name]().script(bench.planned("echo 'a b'", setup=["module load cuda"]))
+    check = ["shellcheck", "--exclude=SC2034", "-"]  # only one launcher reads `stopped`
+    done = subprocess.run(check, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_it_works_in_a_folder_with_any_name(bench: Bench) -> None:
+    bench = Bench(bench.name, bench.folder / "it's $HOME 100%")
+    bench.submit("finish", 1)
+    (worker,) = bench.end()
+    assert worker.log.read_text() == f"worker {worker.name}\n"
+
+
 def test_a_worker_fails(bench: Bench) -> None:
     bench.submit("fail", 1)
     (worker,) = bench.end()

@@ -1,18 +1,23 @@
 """The job script on a real Slurm, with a stub as the worker: requeues, ends, and what is said about them."""
 
 import json
+import signal
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from greenseg.batch_job import STOP_SECONDS
 from greenseg.errors import UserError
-from greenseg.launchers.launcher import Cause, Phase, Worker
-from greenseg.launchers.slurm import pending
+from greenseg.launchers.launcher import Cause, NoAnswer, Phase, Worker
+from greenseg.launchers.slurm import Slurm, pending
 from greenseg.launchers.submissions import Submissions
 from tests.launch.test_launchers import Bench
-from tests.slurm import Slurm, wait_for
+from tests.slurm import Slurm as SlurmHere
+from tests.slurm import running as running_slurm
+from tests.slurm import wait_for
 
 AGAIN = """
 echo start ${SLURM_RESTART_COUNT:-0}
@@ -25,7 +30,7 @@ while :; do sleep 0.05; done
 
 
 @pytest.fixture
-def bench(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench(slurm: SlurmHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for variable, value in slurm.environment.items():
         monkeypatch.setenv(variable, value)
     slurm.idle()
@@ -47,7 +52,7 @@ def is_pending(found: list[Worker]) -> bool:
     return {worker.phase for worker in found} == {Phase.PENDING}
 
 
-def test_a_worker_that_is_warned_stops_in_time_and_goes_on_later(bench: Bench, slurm: Slurm) -> None:
+def test_a_worker_that_is_warned_stops_in_time_and_goes_on_later(bench: Bench, slurm: SlurmHere) -> None:
     # The last task of an array has the number of the whole array as its own: only this task may start again.
     submission = bench.submit(AGAIN, 2)
     bench.wait(lambda found: running(found) and len(list(bench.folder.rglob("*.began"))) == 2)
@@ -61,7 +66,7 @@ def test_a_worker_that_is_warned_stops_in_time_and_goes_on_later(bench: Bench, s
     assert starts(bench.states()[0]) == ["start 0"]
 
 
-def test_the_warning_comes_before_the_time_limit(bench: Bench, slurm: Slurm) -> None:
+def test_the_warning_comes_before_the_time_limit(bench: Bench, slurm: SlurmHere) -> None:
     submission = bench.submit(AGAIN, 1, time="0-00:05:00")
     bench.wait(running)
     assert f"--signal=B:USR1@{STOP_SECONDS:.0f}" in submission.file(".sh").read_text()
@@ -78,7 +83,7 @@ def test_a_worker_that_asks_for_another_start_by_itself(bench: Bench) -> None:
     assert (worker.cause, starts(worker)) == (Cause.DONE, ["start", "start"])
 
 
-def test_a_cancelled_worker_does_not_start_again(bench: Bench, slurm: Slurm) -> None:
+def test_a_cancelled_worker_does_not_start_again(bench: Bench, slurm: SlurmHere) -> None:
     submission = bench.submit(AGAIN, 2)
     bench.wait(lambda found: running(found) and len(list(bench.folder.rglob("*.began"))) == 2)
     slurm.run("scancel", f"{submission.job}")
@@ -88,7 +93,9 @@ def test_a_cancelled_worker_does_not_start_again(bench: Bench, slurm: Slurm) -> 
     assert slurm.show(f"{submission.job}_0")["Restarts"] == "0"
 
 
-def test_without_scontrol_it_leaves_a_note_and_is_submitted_again(bench: Bench, slurm: Slurm, tmp_path: Path) -> None:
+def test_without_scontrol_it_leaves_a_note_and_is_submitted_again(
+    bench: Bench, slurm: SlurmHere, tmp_path: Path
+) -> None:
     tools = tmp_path / "tools"  # as in a container
     tools.mkdir()
     for name in ("bash", "cat", "mv", "rm", "sleep", "touch"):
@@ -104,7 +111,7 @@ def test_without_scontrol_it_leaves_a_note_and_is_submitted_again(bench: Bench, 
     assert [(worker.cause, worker.code) for worker in found][1:] == [(Cause.DONE, 0)]
 
 
-def test_a_preempted_worker_goes_on_later(bench: Bench, slurm: Slurm) -> None:
+def test_a_preempted_worker_goes_on_later(bench: Bench, slurm: SlurmHere) -> None:
     bench.submit(AGAIN, 1, cpus_per_task=4)
     (worker,) = bench.wait(lambda found: running(found) and any(bench.folder.rglob("*.began")))
     urgent = slurm.submit("true", "--partition=urgent", "--cpus-per-task=4", f"--nodelist={worker.host}")
@@ -113,7 +120,7 @@ def test_a_preempted_worker_goes_on_later(bench: Bench, slurm: Slurm) -> None:
     assert (worker.cause, starts(worker)) == (Cause.DONE, ["start 0", "start 1"])
 
 
-def test_a_worker_whose_node_fails_goes_on_elsewhere(bench: Bench, slurm: Slurm) -> None:
+def test_a_worker_whose_node_fails_goes_on_elsewhere(bench: Bench, slurm: SlurmHere) -> None:
     bench.submit(AGAIN, 1)
     (worker,) = bench.wait(running)
     slurm.run("scontrol", "update", f"nodename={worker.host}", "state=down", "reason=test")
@@ -125,7 +132,7 @@ def test_a_worker_whose_node_fails_goes_on_elsewhere(bench: Bench, slurm: Slurm)
     assert (worker.cause, starts(worker)[-1]) == (Cause.DONE, "start 1")
 
 
-def test_pending_reasons_in_words(bench: Bench, slurm: Slurm) -> None:
+def test_pending_reasons_in_words(bench: Bench, slurm: SlurmHere) -> None:
     wide = bench.submit("last", 3, cpus_per_task=4)
     bench.wait(lambda found: [worker.phase for worker in found].count(Phase.RUNNING) == 2)
     found = bench.wait(lambda found: found[2].reason.endswith("(Resources)"))
@@ -144,7 +151,7 @@ def test_pending_reasons_in_words(bench: Bench, slurm: Slurm) -> None:
 def test_a_worker_that_its_node_took_along(
     accounts: bool, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slurm: Slurm = request.getfixturevalue("slurm_with_accounting" if accounts else "slurm")
+    slurm: SlurmHere = request.getfixturevalue("slurm_with_accounting" if accounts else "slurm")
     for variable, value in slurm.environment.items():
         monkeypatch.setenv(variable, value)
     slurm.idle()
@@ -158,6 +165,69 @@ def test_a_worker_that_its_node_took_along(
     finally:
         slurm.run("scontrol", "update", f"nodename={worker.host}", "state=resume", check=False)
     assert worker.cause == Cause.NODE_FAILURE
+
+
+def test_a_worker_that_is_killed_because_memory_ran_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_slurm(1, OVER_MEMORY_KILL=1) as slurm:
+        for variable, value in slurm.environment.items():
+            monkeypatch.setenv(variable, value)
+        bench = Bench("slurm", tmp_path)
+        code = "import time; hog = bytearray(200 << 20); time.sleep(60)"
+        bench.submit(f"{sys.executable} -c '{code}'; sleep 60", 1, mem="60M")
+        (worker,) = bench.end()
+        assert worker.cause == Cause.OUT_OF_MEMORY
+
+
+SAID = [
+    ("OUT_OF_MEMORY", Cause.OUT_OF_MEMORY), ("TIMEOUT", Cause.TIME_LIMIT), ("PREEMPTED", Cause.PREEMPTED),
+    ("CANCELLED by 1000", Cause.CANCELLED), ("BOOT_FAIL", Cause.NODE_FAILURE), ("COMPLETED", Cause.DONE),
+]  # fmt: skip
+"""What sacct says of a job, and what that means. Some of it needs limits of the kernel that a Slurm for tests lacks."""
+
+
+@pytest.mark.parametrize("by", ["squeue", "sacct"])
+def test_how_a_worker_ended_is_told_from_either(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As squeue and sacct of Slurm 22.05 print it; a job that has ended long ago is known to sacct alone."""
+    lines = {
+        "squeue": "".join(f"7|{n}|{state.split()[0]}|n1|None\n" for n, (state, _) in enumerate(SAID)),
+        "sacct": "".join(f"7_{n}|{state}|n1\n" for n, (state, _) in enumerate(SAID)),
+    }
+    failing = {"squeue": "slurm_load_jobs error: Invalid job id specified", "sacct": "storage is disabled"}
+    for name, text in lines.items():
+        works = f"cat <<'END'\n{text}END\n" if name == by else f"echo {failing[name]} >&2; exit 1\n"
+        (tmp_path / name).write_text(f"#!/bin/bash\n{works}")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    submission = replace(Bench("slurm", tmp_path).planned("finish", len(SAID)), job="7")
+    assert [worker.cause for worker in Slurm().states([submission])] == [cause for _, cause in SAID]
+
+
+def test_a_worker_that_slurm_has_forgotten_is_known_by_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "squeue").write_text("#!/bin/bash\necho Invalid job id specified >&2; exit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    submission = replace(Bench("slurm", tmp_path).planned("finish", 2), job="7")
+    submission.folder.mkdir(parents=True)
+    submission.file(".end", 0).write_text("0\n")
+    found = Slurm().states([submission])
+    assert [(worker.cause, worker.code) for worker in found] == [(Cause.DONE, 0), (Cause.UNKNOWN, None)]
+
+
+def test_a_controller_that_is_down_is_no_end_of_a_worker(bench: Bench, slurm: SlurmHere) -> None:
+    submission = bench.submit("last", 1)
+    bench.wait(running)
+    slurm.kill("slurmctld", signal.SIGTERM)
+    try:
+        intent = replace(submission, job=None)
+        submission.file(".json").write_text(intent.to_json())
+        with pytest.raises(NoAnswer):
+            bench.submissions.open()
+    finally:
+        slurm.up()
+    assert running(bench.wait(running))
+    assert [each.job for each in bench.submissions.open()] == [submission.job]
 
 
 def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ $GPU_TYPES
 $PREEMPT
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
+${OVER_MEMORY_KILL:+JobAcctGatherParams=OverMemoryKill}
 AcctGatherEnergyType=${ENERGY_PLUGIN:-acct_gather_energy/none}
 AcctGatherNodeFreq=${ENERGY_SECONDS:-0}
 JobCompType=jobcomp/none

@@ -504,3 +504,53 @@ def test_any_content_is_a_sweep_or_a_mistake(content: Any, tmp_path_factory: pyt
         problems = error.problems
     assert bool(runs) != bool(problems)
     assert all(problem.startswith(f"{folder / 'sweep.yaml'}:") for problem in problems)
+
+
+# ── launchers
+
+
+def test_options_of_slurm_in_canonical_form(tmp_path: Path) -> None:
+    found = sweep(
+        tmp_path,
+        """
+        base: {epochs: 5}
+        slurm:
+          {partition: gpu, account: me, qos: long, time: 1h 30min, gpus_per_node: a100:2, cpus_per_task: 8, mem: 16G,
+           constraint: a100|h100, exclusive: true, setup: [module load cuda], array: 20, max_parallel: 8}
+        """,
+    )
+    assert found.launching == {
+        "slurm": {
+            "partition": "gpu", "account": "me", "qos": "long", "time": "0-01:30:00", "gpus_per_node": "a100:2",
+            "cpus_per_task": 8, "mem": "16G", "constraint": "a100|h100", "exclusive": True,
+            "setup": ["module load cuda"], "array": 20, "max_parallel": 8,
+        }
+    }  # fmt: skip
+    for time, same in [("04:00:00", "0-04:00:00"), ("2-12:30:00", "2-12:30:00"), ("2d", "2-00:00:00")]:
+        assert sweep(tmp_path, f"seeds: [0]\nslurm: {{time: '{time}'}}").launching["slurm"]["time"] == same
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("partiton: gpu", ["2:9: ", "unknown key 'partiton' (did you mean 'partition'?)", "max_parallel"]),
+        ("time: 240", ["2:9: ", "time: 240 is not a time with a unit"]),
+        ("time: 4x", ["no unit 'x'"]),
+        ("time: 60s", ["too short"]),
+        ("gpus_per_node: 0", ["gpus_per_node: 0 is not a number of GPUs"]),
+        ("mem: 16", ["mem: 16 is not a size such as 16G"]),
+        ("array: 0", ["array: 0 is not a whole number of 1 or more"]),
+        ("exclusive: 1", ["exclusive: 1 is not true or false"]),
+        ("setup: module load cuda", ["setup: must be a list of commands"]),
+        ("account: two words", ["account: 'two words' is not a name"]),
+        ("nodes: 2", ["nodes: not a key of slurm", "'base' or 'grid'"]),
+    ],
+)
+def test_mistakes_in_options_of_slurm(tmp_path: Path, given: str, expected: list[str]) -> None:
+    (said,) = mistakes(tmp_path, f"seeds: [0]\nslurm: {{{given}}}")
+    assert all(text in said for text in expected)
+
+
+def test_slurm_must_be_a_mapping(tmp_path: Path) -> None:
+    (said,) = mistakes(tmp_path, "seeds: [0]\nslurm: true")
+    assert said.startswith("2:1: slurm: must be a mapping with keys of partition, ")
