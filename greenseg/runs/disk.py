@@ -51,7 +51,7 @@ def free(run: RunDirectory, rule: str = "", dry_run: bool = False) -> Freed:
         rule: why its network goes, too, such as `keep: none`, for its record; empty to keep the network.
         dry_run: delete nothing, and return the result of a deletion.
     """
-    last, networks = _present([run.last_checkpoint]), networks_of(run) if rule else []
+    last, networks = _to_resume(run), networks_of(run) if rule else []
     if not last and not networks:
         return Freed()
     freed = 0
@@ -93,6 +93,12 @@ def size_of(run: RunDirectory) -> int:
                 with contextlib.suppress(FileNotFoundError):  # a running run replaces its files
                     size += entry.stat().st_size
     return size
+
+
+def _to_resume(run: RunDirectory) -> list[Path]:
+    """The files that a finished run does not need: its last.ckpt, and the checkpoints before a takeover."""
+    before = (path for owner in run.earlier_owners() for path in owner.checkpoints.glob("*.ckpt"))
+    return _present([run.last_checkpoint, *before])
 
 
 def _present(paths: Iterable[Path]) -> list[Path]:
@@ -157,7 +163,7 @@ def usage_of(run: RunDirectory) -> Usage:
     if entry.problem:
         return Usage(run, "newer" if entry.newer else "damaged", None, size_of(run), 0, entry.problem)
     status = entry.status()
-    last = sum(path.stat().st_size for path in _present([run.last_checkpoint])) if status == "finished" else 0
+    last = sum(path.stat().st_size for path in _to_resume(run)) if status == "finished" else 0
     return Usage(run, status, entry.record.metrics.dice if entry.record else None, size_of(run), last)
 
 

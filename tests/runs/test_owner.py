@@ -12,6 +12,7 @@ import pytest
 from greenseg.energy import Energy, Reading
 from greenseg.leases import Holder
 from greenseg.runs.directory import RunDirectory
+from greenseg.runs.disk import free
 from greenseg.runs.index import _first_made, _made, make_directory
 from greenseg.runs.owner import Owner
 from greenseg.runs.record import Record
@@ -183,6 +184,15 @@ def test_to_start_over_deletes_the_files_of_earlier_owners_too(taken_over: RunDi
     assert taken_over.status() == "new"
     assert replace(taken_over, takeover=0).status() == "new"
     assert not list(taken_over.path.rglob("*.ckpt"))
+
+
+def test_a_finished_run_loses_the_checkpoints_from_before_a_takeover(taken_over: RunDirectory) -> None:
+    with taken_over.claim() as mine:
+        assert mine
+        mine.best_checkpoint.write_bytes(b"network")
+        mine.write_record(Record.from_json(record(status="finished")))
+    assert free(taken_over).bytes == 2 * len(b"after epoch 1")
+    assert list(taken_over.path.rglob("*.ckpt")) == [taken_over.best_checkpoint]
 
 
 def test_a_host_that_is_killed_during_a_takeover_leaves_no_half_of_it(
