@@ -26,7 +26,7 @@ from tests.slurm import Slurm, running, wait_for
 
 KILLS = int(os.environ.get("GREENSEG_KILLS", "9"))
 SEED = int(os.environ.get("GREENSEG_KILLS_SEED") or random.randrange(1000))
-RUNS, EPOCHS, EPOCH_SECONDS = (8, 4, 0.3) if KILLS < 20 else (40, 6, 0.5)
+RUNS, EPOCHS, EPOCH_SECONDS = (8, 4, 0.3) if KILLS < 20 else (40, 10, 2.0)
 WORKERS = 4
 
 
