@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import calibration, classes, cli, data, energy, plan, predict, report, speed, subjects, sweep
+from benchmarks import calibration, classes, cli, data, energy, plan, predict, report, slurm, speed, subjects, sweep
 from benchmarks.search import main as search
 
 BENCHMARKS = {
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "subjects": subjects.main,
     "search": search.main,
     "sweep": sweep.main,
+    "slurm": slurm.main,
 }
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ WORKER = "GREENSEG_WORKER"
 """Environment variable that the script of a job sets for its `greenseg sweep`: it requeues the job on request."""
 
 STOP_SECONDS = 120.0
-"""Seconds before the time limit of a job when its script asks the worker to stop, unless the script says otherwise."""
+"""Seconds before the time limit of a job for which its script orders a warning, and asks the worker to stop."""
 
-STOP_VARIABLE = "GREENSEG_STOP_SECONDS"
-"""Environment variable by which the script of a job says otherwise."""
+_EARLY_SECONDS = 60.0  # by which Slurm may warn earlier (`--signal` in the manual of sbatch)
 
 _ASK_SECONDS = 20.0  # for an answer of the scheduler
 _SPECIAL_STEPS = 4_294_967_000  # steps from here on are the job script or an interactive shell, not a task of srun
@@ -39,8 +38,8 @@ def is_worker() -> bool:
 
 
 def stop_seconds() -> float:
-    """Seconds before the end of its job when this process is asked to stop; 0 if only the end of the job stops it."""
-    return float(os.environ.get(STOP_VARIABLE) or STOP_SECONDS) if is_worker() else 0.0
+    """Most seconds before the end of its job when this process is asked to stop; 0 if only the end itself stops it."""
+    return STOP_SECONDS + _EARLY_SECONDS if is_worker() else 0.0
 
 
 def nodes() -> int:

@@ -135,12 +135,13 @@ class Launch:
             if run.status == "failed" and run.known:
                 reopen(run.known)
 
-    def submit(self, orders: Sequence[Submission], tell: Callable[[str], None]) -> None:
-        """Start workers, unless another process of this machine has just done so.
+    def submit(self, orders: Sequence[Submission], tell: Callable[[str], None]) -> list[Submission]:
+        """Start workers, unless another process of this machine has just done so; returns what was submitted.
 
         Raises:
             UserError: they were not started.
         """
+        new = []
         text = yamlfile.dump(dict(self._planned.resolved))
         with self._submissions.alone():
             if orders:
@@ -155,10 +156,12 @@ class Launch:
                 except NoAnswer as error:
                     raise UserError(f"{error}; the same command finds out later whether workers were started") from None
                 self._open.append(submitted)
+                new.append(submitted)
                 of_nodes = f" of {order.nodes} nodes" if order.nodes > 1 else ""
                 workers = "1 worker" if order.workers == 1 else f"{order.workers} workers"
                 name = f"job {submitted.job}" if self.is_elsewhere else submitted.name
                 tell(f"Started {workers}{of_nodes}: {self.name}, {name}; output in {self._submissions.folder}")
+        return new
 
     def cancel(self, tell: Callable[[str], None]) -> None:
         """Cancel all workers, and wait for their end.
@@ -228,16 +231,18 @@ class Launch:
         from greenseg.launch.watch import record_out_of_memory
 
         try:
-            workers = states(self._open)
             with self._submissions.alone():
+                known = {each.name for each in self._open}
+                self._open += [each for each in self._submissions.open() if each.name not in known]
+                workers = states(self._open)
                 if new := self._submissions.submit_left(self._open, workers):
                     self._open += new
                     workers += states(new)
         except (NoAnswer, NotStarted) as error:
             tell(f"{error}; asking again")
             return list(before)
-        known = {worker.name for worker in before if worker.phase == Phase.ENDED}
+        over = {worker.name for worker in before if worker.phase == Phase.ENDED}
         for worker in workers:
-            if worker.cause == Cause.OUT_OF_MEMORY and worker.job and worker.name not in known:
+            if worker.cause == Cause.OUT_OF_MEMORY and worker.job and worker.name not in over:
                 record_out_of_memory([job.run for job in jobs], worker.job)
         return workers

@@ -183,7 +183,9 @@ def sweep(
         view = view_of(planned, len(plan.runs) - len(done) + to_come, done, quiet, as_json)
         if retry_failed:
             launch.reopen(plan)
-        launch.submit(orders, tell)
+        for new in launch.submit(orders, tell):
+            if isinstance(view, JsonView):
+                view.tell("submitted", launcher=new.launcher, name=new.name, workers=new.workers, id=new.job)
         if not detach:
             stopped = launch.follow(every, bool(planned.space), view, tell)
             _end_elsewhere(planned, out, view, stopped, allow_mixed_sources, silent)

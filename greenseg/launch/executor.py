@@ -63,6 +63,7 @@ class Job:
         variables = {events.CONTEXT: json.dumps(self.context | context)}
         variables |= {events.START_OVER: "1"} if self.start_over else {}
         variables |= {events.OWNER: self.watched.knowledge} if self.watched else {}
+        variables |= {} if self.failed or self.tries else {events.UNLESS_FAILED: "1"}
         return variables | ({} if self.until is None else {events.UNTIL: str(self.until)})
 
 

@@ -140,6 +140,8 @@ def judge(attempt: Attempt, record: Record | None) -> tuple[Outcome, Error | Non
     status, why = (began.status, began.error) if began else ("", None)
     if status == "paused":
         return Outcome("paused"), None
+    if record and record.status == "failed" and not began and not attempt.job.failed and attempt.job.tries <= 1:
+        return Outcome("failed", "by another process"), None
     log = last_lines(run)
     if not attempt.overdue:
         if why and status == "interrupted":

@@ -19,6 +19,9 @@ CONTEXT = "GREENSEG_CONTEXT"
 START_OVER = "GREENSEG_START_OVER"
 """Environment variable that makes a run discard its earlier attempts; it does so once it holds the lock."""
 
+UNLESS_FAILED = "GREENSEG_UNLESS_FAILED"
+"""Environment variable for a run that had not failed when it was planned: if it has since, it is left alone."""
+
 THREADS = "GREENSEG_THREADS"
 """Environment variable with the number of threads for a run on a CPU."""
 

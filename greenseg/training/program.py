@@ -99,7 +99,7 @@ def main(directory: Path) -> int:
 
 
 def _is_done(run: "RunDirectory") -> bool:
-    """Whether another process has done the run after planning: it has all epochs that it should have for now."""
+    """Whether another process has done the run after planning: it has all epochs for now, or has failed since."""
     from greenseg.runs.record import BadRecord
     from greenseg.runs.summary import last_of_each
     from greenseg.training import events
@@ -111,7 +111,8 @@ def _is_done(run: "RunDirectory") -> bool:
     except BadRecord:
         return False
     if record is None or record.status != "paused":
-        return record is not None and record.status == "finished"
+        failed_since = record is not None and record.status == "failed" and events.UNLESS_FAILED in os.environ
+        return failed_since or (record is not None and record.status == "finished")
     until = os.environ.get(events.UNTIL)
     return bool(until) and len(last_of_each(run.epochs())) >= int(until or 0)
 

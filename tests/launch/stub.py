@@ -71,7 +71,8 @@ def _carry_out(run: Any, settings: Any, context: dict[str, Any], emit: Callable[
     from greenseg.runs.record import Epoch, Record
     from greenseg.training import events
 
-    if run.status() == "finished" and not os.environ.get(events.START_OVER):
+    over = ("finished", "failed") if events.UNLESS_FAILED in os.environ else ("finished",)
+    if run.status() in over and not os.environ.get(events.START_OVER):
         return 0
     act, found = context.get("act") or os.environ.get(ACT, "finish"), run.record()
     before = [each.to_json() for each in found.attempts] if found else []

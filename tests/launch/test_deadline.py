@@ -43,10 +43,11 @@ def test_a_run_costs_as_its_repeats_or_those_like_it(tmp_path: Path) -> None:
     assert not deadline(70).fits(job(tmp_path, precision="16-mixed", batch_size=4), first=False)
 
 
-def test_what_is_unknown_or_fits_into_no_job_starts(tmp_path: Path) -> None:
+def test_a_run_of_unknown_time_starts_and_one_that_fits_into_no_job_starts_only_as_the_first(tmp_path: Path) -> None:
     run = job(tmp_path, precision="32-true", batch_size=8)
     assert Deadline(Limit(time.monotonic() + 5, 1000), Costs([]), 0).fits(run, first=False)
-    assert deadline(50, whole=99).fits(run, first=False), "the next job would be too short, too"
+    assert not deadline(50, whole=99).fits(run, first=False)
+    assert deadline(50, whole=99).fits(run, first=True), "the next job would be too short, too"
     assert not deadline(50, whole=101).fits(run, first=False)
     assert deadline(50, whole=101, stop=10).fits(run, first=False)
 

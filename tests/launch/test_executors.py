@@ -225,6 +225,16 @@ def test_two_runs_at_once(bench: Bench) -> None:
     assert kinds[:3] == ["start", "start", "end"], "the third one waited for its turn"
 
 
+def test_a_run_that_failed_elsewhere_since_it_was_planned_is_left_alone(bench: Bench) -> None:
+    job = bench.job("fail")
+    assert bench.outcome(job).status == "failed"
+    planned, again = bench.job("finish"), bench.job("finish")
+    assert (bench.outcome(planned).status, planned.tries) == ("failed", 0)
+    assert len(recorded(planned.run)["attempts"]) == 1
+    again.failed = True  # as with --retry-failed
+    assert bench.outcome(again).status == "finished"
+
+
 def test_a_full_pipe_loses_no_epoch(bench: Bench) -> None:
     job, slept = bench.job("talk"), list[float]()
 

@@ -1,5 +1,7 @@
 """What `greenseg sweep` expects of every launcher: the same cases for each that there is, with a stub as the worker."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from greenseg.errors import UserError
 from greenseg.launchers import LAUNCHERS
 from greenseg.launchers.launcher import Cause, Launcher, NotStarted, Phase, Submission, Worker
 from greenseg.launchers.submissions import Submissions, states
@@ -85,7 +88,10 @@ def test_it_starts_workers_and_tells_how_they_ended(bench: Bench) -> None:
 def test_the_script_is_sound(name: str, tmp_path: Path) -> None:
     bench = Bench(name, tmp_path)
     text = LAUNCHERS[name]().script(bench.planned("echo 'a b'", setup=["module load cuda"]))
-    check = ["shellcheck", "--exclude=SC2034", "-"]  # only one launcher reads `stopped`
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    if not (shellcheck := shutil.which("shellcheck", path=path)):
+        pytest.skip("shellcheck is not here; `make install` installs it")
+    check = [shellcheck, "--exclude=SC2034", "-"]  # only one launcher reads `stopped`
     done = subprocess.run(check, input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -182,6 +188,17 @@ def test_a_worker_that_could_not_be_requeued_is_started_again(bench: Bench) -> N
     bench.submissions.cancel([submission])
     again.file(".json").unlink()
     assert bench.submissions.submit_left([submission], found) == [], "the user has cancelled it"
+
+
+def test_workers_of_another_host_are_left_to_it(tmp_path: Path) -> None:
+    bench = Bench("local", tmp_path)
+    submission = bench.submit("last", 1)
+    away = replace(submission, host="elsewhere")
+    assert [worker.phase for worker in states([away])] == [Phase.ENDED]
+    with pytest.raises(UserError, match="elsewhere"):
+        bench.submissions.cancel([away])
+    bench.submissions.cancel([submission])
+    bench.end()
 
 
 def test_a_start_that_is_refused_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,22 @@ def test_a_preempted_worker_goes_on_later(bench: Bench, slurm: SlurmHere) -> Non
     assert (worker.cause, starts(worker)) == (Cause.DONE, ["start 0", "start 1"])
 
 
+def test_a_worker_that_is_preempted_with_a_grace_time_stops_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals = "preempt_send_user_signal"
+    with running_slurm(1, CPUS=4, PREEMPTION=1, GRACE_SECONDS=60, PREEMPT_PARAMETERS=signals) as slurm:
+        for variable, value in slurm.environment.items():
+            monkeypatch.setenv(variable, value)
+        bench = Bench("slurm", tmp_path)
+        bench.submit(AGAIN, 1, cpus_per_task=4)
+        bench.wait(lambda found: running(found) and any(bench.folder.rglob("*.began")))
+        urgent = slurm.submit("true", "--partition=urgent", "--cpus-per-task=4")
+        assert slurm.wait(urgent, seconds=30) == "COMPLETED"
+        (worker,) = bench.end()
+        assert (worker.cause, starts(worker)) == (Cause.DONE, ["start 0", "start 1"])
+
+
 def test_a_worker_whose_node_fails_goes_on_elsewhere(bench: Bench, slurm: SlurmHere) -> None:
     bench.submit(AGAIN, 1)
     (worker,) = bench.wait(running)

@@ -17,7 +17,7 @@ GPUS=${GPUS:-0}                                 # GPUs of a node; their files ar
 WITH_DBD=${WITH_DBD:-0}                         # 1: accounting, so that sacct works
 PREEMPTION=${PREEMPTION:-0}                     # 1: jobs in the partition `urgent` requeue those in `main`
 GRACE_SECONDS=${GRACE_SECONDS:-0}               # time between the signal of a preemption and the requeue
-PREEMPT_PARAMETERS=${PREEMPT_PARAMETERS:-}      # such as send_user_signal
+PREEMPT_PARAMETERS=${PREEMPT_PARAMETERS:-}      # such as preempt_send_user_signal
 OVERSUBSCRIBE=${OVERSUBSCRIBE:-NO}              # of the partition `main`
 KILL_WAIT=${KILL_WAIT:-5}                       # seconds between SIGTERM and SIGKILL
 EXPIRE_SECONDS=${EXPIRE_SECONDS:-5}             # of credentials; a requeued job waits that long before its next start
@@ -136,7 +136,7 @@ PREEMPT='' URGENT=''
 if [ "$PREEMPTION" = 1 ]; then
   PREEMPT="PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE${PREEMPT_PARAMETERS:+
-PreemptParameters=$PREEMPT_PARAMETERS}"
+SlurmctldParameters=$PREEMPT_PARAMETERS}"
   URGENT="PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=60 PriorityTier=10 PreemptMode=OFF State=UP"
 fi
 if put slurm.conf 644 <<CONF
