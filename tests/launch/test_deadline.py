@@ -49,7 +49,6 @@ def test_a_run_of_unknown_time_starts_and_one_that_fits_into_no_job_starts_only_
     assert not deadline(50, whole=99).fits(run, first=False)
     assert deadline(50, whole=99).fits(run, first=True), "the next job would be too short, too"
     assert not deadline(50, whole=101).fits(run, first=False)
-    assert deadline(50, whole=101, stop=10).fits(run, first=False)
 
 
 def test_epochs_that_a_run_has_are_not_done_again(tmp_path: Path) -> None:
