@@ -15,9 +15,9 @@ rm -f "$files.end" "$files.left" "$files.code"
 export {variable}={name}_{number}
 cd {directory} || exit
 
-{setup}stopped=
+{setup}stopped= warned=
 # A warning in time: the worker stops its runs, and tells with its exit code whether a further start goes on with them.
-trap 'kill -TERM "$(cat "$files.pid")"' USR1
+trap 'warned=1; kill -TERM "$(cat "$files.pid")"' USR1
 # A request to end goes to every process of the job, so it is not passed on.
 trap 'stopped=1' TERM
 (
@@ -46,7 +46,8 @@ def write(
         number: expression of the shell for the number of the worker.
         header: lines at its top.
         setup: commands before the worker.
-        end: commands after it; its exit code is in `code`, and `stopped` is set if it was asked to end for good.
+        end: commands after it; its exit code is in `code`; `warned` is set if it was asked to stop in time, and `stopped`
+            if it was asked to end for good.
     """
     return _SCRIPT.format(
         header="".join(f"{line}\n" for line in header),

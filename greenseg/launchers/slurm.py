@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ _WORKERS = 4
 _ANSWER_SECONDS = 60.0
 
 _END = """\
+# A worker that was warned before it could handle signals has ended by SIGTERM.
+[ -z "$warned" ] || [ "$code" != 143 ] || code={requeue}
 if [ "$code" = {requeue} ] && [ -z "$stopped" ]; then
     # The name of the array task: its plain number may be that of the whole array.
     if scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"; then
@@ -370,11 +373,14 @@ def _worker(submission: Submission, number: int, task: _Task | None) -> Worker:
     node = task.node if task.node not in ("(null)", "None assigned") else ""
     if cause := _CAUSES.get(task.state):
         known: dict[str, Any] = {"host": node}
+        code = submission.exit_code(number)
+        if cause == Cause.EXITED and _ran_out_of_memory(submission.file(".log", number)):
+            cause = Cause.OUT_OF_MEMORY
+        if cause == Cause.OUT_OF_MEMORY and code not in (None, _KILLED):
+            cause = Cause.EXITED  # a run was killed, and its worker went on to an end of its own
         if cause not in (Cause.DONE, Cause.EXITED):
             known["cause"] = cause
-        elif cause == Cause.EXITED and _ran_out_of_memory(submission.file(".log", number)):
-            known["cause"] = Cause.OUT_OF_MEMORY
-        elif submission.exit_code(number) is None:
+        elif code is None:
             known |= {"cause": cause, "code": 0 if cause == Cause.DONE else None}
         return ended(submission, number, job, **known)
     phase, reason = (Phase.PENDING, pending(task.reason)) if task.state in _PENDING else (Phase.RUNNING, "")
@@ -386,6 +392,7 @@ _NO_MEMORY = re.compile(r"^slurmstepd.*(exceeded .*memory limit|oom[-_ ]kill)", 
 """Line of Slurm's daemon in the output of a job. Where it looks at memory only now and then, no state tells it."""
 
 _END_BYTES = 10_000
+_KILLED = 128 + signal.SIGKILL  # the exit code of a killed worker
 
 
 def _ran_out_of_memory(log: Path) -> bool:

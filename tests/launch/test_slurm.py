@@ -216,6 +216,9 @@ def test_how_a_worker_ended_is_told_from_either(by: str, tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     submission = replace(Bench("slurm", tmp_path).planned("finish", len(SAID)), job="7")
     assert [worker.cause for worker in Slurm().states([submission])] == [cause for _, cause in SAID]
+    submission.folder.mkdir(parents=True, exist_ok=True)
+    submission.file(".end", 0).write_text("0\n")  # a run was killed, and its worker went on
+    assert Slurm().states([submission])[0].cause == Cause.DONE
 
 
 def test_a_worker_that_slurm_has_forgotten_is_known_by_its_exit_code(
