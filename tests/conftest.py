@@ -60,7 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
 LONGEST = (
     "training/test_strategies", "cli/test_train", "training/test_resume", "cli/test_sweep", "launch/test_queue",
     "cli/test_other_schedulers", "slurm/test_slurm", "export/test_e2mip", "training/test_probe",
-    "launch/test_executors", "cli/test_sweep_run", "launch/test_torture", "machine/test_claims", "hosts/test_hosts",
+    "launch/test_executors", "runs/test_hosts", "slurm/test_worker", "cli/test_launch", "launch/test_slurm",
+    "launch/test_slurm_torture", "launch/test_launchers",
+    "cli/test_sweep_run", "launch/test_torture", "machine/test_claims", "hosts/test_hosts",
     "data/test_slices", "training/test_optimization", "cli/test_streams", "cli/test_content",
     "models/test_gradient_checkpointing", "models/test_network", "training/test_every_network",
 )  # fmt: skip

@@ -46,8 +46,8 @@ def write(
         number: expression of the shell for the number of the worker.
         header: lines at its top.
         setup: commands before the worker.
-        end: commands after it; its exit code is in `code`; `warned` is set if it was asked to stop in time, and `stopped`
-            if it was asked to end for good.
+        end: commands after it; its exit code is in `code`. `warned` is set if it was asked to stop in time, and
+            `stopped` if it was asked to end for good.
     """
     return _SCRIPT.format(
         header="".join(f"{line}\n" for line in header),
