@@ -118,6 +118,10 @@ class Holder:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
+    def is_same_process(self, other: "Holder | None") -> bool:
+        """Whether it is the same process of the same host."""
+        return other is not None and (self.host, self.pid) == (other.host, other.pid)
+
     @property
     def would_have_lock(self) -> bool:
         """Whether a `flock` of this process would be seen here, so that it is dead if there is none.
@@ -386,7 +390,7 @@ class Watch:
             return False
         # The caller has the flock that an owner on this host would have.
         same_kernel = bool(holder.kernel) and holder.kernel == self._holder.kernel
-        return (has_flock and same_kernel) or (dead is not None and (holder.host, holder.pid) == (dead.host, dead.pid))
+        return (has_flock and same_kernel) or holder.is_same_process(dead)
 
     def _held(self) -> Held:
         return Held(self._seen.generation, self._seen.holder, self._silent)

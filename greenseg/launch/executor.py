@@ -5,16 +5,20 @@ reads everything else from the directory of the run (`greenseg.launch.follow`, `
 without pipes, for instance on another host, needs to report only ends.
 """
 
+import contextlib
 import json
+import socket
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol, Self
 
+from greenseg import batch_job
 from greenseg.data.content import Content
 from greenseg.launch.slots import Slot, Slots
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.owner import Owner
+from greenseg.runs.record import BadRecord
 from greenseg.runs.standing import PlannedRun
 from greenseg.settings import Settings, parent_of
 from greenseg.training import events
@@ -51,7 +55,7 @@ class Job:
     def owner(self) -> Owner:
         """The owner of the run, as far as this process has watched it."""
         if self.watched is None or self.watched.run != self.run.path:  # another sweep may have made another directory
-            self.watched = Owner(self.run.path)
+            self.watched = Owner(self.run.path, dead=_before_requeue(self.run))
         return self.watched
 
     def environment(self, **context: Any) -> dict[str, str]:
@@ -65,6 +69,18 @@ class Job:
         variables |= {events.OWNER: self.watched.knowledge} if self.watched else {}
         variables |= {} if self.failed or self.tries else {events.UNLESS_FAILED: "1"}
         return variables | ({} if self.until is None else {events.UNTIL: str(self.until)})
+
+
+def _before_requeue(run: RunDirectory) -> tuple[str, int] | None:
+    """The process that trained a run on another host in an earlier start of this job: its scheduler has ended it."""
+    if not (batch_job.is_worker() and batch_job.restarts()):
+        return None
+    with contextlib.suppress(BadRecord):
+        record = run.record()
+        attempt = record.attempts[-1] if record and record.attempts else None
+        if attempt and attempt.host and attempt.pid and attempt.job == batch_job.job_id():
+            return None if attempt.host == socket.gethostname() else (attempt.host, attempt.pid)
+    return None
 
 
 def jobs_of(runs: Sequence[PlannedRun]) -> list[Job]:

@@ -13,6 +13,7 @@ from greenseg.launch.judge import Outcome
 from greenseg.launch.queue import Listener
 from greenseg.runs.attempt import completed
 from greenseg.runs.directory import RunDirectory
+from greenseg.runs.owner import Owner
 from greenseg.runs.record import BadRecord, Error, Record
 from greenseg.settings import Settings, read_config
 
@@ -135,7 +136,7 @@ def record_out_of_memory(runs: Iterable[RunDirectory], batch_job: str) -> list[R
         if not (record and record.status == "running" and record.attempts and record.attempts[-1].job == batch_job):
             continue
         attempt = record.attempts[-1]
-        with run.claim(dead=(attempt.host or "", attempt.pid or 0)) as mine:
+        with run.claim(Owner(run.path, dead=(attempt.host or "", attempt.pid or 0))) as mine:
             if mine:
                 message = f"its job, {batch_job}, was killed because memory ran out"
                 error = Error(kind=Failure.OUT_OF_MEMORY, type="Killed", message=message)

@@ -247,18 +247,12 @@ class RunDirectory:
         raise UserError(f"{self.path}: rank 0 has not begun this run after {seconds:g} s")
 
     @contextlib.contextmanager
-    def claim(
-        self,
-        owner: Owner | None = None,
-        on_loss: Callable[[], None] | None = None,
-        dead: tuple[str, int] | None = None,
-    ) -> "Iterator[Self | None]":
+    def claim(self, owner: Owner | None = None, on_loss: Callable[[], None] | None = None) -> "Iterator[Self | None]":
         """Claim the run for this process while the context lasts.
 
         Args:
             owner: what is known about its owner; see `greenseg.runs.owner`.
             on_loss: see `Owner.claim`.
-            dead: see `Owner.claim`.
 
         Yields:
             The directory with the files of this owner; None if the run has another owner.
@@ -266,7 +260,7 @@ class RunDirectory:
         Raises:
             OSError: the directory is not writable, or the disk is full.
         """
-        with (owner or Owner(self.path)).claim(on_loss, dead) as lease:
+        with (owner or Owner(self.path)).claim(on_loss) as lease:
             if lease is None:
                 yield None
                 return

@@ -5,6 +5,7 @@ see docs/leases.md.
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,20 +20,23 @@ class Owner:
     Args:
         run: path of the run's directory.
         knowledge: the knowledge of another instance on this host; empty if there is none.
+        dead: host name and ID of a process that is known to be dead, from a scheduler for instance.
     """
 
-    def __init__(self, run: Path, knowledge: str = "") -> None:
+    def __init__(self, run: Path, knowledge: str = "", dead: tuple[str, int] | None = None) -> None:
         self.run = run
         self._lock = run / ".lock"
         self._watch = Watch(run / ".lease", "run", Terms.here())
         self._looked = bool(knowledge)
         if knowledge:
-            self._watch.learn(knowledge)
+            watched, dead = json.loads(knowledge)
+            self._watch.learn(watched)
+        self._dead = Holder(*dead) if dead else None
 
     @property
     def knowledge(self) -> str:
         """What it knows, for another instance on this host."""
-        return self._watch.knowledge
+        return json.dumps([self._watch.knowledge, self._dead and (self._dead.host, self._dead.pid)])
 
     def look(self) -> str | None:
         """The process that trains this run, or may do so; None if there is none, or if it was silent for a whole lease.
@@ -44,9 +48,10 @@ class Owner:
             return "another process on this host"
         self._looked = True
         held = self._watch.look()
-        if held is None or (has_lock is False and held.holder and held.holder.would_have_lock):
+        holder = held.holder if held else None
+        if held is None or (has_lock is False and holder and holder.would_have_lock):
             return None
-        return str(held)
+        return None if holder and holder.is_same_process(self._dead) else str(held)
 
     def lives(self) -> bool | None:
         """Whether the run has a living owner; None if that is not known yet: look again, every few seconds.
@@ -61,15 +66,12 @@ class Owner:
         return True if looked and self._watch.knowledge != before else None
 
     @contextlib.contextmanager
-    def claim(
-        self, on_loss: Callable[[], None] | None = None, dead: tuple[str, int] | None = None
-    ) -> Iterator[Lease | None]:
+    def claim(self, on_loss: Callable[[], None] | None = None) -> Iterator[Lease | None]:
         """Claim the run for this process while the context lasts; yields None if it has another owner.
 
         Args:
             on_loss: called in another thread if another host takes over, since this one was silent. Without it, the
                 context must last only for an instant, since nothing renews the lease.
-            dead: host name and ID of a process that is known to be dead, from a scheduler for instance.
 
         Raises:
             OSError: the directory is not writable.
@@ -78,7 +80,7 @@ class Owner:
             if has_flock is None:
                 yield None
                 return
-            lease = self._watch.claim(has_flock, Holder(*dead) if dead else None)
+            lease = self._watch.claim(has_flock, self._dead)
             if isinstance(lease, Held):
                 yield None
             elif on_loss:

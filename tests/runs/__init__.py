@@ -8,8 +8,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
+import pytest
+
 from greenseg.energy.reading import EnergyJson
 from greenseg.files import write_json
+from greenseg.leases import Holder
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.record import (
     SCHEMA,
@@ -267,3 +270,12 @@ def write_many(root: Path, number: int, epochs: int = 50, repeats: int = 3) -> N
             for i in range(epochs)
         )
         (folder / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def held_by(run: RunDirectory, holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have another process claim a run and disappear."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Holder, "here", classmethod(lambda cls: holder))
+        patch.setattr("greenseg.leases.Lease.release", lambda lease: None)
+        with run.claim() as mine:
+            assert mine

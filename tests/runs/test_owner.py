@@ -18,7 +18,7 @@ from greenseg.runs.owner import Owner
 from greenseg.runs.record import Record
 from greenseg.runs.summary import add_late_joules
 from greenseg.settings import Settings
-from tests.runs import epoch, record, write
+from tests.runs import epoch, held_by, record, write
 
 SETTINGS = Settings.of({"epochs": 1})
 
@@ -72,15 +72,6 @@ def test_an_owner_that_waits_for_another_needs_few_file_operations(tmp_path: Pat
 # ── who owns it
 
 
-def held_by(run: RunDirectory, holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have another process claim a run and disappear."""
-    with monkeypatch.context() as patch:
-        patch.setattr(Holder, "here", classmethod(lambda cls: holder))
-        patch.setattr("greenseg.leases.Lease.release", lambda lease: None)
-        with run.claim() as mine:
-            assert mine
-
-
 HERE = Holder.here()
 
 
@@ -107,9 +98,11 @@ def test_a_process_that_a_scheduler_calls_dead_is_taken_over_at_once(
     held_by(run, Holder("other", 7, "its/other"), monkeypatch)
     with run.claim() as mine:
         assert mine is None
-    with run.claim(dead=("other", 8)) as mine:
+    with run.claim(Owner(run.path, dead=("other", 8))) as mine:
         assert mine is None
-    with run.claim(dead=("other", 7)) as mine:
+    dead = Owner(run.path, dead=("other", 7))
+    assert dead.look() is None
+    with run.claim(Owner(run.path, dead.knowledge)) as mine:
         assert mine
         assert mine.files == run.path, "it writes no more"
 
