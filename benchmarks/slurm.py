@@ -123,16 +123,15 @@ def main(runs: int = RUNS) -> None:
         (folder / "warm").mkdir()
         (folder / "warm" / "sweep.yaml").write_text(yaml.safe_dump(sweep | {"seeds": [999]}))
         on_this_machine(folder / "warm", slurm)  # prepares the slices
-        found = {}
+        print(f"{runs} runs of one epoch on {NODES} nodes with a core each")
+        print(f"{'':32}   wall s   overhead per run   end → first step   CPU s before it   Dice as in the first row")
+        dice: Mapping[str, float | None] = {}
         for name, way in WAYS.items():
-            found[name] = measure(way, folder / way.__name__, sweep, slurm)
-            print(f"   measured: {name}", flush=True)
-    first = next(iter(found.values()))
-    print(f"{runs} runs of one epoch on {NODES} nodes with a core each")
-    print(f"{'':32}   wall s   overhead per run   end → first step   CPU s before it   Dice as in the first row")
-    for name, figures in found.items():
-        same = sum(figures.dice.get(run) == dice for run, dice in first.dice.items())
-        print(
-            f"{name:32} {figures.wall:8.1f} {figures.overhead:16.2f} s {figures.gap:16.2f} s {figures.cpu:17.2f} "
-            f"{same:16} of {runs}"
-        )
+            figures = measure(way, folder / way.__name__, sweep, slurm)
+            dice = dice or figures.dice
+            same = sum(figures.dice[run] == dice[run] for run in dice)
+            print(
+                f"{name:32} {figures.wall:8.1f} {figures.overhead:16.2f} s {figures.gap:16.2f} s {figures.cpu:17.2f} "
+                f"{same:16} of {runs}",
+                flush=True,
+            )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.hosts import Host
+from tests.hosts import Hosts
 from tests.slurm import Slurm, wait_for
 
 _PAGE = Path(__file__).parents[2] / "docs" / "other-schedulers.md"
@@ -113,13 +113,12 @@ def test_a_pod_that_is_evicted_stops_in_order(folder: Path, programs: Path) -> N
     assert len(_attempts(folder)) == _RUNS
 
 
-def test_hosts_that_ssh_reaches_share_the_runs(folder: Path, programs: Path) -> None:
-    with Host("node1", 0, []) as one, Host("node2", 1, []) as two:
-        for host in (one, two):
-            _program(programs / host.name, f'exec {shlex.join(host.enter())} sh -c "$*"')
-        _program(programs / "ssh", f'name=$1; shift; exec {programs}/"$name" "$@"')
-        subprocess.run(["bash", "-c", _block("ssh")], cwd=folder, env=_variables(programs), check=True, timeout=60)
-        wait_for(lambda: len(_attempts(folder)) == _RUNS, seconds=300)
+def test_hosts_that_ssh_reaches_share_the_runs(hosts: Hosts, folder: Path, programs: Path) -> None:
+    for name in ("node1", "node2"):
+        _program(programs / name, f'exec {shlex.join(hosts(name).enter())} sh -c "$*"')
+    _program(programs / "ssh", f'name=$1; shift; exec {programs}/"$name" "$@"')
+    subprocess.run(["bash", "-c", _block("ssh")], cwd=folder, env=_variables(programs), check=True, timeout=60)
+    wait_for(lambda: len(_attempts(folder)) == _RUNS, seconds=300)
     logs = {path.name: path.read_text() for path in folder.glob("*.log")}
     assert logs.keys() == {"node1.log", "node2.log"}
     assert [len(attempts) for attempts in _attempts(folder)] == [1] * _RUNS, logs
