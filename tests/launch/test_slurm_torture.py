@@ -113,10 +113,13 @@ class Sweep:
         self._slurm.up()
         return True
 
+    def processes(self) -> list[psutil.Process]:
+        """All processes of the sweep."""
+        return [p for p in psutil.process_iter(["cmdline", "name", "cwd"]) if p.info["cwd"] == str(self.folder)]
+
     def _kill(self, *words: str) -> bool:
-        found = [p for p in psutil.process_iter(["cmdline", "name", "cwd"]) if p.info["cwd"] == str(self.folder)]
         wanted = [
-            p for p in found
+            p for p in self.processes()
             if any(word in " ".join(p.info["cmdline"] or []) or word in (p.info["name"] or "") for word in words)
             and "--launcher slurm" not in " ".join(p.info["cmdline"] or [])
         ]  # fmt: skip
@@ -154,7 +157,7 @@ def test_a_sweep_on_slurm_survives_everything(tmp_path: Path, slurm: Slurm, phan
     print(f"seed {SEED}: {dict(happened)}; started {starts} times, {RUNS} runs of {EPOCHS} epochs")
     assert happened.total() == KILLS, "the sweep was over too soon to say anything"
     assert "Traceback" not in sweep.output.read_text()
-    assert wait_for(lambda: not [state for state in slurm.squeue().values() if state == "RUNNING"])
+    assert wait_for(lambda: not sweep.processes()), "nothing runs on"
 
     runs = find_runs([tmp_path / "runs"])
     assert len(runs) == RUNS
