@@ -135,8 +135,9 @@ def test_a_sweep_on_slurm_survives_everything(tmp_path: Path, slurm: Slurm, phan
     random.seed(SEED)
     sweep = Sweep(tmp_path, slurm, phantom)
     happens: dict[Callable[[], bool], int] = {  # the last three can always happen, the others only while tasks run
-        sweep.a_run_is_killed: 5, sweep.a_worker_is_killed: 5, sweep.a_script_is_killed: 3, sweep.a_task_is_cancelled: 3,
-        sweep.a_task_is_requeued: 5, sweep.a_task_is_preempted: 2, sweep.a_node_fails: 1, sweep.the_controller_fails: 1,
+        sweep.a_run_is_killed: 5, sweep.a_worker_is_killed: 5, sweep.a_script_is_killed: 3,
+        sweep.a_task_is_cancelled: 3, sweep.a_task_is_requeued: 5, sweep.a_task_is_preempted: 2,
+        sweep.a_node_fails: 1, sweep.the_controller_fails: 1,
     }  # fmt: skip
     happened: Counter[str] = Counter()
     starts = 0
