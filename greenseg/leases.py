@@ -18,6 +18,7 @@ import contextlib
 import errno
 import functools
 import json
+import math
 import os
 import re
 import socket
@@ -28,6 +29,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import psutil
 
 from greenseg.errors import UserError
 
@@ -63,7 +66,7 @@ class Terms:
     skew: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.fence <= 0:
+        if not 0 < self.fence < math.inf:
             raise ValueError(f"a lease of {self.seconds:g} s is too short for files that are {self.stale:g} s old")
 
     @classmethod
@@ -78,7 +81,7 @@ class Terms:
             seconds = float(given or cls.seconds)
             return cls(seconds, seconds / 2)
         except ValueError:
-            raise UserError(f"GREENSEG_LEASE is {given!r}; it must be a number of seconds") from None
+            raise UserError(f"GREENSEG_LEASE is {given!r}; it must be a positive number of seconds") from None
 
     @property
     def fence(self) -> float:
@@ -118,26 +121,42 @@ class Holder:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
-    def is_same_process(self, other: "Holder | None") -> bool:
-        """Whether it is the same process of the same host."""
-        return other is not None and (self.host, self.pid) == (other.host, other.pid)
+    def has_ended(self, here: "Holder", has_flock: bool) -> bool:
+        """Whether it has certainly ended, since it ran on this kernel.
 
-    @property
-    def would_have_lock(self) -> bool:
-        """Whether a `flock` of this process would be seen here, so that it is dead if there is none.
-
-        That is so in the same boot of the same host. In an earlier boot, it is dead anyway; yet hosts may share a name.
+        Args:
+            here: a process of this kernel.
+            has_flock: the `flock` that it would have is free, or the caller has it.
         """
-        return bool(self.kernel) and self.host == Holder.here().host
+        return bool(self.kernel) and self.kernel == here.kernel and (has_flock or not _exists(self.pid))
+
+    def seems_dead(self, here: "Holder", has_flock: bool, dead: "Holder | None") -> bool:
+        """Whether it has probably ended: before a reboot of this host, or by the word of a scheduler.
+
+        Yet hosts may share a name, and a node that a scheduler has lost may go on. The other arguments are those of
+        `has_ended`.
+
+        Args:
+            here: a process of this kernel.
+            has_flock: the `flock` that it would have is free, or the caller has it.
+            dead: a process that a scheduler calls dead.
+        """
+        before_boot = has_flock and bool(here.kernel) and self.host == here.host
+        return before_boot or (dead is not None and (self.host, self.pid) == (dead.host, dead.pid))
 
 
 @functools.cache
 def _boot() -> str:
-    """Identifier of the present boot; empty if this system has none."""
+    """Identifier of the present boot: that of Linux, or its time."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        return ""
+        return str(round(psutil.boot_time()))
+
+
+def _exists(pid: int) -> bool:
+    """Whether this host has a process with this ID, perhaps a later one."""
+    return psutil.pid_exists(pid)
 
 
 class Files(Protocol):
@@ -354,7 +373,7 @@ class Watch:
         self._seen = _Seen(generation, content.encode())
 
     def look(self) -> Held | None:
-        """Look at the lease once, in two file operations; None if it is free.
+        """Look at the lease once, in two file operations; None if it is released, or was silent for a whole lease.
 
         Raises:
             OSError: the folder is not readable.
@@ -363,7 +382,7 @@ class Watch:
         generation = max((int(match[1]) for name in names if (match := self._pattern.fullmatch(name))), default=0)
         # A listing may be old. Generations are never deleted, so a known one exists.
         self._see(max(generation, self._seen.generation))
-        return None if self._has_ended() or self._is_silent else self._held()
+        return None if self._is_released or self._is_silent else self._held()
 
     def _see(self, generation: int) -> None:
         """Read a generation. Time without a new counter runs from the end of one look to the begin of another."""
@@ -381,16 +400,14 @@ class Watch:
     def _is_silent(self) -> bool:
         return self._silent >= self._terms.seconds
 
-    def _has_ended(self, has_flock: bool = False, dead: Holder | None = None) -> bool:
+    @property
+    def _is_released(self) -> bool:
+        return not self._seen.generation or self._seen.released
+
+    def _has_ended(self, has_flock: bool) -> bool:
         """Whether the last owner certainly writes no more; see `claim`."""
-        seen, holder = self._seen, self._seen.holder
-        if not seen.generation or seen.released:
-            return True
-        if holder is None:
-            return False
-        # The caller has the flock that an owner on this host would have.
-        same_kernel = bool(holder.kernel) and holder.kernel == self._holder.kernel
-        return (has_flock and same_kernel) or holder.is_same_process(dead)
+        holder = self._seen.holder
+        return self._is_released or (holder is not None and holder.has_ended(self._holder, has_flock))
 
     def _held(self) -> Held:
         return Held(self._seen.generation, self._seen.holder, self._silent)
@@ -404,14 +421,16 @@ class Watch:
         Args:
             has_flock: the caller holds a `flock` that each process holds from before it claims this lease until after
                 it has released it. An owner on the same host is then dead, and the lease is taken over at once.
-            dead: a process that is known to be dead; its lease is taken over at once.
+            dead: a process that a scheduler calls dead. Its lease is taken over at once, but it may still write.
 
         Raises:
             OSError: the folder is not readable or not writable.
         """
         self.look()
-        has_ended = self._has_ended(has_flock, dead)
-        if not (has_ended or self._is_silent):
+        has_ended = self._has_ended(has_flock)
+        holder = self._seen.holder
+        seems_dead = holder is not None and holder.seems_dead(self._holder, has_flock, dead)
+        if not (has_ended or seems_dead or self._is_silent):
             return self._held()
         generation, token = self._seen.generation + 1, uuid.uuid4().hex
         takeover = self._seen.takeover if has_ended else generation

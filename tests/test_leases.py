@@ -19,6 +19,7 @@ from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from greenseg.errors import UserError
 from greenseg.leases import Folder, Held, Holder, Lease, Terms, Watch
 from tests.conftest import times
 
@@ -441,7 +442,7 @@ class Machine:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.time = 0.0
-        self.watch = Watch(folder, "run", TERMS, Holder(name, 7, name), lambda: self.time)
+        self.watch = Watch(folder, "run", TERMS, Holder(name, 1, name), lambda: self.time)  # which is always there
 
     def claim(self, has_flock: bool = False) -> Lease:
         claimed = self.watch.claim(has_flock)
@@ -473,10 +474,10 @@ def test_a_silent_owner_is_taken_over_by_the_next_generation_and_its_file_stays(
         two.time += TERMS.seconds - 0.1
         assert lease.renew()
         held = two.held()
-        assert (held.generation, held.holder, held.silent) == (1, Holder("one", 7, "one"), 0.0)
+        assert (held.generation, held.holder, held.silent) == (1, Holder("one", 1, "one"), 0.0)
     two.time += TERMS.seconds - 0.1
     assert two.held().silent == pytest.approx(TERMS.seconds - 0.1)
-    assert "process 7 on one" in str(two.held())
+    assert "process 1 on one" in str(two.held())
     before = (shared / "run.1").read_bytes()
     two.time += 0.2
     assert two.claim().generation == 2
@@ -484,7 +485,7 @@ def test_a_silent_owner_is_taken_over_by_the_next_generation_and_its_file_stays(
     assert (shared / "run.1").read_bytes() == before
     assert not lease.overdue, "its clock stood still, as that of a paused virtual machine"
     assert lease.lost()
-    assert "generation 2 belongs to process 7 on two" in lease.why
+    assert "generation 2 belongs to process 1 on two" in lease.why
     assert not lease.renew()
     assert (shared / "run.1").read_bytes() == before, "a lease that is lost is not renewed"
 
@@ -550,7 +551,7 @@ def test_a_pause_within_a_look_is_no_silence(before: bool, shared: Path, monkeyp
 def test_a_released_lease_is_free_at_once(shared: Path) -> None:
     one, two = Machine(shared, "one"), Machine(shared, "two")
     with one.claim().kept() as lease:
-        assert two.held().holder == Holder("one", 7, "one")
+        assert two.held().holder == Holder("one", 1, "one")
     assert lease.lost()
     assert two.watch.look() is None
     assert two.claim().generation == 2
@@ -588,7 +589,7 @@ def test_without_hard_links_files_are_made_exclusively(shared: Path, monkeypatch
     monkeypatch.setattr(os, "link", failing(errno.EPERM))
     one, two = Machine(shared, "one"), Machine(shared, "two")
     lease = one.claim()
-    assert two.held().holder == Holder("one", 7, "one")
+    assert two.held().holder == Holder("one", 1, "one")
     with pytest.raises(FileExistsError):
         Folder(shared).create("run.1", b"")
     assert lease.renew()
@@ -625,8 +626,17 @@ def test_a_folder_that_is_not_writable_is_an_error_and_no_lease(tmp_path: Path) 
 
 def test_terms_that_leave_an_owner_no_time_are_refused() -> None:
     assert Terms().fence == pytest.approx(48)
-    with pytest.raises(ValueError, match="too short"):
-        Terms(seconds=60, stale=60)
+    for seconds in (60.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="too short"):
+            Terms(seconds=seconds, stale=60)
+
+
+@pytest.mark.parametrize("text", ["nan", "-3", "0", "soon"])
+def test_a_lease_without_a_length_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREENSEG_LEASE", text)
+    with pytest.raises(UserError, match="GREENSEG_LEASE") as refused:
+        Terms.here()
+    assert repr(text) in str(refused.value)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`greenseg train`: one run."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -164,12 +163,9 @@ def train(
 
 def _lives(owner: "Owner", say: Callable[[str], None]) -> bool:
     """Whether the owner of a run lives; watches an owner on another host until that is certain."""
-    if (lives := owner.lives()) is None:
-        say(f"Its last owner is {owner.look()}: waiting to see whether it still lives")
-    while lives is None:
-        time.sleep(1)
-        lives = owner.lives()
-    return lives
+    if last := owner.look():
+        say(f"Its last owner is {last}: waiting to see whether it still lives")
+    return owner.wait()
 
 
 def _busy(run: "RunDirectory") -> str:

@@ -14,6 +14,7 @@ ranks of a machine share it through the page cache.
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -271,10 +272,10 @@ def clear() -> int:
         Bytes freed.
     """
     freed = 0
-    keys = {path.name.removeprefix(".").partition("-")[0] for path in _home().glob("*") if path.is_dir()}
+    keys = {re.split("[-@]", path.name.removeprefix("."))[0] for path in _home().glob("*") if path.is_dir()}
     for key in sorted(keys):
         with locked(_lock_of(_home() / key), CACHE_REMEDY):  # waits for a running preparation
-            for folder in (_home() / key, *_home().glob(f".{key}-*")):
+            for folder in (_home() / key, *_home().glob(f".{key}[-@]*")):
                 freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 shutil.rmtree(folder, ignore_errors=True)
     return freed
@@ -290,7 +291,7 @@ def _lock_of(folder: Path) -> Path:
 
 def _unfinished(folder: Path) -> str:
     """The beginning of the names of folders in which this host prepares an entry."""
-    return f".{folder.name}-{socket.gethostname()}-"
+    return f".{folder.name}@{socket.gethostname()}@"
 
 
 def _whole(folder: Path, verify: bool) -> dict[str, Any] | None:

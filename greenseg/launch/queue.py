@@ -125,25 +125,8 @@ class Queue:
             self._work(self._abandoned(busy))
 
     def _abandoned(self, jobs: list[Job]) -> list[Job]:
-        """Those of some busy runs whose owner is gone.
-
-        An owner on another host is watched until it shows that it lives, or was silent for a whole lease.
-        """
-        return [job for job in jobs if not self.wait_for_owner(job)]
-
-    def wait_for_owner(self, job: Job, to_end: bool = False) -> bool:
-        """Wait until it is known whether the owner of a run lives; returns whether it does. False if no run starts.
-
-        Args:
-            job: the run.
-            to_end: wait until the run has no living owner.
-        """
-        while not self._closed:
-            lives = job.owner.lives()
-            if lives is False or (lives and not to_end):
-                return lives
-            time.sleep(_LOOK_SECONDS)
-        return True
+        """Those of some busy runs whose owner is gone."""
+        return [job for job in jobs if not job.owner.wait(lambda: self._closed)]
 
     def _work(self, source: Iterable[Job | None]) -> None:
         self._source, self._asks = iter(source), True

@@ -58,16 +58,17 @@ class Reader:
         return runs, damaged
 
     def _read(self, directory: RunDirectory) -> Run | None:
-        stamp = _stamp(directory)
+        found = directory.at_present
+        stamp = _stamp(found)
         if directory in self._known and self._known[directory][0] == stamp:
             return self._known[directory][1]
-        record = directory.record()
+        record = found.record()
         if record is None:
             return None
         check(directory, record)
         if record.energy is None:
-            record.energy, record.metrics = summary(record, directory.epochs())
-        add_late_joules(directory, record)
+            record.energy, record.metrics = summary(record, found.epochs())
+        add_late_joules(found, record)
         run = Run(
             directory,
             directory.status_by(record),

@@ -12,6 +12,7 @@ takeovers/N/     run.json, epochs.jsonl and checkpoints/ since another host took
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -62,6 +63,11 @@ class RunDirectory:
         """The folder of run.json, epochs.jsonl and the checkpoints."""
         number = last_takeover(self.path) if self.takeover is None else self.takeover
         return self._files_of(number)
+
+    @property
+    def at_present(self) -> Self:
+        """The same directory with the files that count now, for several reads that belong together."""
+        return replace(self, takeover=last_takeover(self.path)) if self.takeover is None else self
 
     def _files_of(self, takeover: int) -> Path:
         return self.path / _TAKEOVERS / str(takeover) if takeover else self.path
@@ -275,14 +281,8 @@ class RunDirectory:
         new = self.files.with_name(f".{self.files.name}.{os.getpid()}")
         shutil.rmtree(new, ignore_errors=True)
         try:
-            while True:
-                before = _stamps(earlier)
-                (new / "checkpoints").mkdir(parents=True)
-                for path in before:
-                    shutil.copyfile(path, new / path.relative_to(earlier))
-                if _stamps(earlier) == before:
-                    break
-                shutil.rmtree(new)  # its owner has woken up, and these files may not belong together
+            while not _is_copied(earlier, new):  # its owner has woken up, and these files may not belong together
+                shutil.rmtree(new)
             new.rename(self.files)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
@@ -302,11 +302,29 @@ class RunDirectory:
             yield self.path
 
 
+def _is_copied(earlier: Path, new: Path) -> bool:
+    """Copy record, epochs and checkpoints to a new folder; returns whether they stayed the same meanwhile."""
+    before = _stamps(earlier)
+    (new / "checkpoints").mkdir(parents=True)
+    try:
+        for path in before:
+            shutil.copyfile(path, new / path.relative_to(earlier))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
+        return False
+    return _stamps(earlier) == before
+
+
 def _stamps(folder: Path) -> dict[Path, tuple[int, int, int]]:
     """File → inode, size and time of the record, the epochs and the checkpoints in a folder."""
     paths = [*(folder / name for name in _RECORDS), *sorted((folder / "checkpoints").glob("[!.]*"))]
-    found = {path: path.stat() for path in paths if path.exists()}
-    return {path: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
+    found = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            found[path] = stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return found
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunDirectory]:

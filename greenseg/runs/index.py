@@ -7,6 +7,7 @@ of earlier versions.
 import contextlib
 import os
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from greenseg.settings import Settings, read_config, same_training, trained_anyw
 
 _NAME = re.compile(r"(.*)-([0-9a-f]{16}|[0-9a-f]{8})(?:\.\d+)?")
 _EARLIER_DIGITS = 8
+_PATIENCE = 10  # looks at a note that is empty
 _ORDER = ("finished", "running", "interrupted", "paused", "failed", "new")
 """Of two copies of a run, the one with the earlier status here is taken."""
 
@@ -285,16 +287,26 @@ def _first_made(run: RunDirectory, root: Path, settings: Settings, content: Cont
         try:
             notes.create(note, os.fsencode(run.path.relative_to(root)))
         except FileExistsError:
-            first = RunDirectory(root / os.fsdecode(notes.read(note)))
-            if first.path == run.path:
+            first = _noted(notes, note, root)
+            if first and first.path == run.path:
                 break
-            if _is_there(first.path) and _is_of(first, settings, content):
+            if first and _is_there(first.path) and _is_of(first, settings, content):
                 with contextlib.suppress(OSError):  # not empty: of an earlier version, or by hand
                     run.path.rmdir()
                 return first
         else:
             break
     return run
+
+
+def _noted(notes: Folder, note: str, root: Path) -> RunDirectory | None:
+    """The directory in a note, `<sweep>/<name>`; None if it is damaged, for example by a loss of power."""
+    for _ in range(_PATIENCE):  # without hard links, another process may be between making and writing it
+        parts = Path(os.fsdecode(notes.read(note))).parts
+        if len(parts) == 2 and ".." not in parts:
+            return RunDirectory(root.joinpath(*parts))
+        time.sleep(0.1)
+    return None
 
 
 def _is_there(folder: Path) -> bool:

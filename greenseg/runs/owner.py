@@ -7,11 +7,14 @@ see docs/leases.md.
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from greenseg import locks
 from greenseg.leases import Held, Holder, Lease, Terms, Watch
+
+_LOOK_SECONDS = 1.0  # between looks at an owner on another host
 
 
 class Owner:
@@ -20,14 +23,13 @@ class Owner:
     Args:
         run: path of the run's directory.
         knowledge: the knowledge of another instance on this host; empty if there is none.
-        dead: host name and ID of a process that is known to be dead, from a scheduler for instance.
+        dead: host name and ID of a process that a scheduler calls dead.
     """
 
     def __init__(self, run: Path, knowledge: str = "", dead: tuple[str, int] | None = None) -> None:
         self.run = run
         self._lock = run / ".lock"
         self._watch = Watch(run / ".lease", "run", Terms.here())
-        self._looked = bool(knowledge)
         if knowledge:
             watched, dead = json.loads(knowledge)
             self._watch.learn(watched)
@@ -46,24 +48,31 @@ class Owner:
         has_lock = locks.is_held(self._lock)
         if has_lock:
             return "another process on this host"
-        self._looked = True
-        held = self._watch.look()
-        holder = held.holder if held else None
-        if held is None or (has_lock is False and holder and holder.would_have_lock):
+        held, here, is_free = self._watch.look(), Holder.here(), has_lock is False
+        if held is None:
             return None
-        return None if holder and holder.is_same_process(self._dead) else str(held)
+        holder = held.holder
+        if holder and (holder.has_ended(here, is_free) or holder.seems_dead(here, is_free, self._dead)):
+            return None
+        return str(held)
 
-    def lives(self) -> bool | None:
-        """Whether the run has a living owner; None if that is not known yet: look again, every few seconds.
+    def wait(self, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until it is known whether the run has a living owner; returns whether it has, or may have.
 
-        The owner on another host lives if its counter changes between two looks.
+        An owner on another host lives if its counter changes meanwhile, and is dead if it was silent for a whole lease.
+
+        Args:
+            stopped: whether the caller no longer wants to know.
         """
-        before, looked = self._watch.knowledge, self._looked
-        if locks.is_held(self._lock):
-            return True
-        if self.look() is None:
-            return False
-        return True if looked and self._watch.knowledge != before else None
+        before = ""
+        while not stopped():
+            if self.look() is None:
+                return False
+            if locks.is_held(self._lock) or self._watch.knowledge != (before or self._watch.knowledge):
+                return True
+            before = self._watch.knowledge
+            time.sleep(_LOOK_SECONDS)
+        return True
 
     @contextlib.contextmanager
     def claim(self, on_loss: Callable[[], None] | None = None) -> Iterator[Lease | None]:

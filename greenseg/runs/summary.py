@@ -77,20 +77,24 @@ def apply_accounting(run: RunDirectory, settings: Settings) -> str:
 
     Raises:
         BadRecord: run.json or epochs.jsonl is damaged.
-        OSError: the directory is not writable.
     """
-    with run.claim() as mine:
-        if mine is None:
-            return f"{run.path}: another process is working on this run, so its accounting settings stay unchanged"
-        record = mine.record()
-        if record is None or not accounted_otherwise(record, settings):
-            return ""
-        epochs = mine.epochs()
-        if not has_all_epochs(record, epochs):
-            return f"{mine.files / 'epochs.jsonl'}: lacks epochs of the run, so its accounting settings stay unchanged"
-        record.settings |= {name: getattr(settings, name) for name in _ACCOUNTED}
-        record.energy, record.metrics = summary(record, epochs)
-        mine.write_record(record)
+    unchanged = "so its accounting settings stay unchanged"
+    record = run.record()
+    if record is None or not accounted_otherwise(record, settings):
+        return ""
+    try:
+        with run.claim() as mine:
+            record = mine.record() if mine else None
+            if mine is None or record is None:
+                return f"{run.path}: another process is working on this run, {unchanged}"
+            epochs = mine.epochs()
+            if not has_all_epochs(record, epochs):
+                return f"{mine.files / 'epochs.jsonl'}: lacks epochs of the run, {unchanged}"
+            record.settings |= {name: getattr(settings, name) for name in _ACCOUNTED}
+            record.energy, record.metrics = summary(record, epochs)
+            mine.write_record(record)
+    except OSError as error:
+        return f"{error.filename or run.path}: {error.strerror}, {unchanged}"
     return ""
 
 

@@ -1,11 +1,14 @@
 """Claiming a run: what it costs, who counts as its owner, and which files an owner has."""
 
+import errno
+import fcntl
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,7 +19,7 @@ from greenseg.runs.disk import free
 from greenseg.runs.index import _first_made, _made, make_directory
 from greenseg.runs.owner import Owner
 from greenseg.runs.record import Record
-from greenseg.runs.summary import add_late_joules
+from greenseg.runs.summary import add_late_joules, apply_accounting
 from greenseg.settings import Settings
 from tests.runs import epoch, held_by, record, write
 
@@ -91,6 +94,93 @@ def test_a_run_without_a_lock_is_interrupted_unless_another_host_has_it(
     assert run.status() == status
 
 
+@pytest.mark.parametrize("boot", ["this", "earlier"])
+def test_a_run_that_a_host_left_before_its_end_goes_on_at_once(
+    boot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write(tmp_path, record(status="running"))
+    kernel = HERE.kernel if boot == "this" else f"earlier/{HERE.host}"
+    held_by(run, replace(HERE, pid=1, kernel=kernel), monkeypatch)
+    assert not Owner(run.path).wait()
+    with run.claim() as mine:
+        assert mine
+        assert (mine.files == run.path) == (boot == "this"), "another host may have the same name"
+
+
+def test_an_owner_on_another_host_lives_only_if_it_renews_while_it_is_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write(tmp_path, record(status="running"))
+    monkeypatch.setattr("greenseg.runs.owner._LOOK_SECONDS", 0.0)
+    held_by(run, Holder("other", 7, "its/other"), monkeypatch)
+    owner = Owner(run.path)
+    assert owner.look()
+    file = run.path / ".lease" / "run.1"
+    renewed = file.read_bytes().replace(b'"counter": 0', b'"counter": 1')
+    file.write_bytes(renewed)  # once, before the wait
+    looks = 0
+
+    def stopped() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 5:
+            monkeypatch.setattr("greenseg.leases.Watch._is_silent", True)
+        return looks > 10
+
+    assert not owner.wait(stopped)
+    assert looks == 5
+    monkeypatch.setattr("greenseg.leases.Watch._is_silent", False)
+
+    def renews() -> bool:
+        nonlocal looks
+        looks += 1
+        file.write_bytes(renewed.replace(b'"counter": 1', b'"counter": %d' % looks))
+        return looks > 20
+
+    assert owner.wait(renews)
+    assert looks < 10
+
+
+def test_without_locks_the_death_of_a_process_of_this_host_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write(tmp_path, record(status="running"))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    held_by(run, replace(HERE, pid=gone.pid), monkeypatch)
+
+    def no_locks(*_: Any) -> NoReturn:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert run.status() == "interrupted"
+    with run.claim() as mine:
+        assert mine
+        assert run.status() == "running"
+
+
+def test_accounting_that_does_not_change_writes_nothing(tmp_path: Path) -> None:
+    run = write(tmp_path, record())
+    before = sorted(tmp_path.rglob("*"))
+    assert apply_accounting(run, Settings()) == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"../../etc", b"a/b/c"])
+def test_a_damaged_note_of_a_directory_counts_for_nothing(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greenseg.runs.index._PATIENCE", 1)
+    root = tmp_path / "runs"
+    (root / ".runs").mkdir(parents=True)
+    (root / ".runs" / f"{SETTINGS.identity}-unknown.1").write_bytes(content)
+    made = make_directory(RunDirectory(root / "s" / SETTINGS.slug), SETTINGS, None)
+    assert made.path == root / "s" / SETTINGS.slug
+    again = make_directory(RunDirectory(root / "t" / SETTINGS.slug), SETTINGS, None)
+    assert again.path == made.path, "the first one, from another sweep"
+    assert not (root / "t" / SETTINGS.slug).exists()
+
+
 def test_a_process_that_a_scheduler_calls_dead_is_taken_over_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +194,7 @@ def test_a_process_that_a_scheduler_calls_dead_is_taken_over_at_once(
     assert dead.look() is None
     with run.claim(Owner(run.path, dead.knowledge)) as mine:
         assert mine
-        assert mine.files == run.path, "it writes no more"
+        assert mine.files == run.path / "takeovers" / "2", "it may go on, cut off from its scheduler"
 
 
 # ── files of a takeover
