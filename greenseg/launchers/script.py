@@ -15,7 +15,7 @@ rm -f "$files.end" "$files.left" "$files.code"
 export {variable}={name}_{number}
 cd {directory} || exit
 
-{setup}stopped= warned=
+{setup}stopped='' warned=''
 # A warning in time: the worker stops its runs, and tells with its exit code whether a further start goes on with them.
 trap 'warned=1; kill -TERM "$(cat "$files.pid")"' USR1
 # A request to end goes to every process of the job, so it is not passed on.
