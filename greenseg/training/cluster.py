@@ -6,6 +6,7 @@ then waits for tasks that nobody starts, and its own handlers save another check
 
 import os
 import signal
+import warnings
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins import ClusterEnvironment
@@ -20,6 +21,8 @@ from greenseg.settings import Settings
 
 def cluster_environment(settings: Settings) -> ClusterEnvironment:
     """The way in which the processes of a run find each other: that of srun or torchrun, if it has started them all."""
+    # Lightning recommends srun wherever it is installed.
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     if started_by_torchrun():
         return TorchElasticEnvironment()
     if started_by_srun(settings):
