@@ -16,7 +16,7 @@ from greenseg.errors import UserError
 from greenseg.failures import Failure, kind_of
 
 CACHE_REMEDY = "set GREENSEG_CACHE to a writable folder on a file system with locks"
-OUT_REMEDY = "set --out to a writable folder on a file system with locks"
+OUT_REMEDY = "set --out to a writable folder"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

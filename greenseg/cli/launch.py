@@ -1,5 +1,6 @@
 """`greenseg sweep` with workers: starts them, follows them, cancels them. Imports no torch."""
 
+import contextlib
 import os
 import sys
 import time
@@ -35,42 +36,77 @@ class Launch:
         out: folder of all runs.
         launcher: name of the launcher, as the user gave it; None for the last one.
         detach: whether the user wants workers in the background, also on this machine.
+        cancel: whether the user wants to cancel them.
+        only_look: whether the user only wants to see the plan: nothing is written, and no scheduler need answer.
         options: options of the command for every worker.
 
     Attributes:
         name: name of the launcher.
         is_elsewhere: whether workers are on other machines.
         is_used: whether there are workers to start or to follow; else this process trains the runs.
+        away: hosts that may have workers in the background, which only they themselves can follow and cancel.
     """
 
-    def __init__(self, planned: Sweep, out: Path, launcher: str | None, detach: bool, options: Sequence[str]) -> None:
+    def __init__(
+        self,
+        planned: Sweep,
+        out: Path,
+        launcher: str | None,
+        *,
+        detach: bool,
+        cancel: bool,
+        only_look: bool,
+        options: Sequence[str],
+    ) -> None:
         self._planned, self._out, self._options = planned, out, options
         self._submissions = Submissions(out / planned.name)
         self._open: list[Submission] = []
+        self._stopping: list[Submission] = []  # cancelled, and not known to have ended
         self._killed: list[str] = []
         # Workers, and jobs that the user has submitted, train.
-        trains = WORKER in os.environ or (launcher is None and job_id() is not None)
+        trains = not cancel and (WORKER in os.environ or (launcher is None and job_id() is not None))
         every = [] if trains else self._submissions.all()
         if any(not each.ended and launcher in (None, each.launcher) for each in every):
-            self._find_living(launcher)
+            if only_look:
+                self._look(launcher)
+            else:
+                self._find_living(launcher, cancel)
+        away = [] if trains else self._submissions.away()
+        self.away = sorted({each.host for each in away if launcher in (None, each.launcher)})
         self.name = launcher or (every[-1].launcher if every else "local")
         self.is_elsewhere = self.name != "local"
         self.is_used = not trains and (self.is_elsewhere or detach or bool(self._open and launcher is None))
 
-    def _find_living(self, launcher: str | None) -> None:
+    def _look(self, launcher: str | None) -> None:
+        """Find the submissions with living workers; if a scheduler does not answer, say so, and count all as living."""
+        from greenseg.cli.view import warn
+
+        try:
+            found = [each for each in self._submissions.open(to_write=False) if launcher in (None, each.launcher)]
+            living = {worker.name.rpartition("_")[0] for worker in states(found) if worker.phase != Phase.ENDED}
+        except NoAnswer as error:
+            warn(f"{error}; it is unknown which workers live")
+            found = [each for each in self._submissions.all() if not each.ended and launcher in (None, each.launcher)]
+            living = {each.name for each in found}
+        self._open = self._not_cancelled(each for each in found if each.name in living)
+
+    def _find_living(self, launcher: str | None, cancel: bool) -> None:
         """Find the submissions with living workers, and note which others have ended."""
         try:
             with self._submissions.alone():
                 found = [each for each in self._submissions.open() if launcher in (None, each.launcher)]
             workers = states(found)
         except NoAnswer as error:
-            raise UserError(f"{error}; try again later, or train here with --launcher local") from None
+            instead = "" if cancel else ", or train here with --launcher local"
+            raise UserError(f"{error}; try again later{instead}") from None
         self._killed = [worker.job for worker in workers if worker.cause == Cause.OUT_OF_MEMORY and worker.job]
         for submission in found:
             names = {submission.worker(number) for number in range(submission.workers)}
             if all(worker.phase == Phase.ENDED for worker in workers if worker.name in names):
                 self._submissions.end(submission)
-            elif not self._submissions.is_cancelled(submission):
+            elif self._submissions.is_cancelled(submission):
+                self._stopping.append(submission)
+            else:
                 self._open.append(submission)
 
     def record_killed(self, runs: "Iterable[RunDirectory]") -> bool:
@@ -143,11 +179,19 @@ class Launch:
         """
         new = []
         text = yamlfile.dump(dict(self._planned.resolved))
-        with self._submissions.alone():
-            if orders:
-                self._open = self._submissions.open()
-                if any(each.launcher == self.name for each in self._open):
-                    orders = []
+        if self._stopping:
+            names = ", ".join(each.job or each.name for each in self._stopping)
+            tell(f"Cancelled workers have not stopped yet ({names}); --cancel stops them")
+        if not orders:
+            return []
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._submissions.alone())
+                self._open = self._not_cancelled(self._submissions.open())
+            except NoAnswer as error:
+                raise UserError(f"{error}; try again later") from None
+            if any(each.launcher == self.name for each in self._open):
+                orders = []
             for order in orders:
                 try:
                     submitted = self._submissions.submit(order, text)
@@ -163,26 +207,38 @@ class Launch:
                 tell(f"Started {workers}{of_nodes}: {self.name}, {name}; output in {self._submissions.folder}")
         return new
 
+    def _not_cancelled(self, submissions: Iterable[Submission]) -> list[Submission]:
+        return [each for each in submissions if not self._submissions.is_cancelled(each)]
+
     def cancel(self, tell: Callable[[str], None]) -> None:
-        """Cancel all workers, and wait for their end.
+        """Cancel all workers, also those that an earlier call could not reach, and wait for their end.
 
         Args:
             tell: called with sentences for the user.
 
         Raises:
-            UserError: a scheduler does not answer.
+            UserError: a scheduler does not answer, or workers are on another host.
         """
-        if not self._open:
+        self._cancel_those_in_sight(tell)
+        if self.away:
+            hosts = ", ".join(self.away)
+            raise UserError(f"workers in the background of {hosts} can be cancelled only there, by the same command")
+
+    def _cancel_those_in_sight(self, tell: Callable[[str], None]) -> None:
+        living = [*self._open, *self._stopping]
+        if not living and self.away:
+            return
+        if not living:
             tell("No workers to cancel")
             return
         try:
-            self._submissions.cancel(self._open)
+            self._submissions.cancel(living)
             tell("Cancelled; waiting for the workers to stop")
-            while any(worker.phase != Phase.ENDED for worker in states(self._open)):
+            while any(worker.phase != Phase.ENDED for worker in states(living)):
                 time.sleep(_LOOK_SECONDS)
         except NoAnswer as error:
             raise UserError(f"{error}; try again later") from None
-        for submission in self._open:
+        for submission in living:
             self._submissions.end(submission)
         tell("The workers have stopped; the same command without --cancel continues")
 
@@ -212,8 +268,9 @@ class Launch:
                     asked, pause = time.monotonic(), min(2 * pause, _ASK_SECONDS)
                     workers = self._ask(watch.jobs, workers, tell)
                     view.workers(workers)
-                watch.look()
-                if workers and all(worker.phase == Phase.ENDED for worker in workers):
+                over = bool(workers) and all(worker.phase == Phase.ENDED for worker in workers)
+                watch.look(at_all=over)
+                if over:
                     break
                 end = time.monotonic() + _LOOK_SECONDS
                 while time.monotonic() < end and not stop.requests:
@@ -231,11 +288,12 @@ class Launch:
         from greenseg.launch.watch import record_out_of_memory
 
         try:
-            with self._submissions.alone():
+            with self._submissions.alone(_ASK_SECONDS):
                 known = {each.name for each in self._open}
-                self._open += [each for each in self._submissions.open() if each.name not in known]
+                others = [each for each in self._submissions.open() if each.name not in known]
+                self._open += self._not_cancelled(others)
                 workers = states(self._open)
-                if new := self._submissions.submit_left(self._open, workers):
+                if new := self._submissions.submit_left(self._open, workers, tell):
                     self._open += new
                     workers += states(new)
         except (NoAnswer, NotStarted) as error:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from greenseg import quantity
+from greenseg.batch_job import WORKER, job_id
 from greenseg.errors import UserError, did_you_mean
 from greenseg.files import OUT_REMEDY
 from greenseg.launchers import LAUNCHERS
@@ -60,6 +61,10 @@ def check_launcher(launcher: str | None, detach: bool, cancel: bool, gpus: str) 
         problems.append(f"--launcher: no '{launcher}'{hint}; valid: {', '.join(LAUNCHERS)}")
     if detach and cancel:
         problems.append("--detach, --cancel: give one of them")
+    if WORKER in os.environ and (detach or launcher not in (None, "local")):
+        problems.append("--detach, --launcher: not in a worker, which trains the runs itself")
+    elif detach and launcher is None and job_id():
+        problems.append("--detach: in a job, also give --launcher slurm; without both, this job trains the runs")
     if gpus and launcher not in (None, "local"):
         problems.append(f"--gpus: GPUs of this machine, not of --launcher {launcher}, which gives workers their GPUs")
     if problems:

@@ -124,7 +124,8 @@ def sweep(
     options = ("--again", again), ("--allow-mixed-sources", allow_mixed_sources)
     values = ("--jobs", jobs), ("--gpus", gpus), ("--idle-baseline", idle_baseline)
     given = [name for name, value in options if value] + [str(part) for pair in values if pair[1] for part in pair]
-    launch = Launch(planned, out, launcher, detach, given)
+    only_look = (dry_run or explain) and not cancel
+    launch = Launch(planned, out, launcher, detach=detach, cancel=cancel, only_look=only_look, options=given)
     if cancel:
         from greenseg.cli.view import say
 
@@ -191,9 +192,13 @@ def sweep(
             _end_elsewhere(planned, out, view, stopped, allow_mixed_sources, silent)
         return
 
+    if launch.away:
+        tell(f"Workers in the background of {', '.join(launch.away)} may share these runs")
     # Runs that another process is training come last.
     wanted = [*todo, *(job for run, job in planned_jobs if run.status == "running")]
+    all_wanted = len(wanted)
     wanted = _for_this_job(wanted, tell)
+    for_others = 0 if searched else all_wanted - len(wanted)  # of another number of nodes
     todo = [job for job in todo if job in wanted]
     chosen = choose(gpus) if gpus or wanted else []
     executor = Local(Slots(chosen, usable_cores(), jobs), warm=True)
@@ -202,7 +207,8 @@ def sweep(
     done = [job.run for run, job in planned_jobs if run.status == "finished"]
     view = view_of(planned, len(todo) + to_come, done, quiet, as_json)
     tidy = Tidy(view)
-    failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), 0, False, ""
+    failed, unfinished, stopped, halted = 0 if retry_failed else plan.counts.get("failed", 0), for_others, False, ""
+    elsewhere = 0
     ended, requeue = list[str](), False
     if searched.next() if searched else wanted:
         check_out(out, to_write=True)
@@ -239,9 +245,13 @@ def sweep(
         if searched:
             now = searched.next()
             unfinished = len(now.left) if now else 0
+            elsewhere = min(unfinished, ended.count("busy"))
+            requeue = (stopped or bool(queue.late)) and unfinished > 0
         else:
-            unfinished = len(wanted) - ended.count("finished") - ended.count("failed")
-        requeue = (stopped or bool(queue.late)) and unfinished > (0 if searched else ended.count("busy"))
+            mine = len(wanted) - ended.count("finished") - ended.count("failed")
+            elsewhere = ended.count("busy")
+            requeue = (stopped or bool(queue.late)) and mine > elsewhere
+            unfinished = mine + for_others
 
     finished, statuses = len(done) + ended.count("finished"), list[str]()
     if planned.measure and not (stopped or halted or unfinished):
@@ -260,7 +270,8 @@ def sweep(
         freed += _free_networks(planned.keep, own, runs, allow_mixed_sources, tell)
     unmeasured = {*statuses} & {"failed", "wrong"}
     failures = bool(failed or unmeasured) or not whole
-    code = _exit_code(stopped, requeue, failures, unfinished, halted, statuses.count("busy"))
+    left_over = bool(unfinished or statuses.count("busy"))
+    code = _exit_code(stopped, requeue, failures, left_over, elsewhere, halted)
     if isinstance(view, JsonView):
         numbers: dict[str, Any] = {"finished": finished, "failed": failed, "unfinished": unfinished}
         numbers |= {"measured": statuses.count("measured")} if planned.measure else {}
@@ -472,8 +483,17 @@ def _measure(
     return statuses
 
 
-def _exit_code(stopped: bool, requeue: bool, failed: bool, unfinished: int, halted: str, unmeasured: int) -> ExitCode:
-    """The exit code of a sweep; prints why runs are left."""
+def _exit_code(stopped: bool, requeue: bool, failed: bool, left: bool, elsewhere: int, halted: str) -> ExitCode:
+    """The exit code of a sweep; prints why runs are left.
+
+    Args:
+        stopped: by the user.
+        requeue: the next start of this job goes on.
+        failed: a run failed.
+        left: runs or measurements are left.
+        elsewhere: number of runs that another process is training.
+        halted: why no new run was started.
+    """
     from greenseg.cli.view import warn
     from greenseg.report.units import count
 
@@ -484,13 +504,13 @@ def _exit_code(stopped: bool, requeue: bool, failed: bool, unfinished: int, halt
         warn("Interrupted; the same command continues where this one stopped")
     if halted:
         warn(f"No new run was started: {halted}")
-    elif unfinished and not stopped:
-        warn(f"{count(unfinished, 'run')} left to another process that is training; run the same command again later")
+    elif elsewhere and not stopped:
+        warn(f"{count(elsewhere, 'run')} left to another process that is training; run the same command again later")
     if stopped:
         return ExitCode.INTERRUPTED
     if failed:
         return ExitCode.FAILED
-    return ExitCode.INCOMPLETE if unfinished or unmeasured else ExitCode.OK
+    return ExitCode.INCOMPLETE if left else ExitCode.OK
 
 
 def _accounts(planned: Sweep, runs: "Sequence[RunDirectory]") -> "list[Account]":

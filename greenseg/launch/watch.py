@@ -1,6 +1,7 @@
 """Watches runs that are carried out elsewhere, by their directories, and tells a listener as a queue does."""
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ from greenseg.launch.queue import Listener
 from greenseg.runs.attempt import completed
 from greenseg.runs.directory import RunDirectory
 from greenseg.runs.owner import Owner
-from greenseg.runs.record import BadRecord, Error, Record
+from greenseg.runs.record import Attempt, BadRecord, Error, Record
 from greenseg.settings import Settings, read_config
+
+_RARELY_SECONDS = 30.0  # between looks at runs that have ended
+_clock = time.monotonic
 
 _Stamp = tuple[int, int, int] | None
 """Inode, size and time of a file: they change when it is written. None if it is missing."""
@@ -56,6 +60,7 @@ class Watch:
         self._folder, self._drawn, self._listener = folder, drawn, listener
         self._by_identity = {job.settings.identity: _Seen(job) for job in jobs}
         self._names = {job.run.path.name for job in jobs if job.run.path.exists()}
+        self._looked_at_all = -_RARELY_SECONDS
         for seen in self._by_identity.values():  # what has ended before is not told
             seen.stamp = _stamp(seen.job.run.files / "run.json")
             if (record := _record(seen.job.run)) and record.attempts and record.status != "running":
@@ -68,10 +73,20 @@ class Watch:
         """All runs, with those that a search has drawn since."""
         return [seen.job for seen in self._by_identity.values()]
 
-    def look(self) -> None:
-        """Tell the listener about everything since the last look."""
+    def look(self, at_all: bool = False) -> None:
+        """Tell the listener about everything since the last look.
+
+        Args:
+            at_all: also look at the runs that have finished or failed. Otherwise, that is done only now and then:
+                a sweep may have thousands.
+        """
         self._find_directories()
+        at_all = at_all or _clock() - self._looked_at_all >= _RARELY_SECONDS
+        if at_all:
+            self._looked_at_all = _clock()
         for seen in self._by_identity.values():
+            if seen.status in ("finished", "failed") and not at_all:
+                continue
             stamp = _stamp(seen.job.run.files / "run.json")
             if stamp != seen.stamp and (record := _record(seen.job.run)) and record.attempts:
                 seen.stamp = stamp
@@ -132,17 +147,30 @@ def record_out_of_memory(runs: Iterable[RunDirectory], batch_job: str) -> list[R
     """
     found = []
     for run in runs:
-        record = _record(run)
-        if not (record and record.status == "running" and record.attempts and record.attempts[-1].job == batch_job):
+        attempt = _running_in(batch_job, run)
+        if attempt is None:
             continue
-        attempt = record.attempts[-1]
         with run.claim(Owner(run.path, dead=(attempt.host or "", attempt.pid or 0))) as mine:
-            if mine:
-                message = f"its job, {batch_job}, was killed because memory ran out"
-                error = Error(kind=Failure.OUT_OF_MEMORY, type="Killed", message=message)
-                mine.write_record(completed(record, mine.epochs(), Settings.of(record.settings), error))
-                found.append(run)
+            if mine is None or _running_in(batch_job, mine) is None:  # the next worker was faster
+                continue
+            try:
+                record, epochs = mine.record(), mine.epochs()
+            except BadRecord:  # it stays as it is: plans and reports name the damage
+                continue
+            assert record
+            message = f"its job, {batch_job}, was killed because memory ran out"
+            error = Error(kind=Failure.OUT_OF_MEMORY, type="Killed", message=message)
+            mine.write_record(completed(record, epochs, Settings.of(record.settings), error))
+            found.append(run)
     return found
+
+
+def _running_in(batch_job: str, run: RunDirectory) -> Attempt | None:
+    """The last attempt at a run if it is running in a batch job, as far as its record says."""
+    record = _record(run)
+    if not (record and record.status == "running" and record.attempts):
+        return None
+    return record.attempts[-1] if record.attempts[-1].job == batch_job else None
 
 
 def _outcome(record: Record) -> Outcome:

@@ -180,6 +180,9 @@ class Launcher(Protocol):
     def script(self, submission: Submission) -> str:
         """The script that starts the workers of a submission."""
 
+    def sees(self, submission: Submission) -> bool:
+        """Whether this host can ask about the workers of a submission, and cancel them."""
+
     def start(self, submission: Submission) -> str:
         """Start the workers of a submission, whose script is in its folder.
 
@@ -199,7 +202,7 @@ class Launcher(Protocol):
         """
 
     def states(self, submissions: Sequence[Submission]) -> list[Worker]:
-        """The states of all workers of submissions that were started.
+        """The states of all workers of submissions that were started. Those that are out of sight count as running.
 
         Raises:
             NoAnswer: they are unknown for now.

@@ -38,6 +38,10 @@ class Local:
         """The script of a worker."""
         return script.write(submission, "$1")
 
+    def sees(self, submission: Submission) -> bool:
+        """Only those of this host."""
+        return submission.host == socket.gethostname()
+
     def start(self, submission: Submission) -> str:
         """Start the workers."""
         for number in range(submission.workers):
@@ -60,15 +64,14 @@ class Local:
         return submission.token if began or _living([submission]) else None
 
     def states(self, submissions: Sequence[Submission]) -> list[Worker]:
-        """The states of all workers. Those of another host count as ended: they are out of sight."""
-        here = socket.gethostname()
+        """The states of all workers. Those of another host count as running until they have left an exit code."""
         living, found = _living(submissions), []
         for submission in submissions:
             for number in range(submission.workers):
                 name = submission.worker(number)
-                if name in living:
+                if name in living or not (self.sees(submission) or submission.exit_code(number) is not None):
                     log = submission.file(".log", number)
-                    found.append(Worker(name, number, None, Phase.RUNNING, host=here, log=log))
+                    found.append(Worker(name, number, None, Phase.RUNNING, host=submission.host, log=log))
                 else:
                     found.append(ended(submission, number, None, host=submission.host))
         return found
@@ -79,7 +82,7 @@ class Local:
         Raises:
             UserError: some are on another host.
         """
-        away = {each.host for each in submissions} - {socket.gethostname()}
+        away = {each.host for each in submissions if not self.sees(each)}
         for pid in _living(submissions).values():
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGTERM)  # the script and the worker; the worker stops its runs

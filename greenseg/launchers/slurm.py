@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +29,14 @@ _WARNING_SECONDS = round(STOP_SECONDS)  # Slurm may warn up to 60 s earlier
 _LEAST_SECONDS = 300  # of a job: below, the warning would come soon after its start
 _WORKERS = 4
 _ANSWER_SECONDS = 60.0
+
+_STARTS = "greenseg: a worker starts"
+"""A line in the output of a worker, which has all its starts."""
+
+_BEGIN = (
+    'unset "${!SLURM_STEP@}"   # of the step that submitted: a worker would take itself for its task',
+    f'echo "{_STARTS} on $SLURMD_NODENAME"',
+)
 
 _END = """\
 # A worker that was warned before it could handle signals has ended by SIGTERM.
@@ -248,9 +257,12 @@ class Slurm:
             "--open-mode=append",
             f'--output="{str(submission.folder / submission.name).replace("%", "%%")}_%a.log"',  # %% is a %
         ]
-        return script.write(
-            submission, "${SLURM_ARRAY_TASK_ID}", [f"#SBATCH {line}" for line in header], options.get("setup", ()), _END
-        )
+        top = [*(f"#SBATCH {line}" for line in header), *_BEGIN]
+        return script.write(submission, "${SLURM_ARRAY_TASK_ID}", top, options.get("setup", ()), _END)
+
+    def sees(self, submission: Submission) -> bool:
+        """Every host of the cluster sees all."""
+        return True
 
     def start(self, submission: Submission) -> str:
         """Submit the array; returns its job id."""
@@ -268,8 +280,7 @@ class Slurm:
         name = _job_name(submission)
         found = _ask("squeue", "--noheader", "--all", "--states=all", f"--name={name}", "--format=%F").split()
         if not found:  # ended and forgotten by squeue
-            since = f"--starttime={submission.started[:10] or '1970-01-01'}"
-            with_accounts = _accounts(f"--name={name}", since, fields=("JobID",))
+            with_accounts = _accounts(f"--name={name}", f"--starttime={_day_before(submission)}", fields=("JobID",))
             found = [job.partition("_")[0] for (job,) in with_accounts]
         return found[0] if found else None
 
@@ -294,6 +305,13 @@ class Slurm:
         """Cancel all tasks. Slurm sends SIGTERM to their processes, and kills those that are left after `KillWait`."""
         if jobs := [each.job for each in submissions if each.job]:
             _ask("scancel", *jobs, unless="Invalid job id")
+
+
+def _day_before(submission: Submission) -> str:
+    """A day that lies before a submission in every time zone: sacct expects local time, and finds nothing otherwise."""
+    if not submission.started:
+        return "1970-01-01"
+    return (datetime.fromisoformat(submission.started) - timedelta(days=1)).date().isoformat()
 
 
 def _job_name(submission: Submission) -> str:
@@ -396,10 +414,11 @@ _KILLED = 128 + signal.SIGKILL  # the exit code of a killed worker
 
 
 def _ran_out_of_memory(log: Path) -> bool:
-    """Whether the end of a worker's output tells that it was killed because memory ran out."""
+    """Whether the end of a worker's output tells that it was killed, since its last start, because memory ran out."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
-            return bool(_NO_MEMORY.search(file.read().decode(errors="replace")))
+            end = file.read().decode(errors="replace")
     except OSError:
         return False
+    return bool(_NO_MEMORY.search(end.rpartition(_STARTS)[2]))

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from greenseg.launchers.submissions import Submissions
+from greenseg.launchers.launcher import Submission
+from greenseg.launchers.submissions import Submissions, states
 from greenseg.runs.directory import find_runs
 from greenseg.sweep.file import read_sweep
 from tests.launch import stub
@@ -58,6 +59,10 @@ class Sweep:
         """The status of each attempt at each run."""
         runs = find_runs([self.folder / "runs"])
         return [[attempt["status"] for attempt in recorded(run)["attempts"]] for run in runs]
+
+    def states(self, submission: Submission) -> list[str]:
+        """The phase of each worker of a submission."""
+        return [str(worker.phase) for worker in states([submission])]
 
     def running(self) -> int:
         """Number of runs that have ended an epoch."""
@@ -129,6 +134,30 @@ def test_detached_workers_are_followed_later_cancelled_and_submitted_again(on_sl
     assert len(on_slurm.submissions.all()) == 2, "the last launcher is the default"
 
 
+def test_workers_whose_cancellation_failed_can_still_be_cancelled(on_slurm: Sweep) -> None:
+    path = f"{_failing(on_slurm.folder, 'scancel')}:{os.environ['PATH']}"
+    on_slurm.run("--launcher", "slurm", "--detach", act="last")
+    assert wait_for(lambda: on_slurm.running() == 2)
+    (first,) = on_slurm.submissions.all()
+    assert "try again later" in on_slurm.run("--cancel", code=2, PATH=path)
+    said = on_slurm.run("--detach", act="last")
+    assert f"have not stopped yet ({first.job})" in said.replace("\n", " ")
+    assert "Started 2 workers" in said
+    said = on_slurm.run("--cancel")
+    assert on_slurm.submissions.open() == []
+    assert set(on_slurm.states(first)) == {"ended"}
+
+
+def _failing(folder: Path, *names: str) -> Path:
+    """A folder with commands that fail."""
+    tools = folder / "failing"
+    tools.mkdir()
+    for name in names:
+        (tools / name).write_text("#!/bin/sh\necho no answer >&2\nexit 1\n")
+        (tools / name).chmod(0o755)
+    return tools
+
+
 def test_events_of_workers_as_json(on_slurm: Sweep) -> None:
     on_slurm.write(seeds=[0])
     lines = on_slurm.run("--launcher", "slurm", "--json").splitlines()
@@ -195,6 +224,35 @@ def test_workers_in_the_background_of_this_machine(sweep: Sweep) -> None:
     assert "No workers" in sweep.run("--cancel")
 
 
+def test_workers_in_the_background_of_another_host(sweep: Sweep) -> None:
+    sweep.write(seeds=[0])
+    submissions = sweep.submissions
+    folder = submissions.folder
+    folder.mkdir(parents=True)
+    away = Submission("local", folder, "four", ["greenseg"], "/", 1, host="elsewhere", job="1")
+    away.file(".json").write_text(away.to_json())
+    assert "cancelled only there" in sweep.run("--cancel", code=2)
+    assert "elsewhere may share" in sweep.run()
+    assert sweep.attempts() == [["finished"]]
+    assert [each.ended for each in submissions.all()] == [False], "as far as this host knows"
+
+
+JOB: dict[str, Any] = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "1"}
+
+
+def test_a_job_of_the_user_cancels_workers_and_does_not_detach_by_itself(sweep: Sweep) -> None:
+    assert "--launcher" in sweep.run("--detach", code=2, **JOB)
+    sweep.run("--detach", act="last")
+    assert wait_for(lambda: sweep.running() == 1)
+    assert "have stopped" in sweep.run("--cancel", **JOB)
+    assert sweep.attempts() == [["interrupted"]]
+
+
+@pytest.mark.parametrize("options", [["--detach"], ["--launcher", "slurm"]])
+def test_a_worker_starts_no_workers(sweep: Sweep, options: list[str]) -> None:
+    assert "not in a worker" in sweep.run(*options, code=2, GREENSEG_WORKER="slurm-1_0")
+
+
 def test_the_script_is_shown_and_nothing_is_written(on_slurm: Sweep) -> None:
     on_slurm.write(
         slurm={"time": "4h", "partition": "main", "array": 20, "max_parallel": 2, "setup": ["module load x"]}
@@ -206,6 +264,22 @@ def test_the_script_is_shown_and_nothing_is_written(on_slurm: Sweep) -> None:
     (script,) = json.loads(on_slurm.run("--launcher", "slurm", "--dry-run", "--json"))["scripts"]
     assert "#SBATCH --array=0-3%2\n" in script
     assert not (on_slurm.folder / "runs").exists()
+
+
+def test_a_plan_changes_nothing_and_needs_no_scheduler(on_slurm: Sweep) -> None:
+    folder = on_slurm.submissions.folder
+    folder.mkdir(parents=True)
+    tools = _failing(on_slurm.folder, "squeue", "sacct")
+    begun = Submission("slurm", folder, "four", ["greenseg"], "/", 2, job="1")
+    cut_off = Submission("slurm", folder, "four", ["greenseg"], "/", 2)
+    for each in (begun, cut_off):
+        each.file(".json").write_text(each.to_json())
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    said = on_slurm.run("--dry-run", PATH=f"{tools}:{os.environ['PATH']}")
+    assert "unknown which workers live" in said.replace("\n", " ")
+    assert "#SBATCH" not in said
+    assert "#SBATCH" in on_slurm.run("--dry-run"), "no worker lives"
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_runs_of_several_nodes_have_an_array_of_their_own(on_slurm: Sweep) -> None:

@@ -76,14 +76,19 @@ def test_a_worker_that_is_asked_to_stop_asks_for_another_start(phantom: Path, tm
 def test_runs_for_other_numbers_of_nodes_are_left_to_other_jobs(
     greenseg: Command, phantom: Path, tmp_path: Path
 ) -> None:
-    file = write_sweep(tmp_path, phantom, base={"strategy": "ddp"}, grid={"nodes": [1, 2]})
+    grid = {"nodes": [1, 2]}
+    file = write_sweep(tmp_path, phantom, base={"strategy": "ddp"}, grid=grid, keep="none", measure=True)
     refused = greenseg("sweep", file)
     assert refused.returncode == 2
     assert "nodes 2: a sweep uses one machine only" in refused.stderr
     three = greenseg("sweep", file, **WORKER | {"SLURM_JOB_NUM_NODES": "3"})
-    assert three.returncode == 0, three.stderr
+    assert three.returncode == 3, three.stderr
     assert "2 runs left to jobs with another number of nodes" in three.stdout
     assert not runs(tmp_path)
     one = greenseg("sweep", file, **WORKER)
-    assert one.returncode == 0, one.stderr
-    assert [recorded(run)["settings"]["nodes"] for run in runs(tmp_path)] == [1]
+    assert one.returncode == 3, one.stderr
+    assert "training" not in one.stderr
+    (run,) = runs(tmp_path)
+    assert recorded(run)["settings"]["nodes"] == 1
+    assert "measured" not in recorded(run), "the sweep is not done"
+    assert (run.path / "checkpoints" / "best.ckpt").exists()

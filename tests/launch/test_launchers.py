@@ -80,7 +80,7 @@ def test_it_starts_workers_and_tells_how_they_ended(bench: Bench) -> None:
     assert [worker.number for worker in found] == [0, 1, 2]
     assert {(worker.cause, worker.code) for worker in found} == {(Cause.DONE, 0)}
     for worker in found:
-        assert worker.log.read_text() == f"worker {worker.name}\n"
+        assert worker.log.read_text().splitlines()[-1] == f"worker {worker.name}"
     assert bench.launcher.find(submission) == submission.job
 
 
@@ -100,14 +100,14 @@ def test_it_works_in_a_folder_with_any_name(bench: Bench) -> None:
     bench = Bench(bench.name, bench.folder / "it's $HOME 100%")
     bench.submit("finish", 1)
     (worker,) = bench.end()
-    assert worker.log.read_text() == f"worker {worker.name}\n"
+    assert worker.log.read_text().splitlines()[-1] == f"worker {worker.name}"
 
 
 def test_a_worker_fails(bench: Bench) -> None:
     bench.submit("fail", 1)
     (worker,) = bench.end()
     assert (worker.cause, worker.code) == (Cause.EXITED, 1)
-    assert worker.log.read_text() == "no licence\n"
+    assert worker.log.read_text().splitlines()[-1] == "no licence"
 
 
 def test_a_worker_that_leaves_runs_to_others_has_done_its_work(bench: Bench) -> None:
@@ -180,25 +180,32 @@ def test_a_worker_that_could_not_be_requeued_is_started_again(bench: Bench) -> N
     submission = bench.submit("finish", 2)
     found = bench.end()
     submission.file(".left", 1).touch()
-    (again,) = bench.submissions.submit_left([submission], found)
+    (again,) = bench.submissions.submit_left([submission], found, print)
     assert (again.workers, list(again.replaces)) == (1, [submission.worker(1)])
-    assert bench.submissions.submit_left([submission, again], found) == []
+    assert bench.submissions.submit_left([submission, again], found, print) == []
     found = bench.end()
-    assert again.file(".log", 0).read_text() == f"worker {again.worker(0)}\n"
+    assert again.file(".log", 0).read_text().splitlines()[-1] == f"worker {again.worker(0)}"
     bench.submissions.cancel([submission])
     again.file(".json").unlink()
-    assert bench.submissions.submit_left([submission], found) == [], "the user has cancelled it"
+    assert bench.submissions.submit_left([submission], found, print) == [], "the user has cancelled it"
 
 
 def test_workers_of_another_host_are_left_to_it(tmp_path: Path) -> None:
     bench = Bench("local", tmp_path)
     submission = bench.submit("last", 1)
     away = replace(submission, host="elsewhere")
-    assert [worker.phase for worker in states([away])] == [Phase.ENDED]
+    assert [worker.phase for worker in states([away])] == [Phase.RUNNING], "as far as this host knows"
     with pytest.raises(UserError, match="elsewhere"):
         bench.submissions.cancel([away])
+    for job in (away.job, None):
+        away.file(".json").write_text(replace(away, job=job).to_json())
+        assert bench.submissions.open() == []
+        assert [each.host for each in bench.submissions.away()] == ["elsewhere"]
+    submission.file(".json").write_text(submission.to_json())
     bench.submissions.cancel([submission])
     bench.end()
+    away.file(".json").write_text(away.to_json())
+    assert bench.submissions.away() == [], "it has left its exit code"
 
 
 def test_a_start_that_is_refused_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

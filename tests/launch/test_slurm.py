@@ -1,17 +1,21 @@
 """The job script on a real Slurm, with a stub as the worker: requeues, ends, and what is said about them."""
 
+import errno
+import fcntl
 import json
 import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from greenseg import locks
 from greenseg.batch_job import STOP_SECONDS
 from greenseg.errors import UserError
-from greenseg.launchers.launcher import Cause, NoAnswer, Phase, Worker
+from greenseg.launchers.launcher import Cause, NoAnswer, NotStarted, Phase, Submission, Worker, ended
 from greenseg.launchers.slurm import Slurm, pending
 from greenseg.launchers.submissions import Submissions
 from tests.launch.test_launchers import Bench
@@ -105,7 +109,7 @@ def test_without_scontrol_it_leaves_a_note_and_is_submitted_again(
     submission = bench.submit(stub, 1, setup=[f"export PATH={tools}"])
     found = bench.end()
     assert (found[0].code, submission.file(".left", 0).exists()) == (75, True)
-    (again,) = bench.submissions.submit_left([submission], found)
+    (again,) = bench.submissions.submit_left([submission], found, print)
     assert list(again.replaces) == [submission.worker(0)]
     found = bench.end()
     assert [(worker.cause, worker.code) for worker in found][1:] == [(Cause.DONE, 0)]
@@ -256,3 +260,120 @@ def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps({"launcher": "slurm"}))
     with pytest.raises(UserError, match=r"slurm-1\.json: damaged"):
         submissions.all()
+
+
+def test_a_record_of_an_unknown_launcher_is_named(tmp_path: Path) -> None:
+    submissions = Submissions(tmp_path)
+    submission = Submission("pbs", submissions.folder, "sweep", ["true"], "/", 1)
+    submissions.folder.mkdir()
+    submission.file(".json").write_text(submission.to_json())
+    with pytest.raises(UserError, match=r"launcher 'pbs' is unknown .*valid: local, slurm"):
+        submissions.open()
+
+
+@pytest.fixture
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """With a scheduler that accepts jobs, and knows none."""
+    for name, script in (("sbatch", "echo 8"), ("squeue", ":"), ("sacct", ":")):
+        _command(tmp_path / name, script)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    bench = Bench("slurm", tmp_path)
+    bench.submissions.folder.mkdir(parents=True)
+    return bench
+
+
+def _command(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(0o755)
+
+
+def _started(submission: Submission, minutes: float) -> Submission:
+    """Begin the start of a submission so many minutes ago, and do not end it."""
+    started = datetime.now(UTC) - timedelta(minutes=minutes)
+    begun = replace(submission, started=started.isoformat(timespec="milliseconds"))
+    begun.file(".json").write_text(begun.to_json())
+    return begun
+
+
+def test_a_start_on_another_host_is_left_to_it_for_some_minutes(quiet: Bench) -> None:
+    _started(replace(quiet.planned("finish"), host="elsewhere"), 0)
+    assert quiet.submissions.open() == []
+    (begun,) = quiet.submissions.all()
+    _started(begun, 11)
+    assert quiet.submissions.open() == []
+    assert quiet.submissions.all() == []
+
+
+def test_without_locks_a_start_on_this_host_is_left_alone_as_well(
+    quiet: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    _started(quiet.planned("finish"), 0)
+    with quiet.submissions.alone():
+        assert quiet.submissions.open() == []
+    assert len(quiet.submissions.all()) == 1
+    with quiet.submissions.alone():
+        assert quiet.submit("finish").job == "8"
+
+
+def test_a_process_that_submits_for_long_is_not_waited_for_without_end(quiet: Bench) -> None:
+    with (
+        locks.hold(quiet.submissions.folder / ".lock"),
+        pytest.raises(NoAnswer, match="another process"),
+        quiet.submissions.alone(patience=0.1),
+    ):
+        pass
+
+
+def test_of_two_processes_one_submits_again_what_is_left(quiet: Bench, tmp_path: Path) -> None:
+    submission = quiet.submit("finish", 2)
+    found = [ended(submission, number, "slurm 8") for number in range(2)]
+    for number in range(2):
+        submission.file(".left", number).touch()
+    submission.file(".again", 0).write_text("0123abcd")  # another host is about to
+    _command(tmp_path / "sbatch", "exit 1")
+    with pytest.raises(NotStarted):
+        quiet.submissions.submit_left([submission], found, print)
+    _command(tmp_path / "sbatch", "echo 9")
+    (again,) = quiet.submissions.submit_left([submission], found, print)
+    assert (again.workers, list(again.replaces), again.job) == (1, [submission.worker(1)], "9")
+
+
+def test_workers_whose_sweep_file_is_missing_are_not_submitted_again(quiet: Bench) -> None:
+    submission, said = quiet.submit("finish", 1), list[str]()
+    submission.file(".left", 0).touch()
+    submission.file(".yaml").unlink()
+    found = [ended(submission, 0, "slurm 8")]
+    assert quiet.submissions.submit_left([submission], found, said.append) == []
+    assert ".yaml" in said[0]
+
+
+def test_memory_that_ran_out_at_an_earlier_start_is_not_the_reason_of_this_end(quiet: Bench, tmp_path: Path) -> None:
+    _command(tmp_path / "squeue", "echo '8|0|FAILED|n1|None'")
+    submission = quiet.submit("finish", 1)
+    start = "greenseg: a worker starts on n1\n"
+    killed = "slurmstepd: error: Detected 1 oom-kill event(s) in step 8.batch cgroup.\n"
+    assert start[:-4] in submission.file(".sh").read_text()
+    for text, cause in ((start + killed, Cause.OUT_OF_MEMORY), (start + killed + start, Cause.EXITED)):
+        submission.file(".log", 0).write_text(text)
+        assert [worker.cause for worker in Slurm().states([submission])] == [cause]
+
+
+def test_a_start_is_looked_for_from_the_day_before(quiet: Bench, tmp_path: Path) -> None:
+    """West of Greenwich, today's date in UTC may lie in the future."""
+    _command(tmp_path / "sacct", f'echo "$@" > {tmp_path}/asked')
+    Slurm().find(replace(quiet.planned("finish"), started="2026-03-01T02:00:00.000+00:00"))
+    assert "--starttime=2026-02-28" in (tmp_path / "asked").read_text()
+
+
+def test_a_worker_that_was_submitted_inside_of_a_step_is_not_its_task(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    monkeypatch.setenv("SLURM_STEPID", "0")
+    submission = bench.submit("echo step: $SLURM_STEP_ID$SLURM_STEPID", 1)
+    bench.end()
+    assert submission.file(".log", 0).read_text().splitlines()[-1] == "step:"

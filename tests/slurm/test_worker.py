@@ -91,7 +91,7 @@ def test_a_run_on_two_nodes_stops_in_mid_epoch_and_continues_in_the_next_job(
     assert [line["epoch"] for line in lines_of(run)] == [0, 1, 2]
     assert len(done["attempts"]) == 2
     code, output = sweep.end(other)
-    assert code == 0
+    assert code == 3
     assert "1 run left to jobs with another number of nodes" in output
 
 
