@@ -77,11 +77,11 @@ def burn(seconds: float) -> None:
 
 def burn_outside(seconds: float) -> None:
     """Spend CPU seconds in a process that is no descendant of this one."""
-    command = f"{sys.executable} -S -c '{_BURN}'; touch $DONE"
+    command = '"$0" -S -c "$PROGRAM"; touch "$DONE"'
     done = Path(os.environ["PYTEST_DONE"])
     done.unlink(missing_ok=True)
-    variables = os.environ | {"BURN": str(seconds), "DONE": str(done)}
-    subprocess.run(["setsid", "--fork", "sh", "-c", command], env=variables, check=True)
+    variables = os.environ | {"BURN": str(seconds), "DONE": str(done), "PROGRAM": _BURN}
+    subprocess.run(["setsid", "--fork", "sh", "-c", command, sys.executable], env=variables, check=True)
     while not done.exists():
         time.sleep(0.01)
 
@@ -138,8 +138,8 @@ def test_on_a_shared_node_a_run_has_its_share_by_cpu_time(commands: Commands, ra
     energy = metered.lap()
     assert energy.sources == {"cpu": "rapl", "dram": "rapl"}
     assert energy.marks == {"apportioned"}
-    # Others on this machine, such as other tests, can only make it less.
-    assert 1 < energy.component("cpu") < 32
+    # A quarter. Others on this machine can make it less, and the kernel may count the machine's seconds by ticks alone.
+    assert 1 < energy.component("cpu") < 50
     assert energy.component("dram") == pytest.approx(energy.component("cpu") / 5)
     assert [reading.low for reading in energy.readings] == [0, 0]
     assert [reading.high for reading in energy.readings] == pytest.approx([100, 20])
