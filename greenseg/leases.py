@@ -160,7 +160,7 @@ def _exists(pid: int) -> bool:
 
 
 class Files(Protocol):
-    """The files of a folder, as far as leases need them. Any host may see an old listing or content for a while.
+    """The operations on a folder's files that leases need. Any host may see an old listing or content for a while.
 
     An `OSError` leaves open whether a write has happened: the reply of the server may be lost.
     """
@@ -273,7 +273,7 @@ def _write(path: str, content: bytes) -> None:
 
 @dataclass(frozen=True)
 class Held:
-    """The lease has an owner, as far as this host can tell.
+    """The lease seems to have an owner. One look cannot show whether that owner still lives.
 
     Attributes:
         generation: highest known generation; 0 if there is none: then its folder was not reachable.
@@ -506,7 +506,7 @@ class Lease:
 
     @property
     def why(self) -> str:
-        """Why it is lost; empty if it is not, as far as known."""
+        """Why it is lost; empty if it is not known to be lost."""
         return self._why
 
     def _look_for_next(self) -> None:

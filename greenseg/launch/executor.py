@@ -53,7 +53,7 @@ class Job:
 
     @property
     def owner(self) -> Owner:
-        """The owner of the run, as far as this process has watched it."""
+        """The watch on the owner of the run."""
         if self.watched is None or self.watched.run != self.run.path:  # another sweep may have made another directory
             self.watched = Owner(self.run.path, dead=_before_requeue(self.run))
         return self.watched

@@ -53,7 +53,7 @@ class Watch:
         jobs: the runs.
         folder: folder of the sweep; runs may get directories of other names there, and a search may draw more runs.
         drawn: whether a search draws runs.
-        listener: is told when a run starts, ends an epoch, and ends.
+        listener: gets the start, the epochs and the end of each run.
     """
 
     def __init__(self, jobs: Sequence[Job], folder: Path, drawn: bool, listener: Listener) -> None:
@@ -166,7 +166,7 @@ def record_out_of_memory(runs: Iterable[RunDirectory], batch_job: str) -> list[R
 
 
 def _running_in(batch_job: str, run: RunDirectory) -> Attempt | None:
-    """The last attempt at a run if it is running in a batch job, as far as its record says."""
+    """The last attempt at a run if its record has it as running in this batch job; else None."""
     record = _record(run)
     if not (record and record.status == "running" and record.attempts):
         return None

@@ -91,7 +91,7 @@ class Submissions:
         return [each for each in unseen if None in map(each.exit_code, range(each.workers))]
 
     def open(self, to_write: bool = True) -> list[Submission]:
-        """The submissions with workers that may live, as far as this host sees them.
+        """The submissions that this host can ask about and whose workers may live.
 
         Those whose start was cut off are completed, or withdrawn. Those whose start another process may be in are left
         out.

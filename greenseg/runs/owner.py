@@ -18,7 +18,7 @@ _LOOK_SECONDS = 1.0  # between looks at an owner on another host
 
 
 class Owner:
-    """The owner of a run, as far as this host can tell. Keep it: the longer it watches, the more it knows.
+    """Watches the owner of a run. Keep the instance: an owner that stays silent long enough counts as dead.
 
     Args:
         run: path of the run's directory.

@@ -132,14 +132,14 @@ def test_on_a_shared_node_a_run_has_its_share_by_cpu_time(commands: Commands, ra
     rapl = FakeRapl(rapl_root)
     metered = meter(tmp_path)
     burn(0.5)
-    burn_outside(1.5)
+    burn_outside(3.0)
     rapl.use(100)
     rapl.use(20, "dram-0")
     energy = metered.lap()
     assert energy.sources == {"cpu": "rapl", "dram": "rapl"}
     assert energy.marks == {"apportioned"}
-    # A quarter. Others on this machine can make it less, and the kernel may count the machine's seconds by ticks alone.
-    assert 1 < energy.component("cpu") < 50
+    # A seventh. Others on this machine can make it less; the kernel may count the machine's seconds by ticks, too few.
+    assert 1 < energy.component("cpu") < 32
     assert energy.component("dram") == pytest.approx(energy.component("cpu") / 5)
     assert [reading.low for reading in energy.readings] == [0, 0]
     assert [reading.high for reading in energy.readings] == pytest.approx([100, 20])
